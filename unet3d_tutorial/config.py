@@ -1,0 +1,230 @@
+"""Every number that a run depends on, in one place: typed, validated, saved beside the result.
+
+The names are those of the original case. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
+"""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the volumes are and how they are prepared for the network."""
+
+    data_path: str = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
+    spacing_mm: tuple[float, ...] | None = (4.0, 4.0, 4.0)  #: resample to this grid; None keeps the scan's own
+    min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
+    max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
+    lower_limit: int = 3  #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
+    upper_limit: int = 5  #: largest label value of a structure; everything outside the limits is background
+    roi_size: tuple[int, ...] = (96, 80, 80)  #: voxels of a training crop and of a sliding window: R, A, S axes
+    num_samples: int = 1  #: crops cut from each loaded volume
+    augment: bool = True  #: vary the intensities of training crops
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    in_channels: int = 1  #: CT has one channel
+    num_classes: int = 4  #: background, left lung, right lung, trachea
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at the five levels
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    lr: float = 2e-3  #: highest learning rate
+    batch_size: int = 1  #: volumes a step
+    epoch_size: int = 2  #: passes over the training volumes
+    warmup_step: int = 20  #: steps of linear warm-up
+    warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
+    clip_norm: float = 5.0  #: gradients longer than this are scaled down to it
+    keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
+    validate_every: int = 50  #: steps between looks at the held-out volumes
+    seed: int = 1  #: seeds weights, order, crops and augmentation
+    output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
+    device_target: str = "CPU"  #: CPU, GPU or Ascend
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """From a whole scan to a mask."""
+
+    overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
+    mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
+    largest_component: bool = True  #: keep only the largest connected piece of each structure
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "quick": {},
+    "luna16": {
+        "data": {
+            "data_path": "data/LUNA16",
+            "spacing_mm": None,
+            "min_val": -500.0,
+            "max_val": 1000.0,
+            "roi_size": (224, 224, 96),
+            "num_samples": 4,
+        },
+        "train": {
+            "lr": 5e-4,
+            "batch_size": 2,
+            "epoch_size": 10,
+            "warmup_step": 120,
+            "warmup_ratio": 0.3,
+            "keep_checkpoint_max": 1,
+            "output_path": "runs/luna16",
+        },
+        "inference": {"mode": "constant"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. Immutable: :meth:`updated` gives a changed copy."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def preset(cls, name: str) -> "Config":
+        """``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+        return cls.from_dict(PRESETS[name])
+
+    @classmethod
+    def from_dict(cls, values: dict[str, dict[str, Any]]) -> "Config":
+        """Defaults, with ``values[section][name]`` in place of some. Unknown names raise ``ValueError``."""
+        return cls().updated(values)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] = ()) -> "Config":
+        """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}")
+        return cls.from_dict(values).override(overrides)
+
+    def override(self, overrides: list[str]) -> "Config":
+        """A copy with ``"section.name=value"`` settings applied; values are read as YAML."""
+        config = self
+        for text in overrides:
+            key, equals, value = text.partition("=")
+            section, dot, name = key.strip().partition(".")
+            if not (equals and dot):
+                raise ValueError(f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3")
+            config = config.updated({section: {name: yaml.safe_load(value)}})
+        return config
+
+    def updated(self, values: dict[str, dict[str, Any]]) -> "Config":
+        """A copy with ``values[section][name]`` replaced."""
+        sections = {}
+        for section, entries in values.items():
+            _known(section, _names(self), "section")
+            if not isinstance(entries, dict):
+                raise ValueError(f"section {section!r}: expected name: value pairs, found {entries!r}")
+            old = getattr(self, section)
+            for name in entries:
+                _known(name, _names(old), f"setting in section {section!r}")
+            typed = {name: _typed(f"{section}.{name}", value, getattr(old, name)) for name, value in entries.items()}
+            sections[section] = replace(old, **typed)
+        return replace(self, **sections)
+
+    def save(self, path: str | Path) -> None:
+        """Write YAML that :meth:`load` reads back to an equal configuration."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None))
+        part.replace(path)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain nested dictionaries, with lists in place of tuples."""
+        return {
+            section: {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
+            for section, entries in asdict(self).items()
+        }
+
+
+def _names(owner: Any) -> list[str]:
+    return [entry.name for entry in fields(owner)]
+
+
+def _known(name: str, names: list[str], kind: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+        raise ValueError(f"unknown {kind}: {name!r}{hint}")
+
+
+def _typed(name: str, value: Any, old: Any) -> Any:
+    """Give ``value`` the type of the setting that it replaces, or say what was expected."""
+    if value is None and name == "data.spacing_mm":
+        return None
+    kind = tuple if name == "data.spacing_mm" else type(old)
+    try:
+        if kind is bool:
+            if not isinstance(value, bool):
+                raise TypeError
+            return value
+        if kind is int:
+            if isinstance(value, bool) or int(value) != float(value):
+                raise TypeError
+            return int(value)
+        if kind is tuple:
+            number = float if name == "data.spacing_mm" else int
+            if any(number(v) != float(v) for v in value):
+                raise TypeError
+            return tuple(number(v) for v in value)
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected {kind.__name__}, found {value!r}") from None
+
+
+def _check(config: Config) -> None:
+    """Refuse values that cannot work, naming the setting."""
+    data, model, train, inference = config.data, config.model, config.train, config.inference
+    rules = [
+        (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
+        (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
+        (len(data.roi_size) == 3 and all(n >= 16 and n % 16 == 0 for n in data.roi_size), "data.roi_size",
+         "three multiples of 16, one a halving of the network", data.roi_size),
+        (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
+         "three positive lengths in mm", data.spacing_mm),
+        (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
+        (model.num_classes == data.upper_limit - data.lower_limit + 2, "model.num_classes",
+         "one more than the label values from data.lower_limit to data.upper_limit", model.num_classes),
+        (len(model.channels) == 5 and min(model.channels) >= 1, "model.channels", "five positive numbers",
+         model.channels),
+        (model.in_channels >= 1, "model.in_channels", "at least 1", model.in_channels),
+        (train.lr > 0, "train.lr", "positive", train.lr),
+        (train.batch_size >= 1, "train.batch_size", "at least 1", train.batch_size),
+        (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
+        (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
+        (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
+        (train.clip_norm > 0, "train.clip_norm", "positive", train.clip_norm),
+        (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
+        (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
+        (train.device_target in ("CPU", "GPU", "Ascend"), "train.device_target", "CPU, GPU or Ascend",
+         train.device_target),
+        (0 <= inference.overlap < 1, "inference.overlap", "at least 0 and below 1", inference.overlap),
+        (inference.mode in ("constant", "gaussian"), "inference.mode", "constant or gaussian", inference.mode),
+    ]
+    for holds, name, expected, found in rules:
+        if not holds:
+            raise ValueError(f"{name}: expected {expected}, found {found}")
