@@ -1,0 +1,119 @@
+"""Batches for training: which volumes, in what order, cut and varied how, all decided by one seed."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import mindspore.dataset as ds
+import numpy as np
+
+from .config import Config
+from .transforms import (
+    Compose,
+    ConvertLabel,
+    ExpandChannel,
+    LoadData,
+    OneHot,
+    Orientation,
+    RandomBlur,
+    RandomCropSamples,
+    RandomGamma,
+    RandomNoise,
+    RandomShift,
+    ScaleIntensityRange,
+    Spacing,
+)
+from .volume import Volume
+
+PADDING_HU = -1024  # scanners fill what they did not see with -1024, -2048 or -3024; below air there is nothing to learn
+
+
+def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
+    """Pairs of image and label file in ``folder/{image,seg}``, sorted by name.
+
+    Raises ``FileNotFoundError`` if there are none, or an image or a label stands alone.
+    """
+    images, labels = ({path.name: path for path in sorted((Path(folder) / kind).glob("*.nii.gz"))
+                       if not path.name.endswith(".part.nii.gz")} for kind in ("image", "seg"))
+    if not images:
+        raise FileNotFoundError(f"{Path(folder) / 'image'}: expected .nii.gz files, found none")
+    if lonely := sorted(images.keys() ^ labels.keys()):
+        missing = Path(folder) / ("seg" if lonely[0] in images else "image") / lonely[0]
+        raise FileNotFoundError(f"{missing} is missing; image and seg must hold files of the same names")
+    return [(images[name], labels[name]) for name in images]
+
+
+def fixed_steps(config: Config) -> Compose:
+    """The steps that give the same result each time: file to ``(1, I, J, K)`` HU and class numbers on the working grid."""
+    data = config.data
+    steps = [LoadData(), ConvertLabel(data.lower_limit, data.upper_limit), ExpandChannel(), Orientation("RAS"), ClipHU()]
+    return Compose(steps + ([Spacing(data.spacing_mm)] if data.spacing_mm else []))
+
+
+def random_steps(config: Config) -> Compose:
+    """The steps that differ from crop to crop, and what must follow them: the network's input and one-hot labels."""
+    data = config.data
+    scale = ScaleIntensityRange(data.min_val, data.max_val)
+    crop = RandomCropSamples(data.roi_size, data.num_samples)
+    varied = [RandomBlur(), RandomShift(), RandomNoise(), scale, RandomGamma()] if data.augment else [scale]
+    return Compose([crop, *varied, OneHot(config.model.num_classes)])
+
+
+class ClipHU:
+    """Raise HU below -1024 to it, before any resampling smears the scanner's padding into the patient."""
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> tuple[Volume, Volume | None]:
+        return replace(image, array=np.maximum(image.array, PADDING_HU)), label
+
+
+class TrainingCrops:
+    """Random-access source of training samples for a whole run, epoch after epoch.
+
+    Sample ``i`` depends on ``seed`` and ``i`` alone, so it is the same whatever worker makes it and in whatever order.
+    Each volume is read and brought to the working grid once, then kept in memory as int16.
+    """
+
+    def __init__(self, cases: list[tuple[Path, Path]], config: Config):
+        self.cases, self.seed, self.epochs = cases, config.train.seed, config.train.epoch_size
+        self.fixed, self.random = fixed_steps(config), random_steps(config)
+        self.cache: dict[int, tuple[Volume, Volume]] = {}
+
+    def __len__(self) -> int:
+        return len(self.cases) * self.epochs
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image ``(S, 1, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
+        epoch, position = divmod(int(index), len(self.cases))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))
+        steps = copy.deepcopy(self.random).set_random_state([self.seed, int(index)])
+        image, label = steps(*self._case(int(order[position])))
+        return image.array, label.array
+
+    def _case(self, number: int) -> tuple[Volume, Volume]:
+        if number not in self.cache:
+            image, label = self.fixed(*self.cases[number])
+            self.cache[number] = replace(image, array=np.rint(image.array).astype(np.int16)), label
+        return self.cache[number]
+
+
+def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> ds.GeneratorDataset:
+    """MindSpore dataset over all steps of a training run.
+
+    One pass gives every batch of every epoch: ``image (N, 1, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
+    ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` processes each sees its share.
+    """
+    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
+    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_shards=rank_size, shard_id=rank_id,
+                                  num_parallel_workers=1)
+    dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
+    for column in ("image", "label"):
+        dataset = dataset.map(lambda batch: batch.reshape(-1, *batch.shape[2:]), [column], num_parallel_workers=1)
+    return dataset
+
+
+def validation_cases(config: Config) -> Iterator[tuple[str, Volume, Volume]]:
+    """Name, image ``(1, I, J, K)`` scaled for the network and label ``(1, I, J, K)`` of every validation volume."""
+    steps = Compose([*fixed_steps(config).steps, ScaleIntensityRange(config.data.min_val, config.data.max_val)])
+    for image_path, label_path in list_cases(Path(config.data.data_path) / "val"):
+        yield image_path.name.removesuffix(".nii.gz"), *steps(image_path, label_path)

@@ -1,0 +1,30 @@
+"""The learning rate of every step: linear warm-up, then half a cosine down to zero."""
+
+import math
+
+
+def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio: float = 0.0) -> list[float]:
+    """Learning rate for each of ``total_steps`` steps.
+
+    The rate rises linearly from ``warmup_ratio * lr`` to ``lr`` in ``warmup_step`` steps, then follows
+    ``lr * (1 + cos(pi * t)) / 2`` with ``t`` from 0 to 1 over the *remaining* steps, so that it ends next to zero
+    (Loshchilov and Hutter, SGDR, 2017, equation 5, without restarts).
+    """
+    if not 0 <= warmup_step < total_steps:
+        raise ValueError(f"warmup_step: expected at least 0 and below total_steps = {total_steps}, found {warmup_step}")
+    rates = []
+    for step in range(total_steps):
+        if step < warmup_step:
+            rates.append(lr * (warmup_ratio + (1 - warmup_ratio) * step / warmup_step))
+        else:
+            done = (step - warmup_step) / (total_steps - warmup_step)
+            rates.append(lr * (1 + math.cos(math.pi * done)) / 2)
+    return rates
+
+
+def case_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio: float = 0.0) -> list[float]:
+    """The original case's formula, kept to be compared: its cosine runs over *all* steps, so it stops short of zero."""
+    rates = warmup_cosine(lr=lr, total_steps=total_steps, warmup_step=warmup_step, warmup_ratio=warmup_ratio)
+    for step in range(warmup_step, total_steps):
+        rates[step] = lr * (1 + math.cos(math.pi * (step - warmup_step) / total_steps)) / 2
+    return rates
