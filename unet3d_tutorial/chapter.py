@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -70,4 +71,5 @@ def source(*objects: Any) -> Any:
     """
     from IPython.display import Markdown
 
-    return Markdown("\n".join(f"```python\n{inspect.cleandoc(inspect.getsource(item))}\n```" for item in objects))
+    listings = [textwrap.dedent(inspect.getsource(item)).rstrip() for item in objects]
+    return Markdown("\n".join(f"```python\n{listing}\n```" for listing in listings))

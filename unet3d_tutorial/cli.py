@@ -26,7 +26,8 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="make, convert or fetch data").add_subparsers(required=True, metavar="KIND")
     phantom = _command(data, "phantom", _phantom, "make synthetic chest CTs and convert them for training")
-    phantom.add_argument("--n", type=int, default=200, help="number of phantoms (default: %(default)s)")
+    phantom.add_argument("--n", type=int, default=190,
+                         help="number of phantoms, ten of them to validate (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, help="the same seed gives the same phantoms (default: 0)")
     luna16 = data.add_parser("luna16", help="convert a folder in LUNA16's layout to NIfTI, train and val")
     luna16.add_argument("source", type=Path, help="folder with subset0..9 and seg-lungs-LUNA16")
@@ -94,16 +95,15 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .evaluation import evaluate_run
+    from .pipeline import evaluate_run
 
     print(evaluate_run(_config(options), options.checkpoint))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .training import predict_file
+    from .pipeline import predict_file
 
-    config = _config(options)
-    print(predict_file(options.scan, options.output, config, options.checkpoint, overwrite=options.overwrite))
+    print(predict_file(options.scan, options.output, _config(options), options.checkpoint, overwrite=options.overwrite))
 
 
 if __name__ == "__main__":

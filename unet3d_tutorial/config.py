@@ -21,16 +21,17 @@ class DataConfig:
     max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
     lower_limit: int = 3  #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     upper_limit: int = 5  #: largest label value of a structure; everything outside the limits is background
-    roi_size: tuple[int, ...] = (96, 80, 80)  #: voxels of a training crop and of a sliding window: R, A, S axes
+    roi_size: tuple[int, ...] = (64, 64, 64)  #: voxels of a training crop along the R, A and S axes
     num_samples: int = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
+    position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
-    in_channels: int = 1  #: CT has one channel
+    in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at the five levels
 
@@ -39,14 +40,13 @@ class ModelConfig:
 class TrainConfig:
     """The optimisation."""
 
-    lr: float = 2e-3  #: highest learning rate
-    batch_size: int = 1  #: volumes a step
-    epoch_size: int = 2  #: passes over the training volumes
+    lr: float = 3e-3  #: highest learning rate
+    batch_size: int = 2  #: volumes a step
+    epoch_size: int = 4  #: passes over the training volumes
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
-    clip_norm: float = 5.0  #: gradients longer than this are scaled down to it
     keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
-    validate_every: int = 50  #: steps between looks at the held-out volumes
+    validate_every: int = 100  #: steps between looks at the held-out volumes
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
     device_target: str = "CPU"  #: CPU, GPU or Ascend
@@ -56,8 +56,10 @@ class TrainConfig:
 class InferenceConfig:
     """From a whole scan to a mask."""
 
+    roi_size: tuple[int, ...] = (96, 96, 96)  #: voxels of a sliding window; larger than the crop, for more context
     overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
     mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
+    hu_weight: float = 2.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
     largest_component: bool = True  #: keep only the largest connected piece of each structure
 
 
@@ -71,7 +73,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "max_val": 1000.0,
             "roi_size": (224, 224, 96),
             "num_samples": 4,
+            "position": False,
         },
+        "model": {"in_channels": 1},
         "train": {
             "lr": 5e-4,
             "batch_size": 2,
@@ -81,7 +85,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "keep_checkpoint_max": 1,
             "output_path": "runs/luna16",
         },
-        "inference": {"mode": "constant"},
+        "inference": {"roi_size": (224, 224, 96), "mode": "constant", "hu_weight": 0.0},
     },
 }
 
@@ -202,8 +206,9 @@ def _check(config: Config) -> None:
     rules = [
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
         (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
-        (len(data.roi_size) == 3 and all(n >= 16 and n % 16 == 0 for n in data.roi_size), "data.roi_size",
-         "three multiples of 16, one a halving of the network", data.roi_size),
+        *((len(roi) == 3 and all(n >= 16 and n % 16 == 0 for n in roi), f"{section}.roi_size",
+           "three multiples of 16, which the network halves four times", roi)
+          for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))),
         (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
          "three positive lengths in mm", data.spacing_mm),
         (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
@@ -211,18 +216,19 @@ def _check(config: Config) -> None:
          "one more than the label values from data.lower_limit to data.upper_limit", model.num_classes),
         (len(model.channels) == 5 and min(model.channels) >= 1, "model.channels", "five positive numbers",
          model.channels),
-        (model.in_channels >= 1, "model.in_channels", "at least 1", model.in_channels),
+        (model.in_channels == 1 + data.position, "model.in_channels", "2 with data.position, 1 without",
+         model.in_channels),
         (train.lr > 0, "train.lr", "positive", train.lr),
         (train.batch_size >= 1, "train.batch_size", "at least 1", train.batch_size),
         (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
         (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
         (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
-        (train.clip_norm > 0, "train.clip_norm", "positive", train.clip_norm),
         (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
         (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
         (train.device_target in ("CPU", "GPU", "Ascend"), "train.device_target", "CPU, GPU or Ascend",
          train.device_target),
         (0 <= inference.overlap < 1, "inference.overlap", "at least 0 and below 1", inference.overlap),
+        (inference.hu_weight >= 0, "inference.hu_weight", "at least 0", inference.hu_weight),
         (inference.mode in ("constant", "gaussian"), "inference.mode", "constant or gaussian", inference.mode),
     ]
     for holds, name, expected, found in rules:

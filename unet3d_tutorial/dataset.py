@@ -10,23 +10,23 @@ import numpy as np
 
 from .config import Config
 from .transforms import (
+    AddPosition,
+    CenterOnBody,
     Compose,
     ConvertLabel,
-    ExpandChannel,
     LoadData,
     OneHot,
-    Orientation,
+    Pad,
     RandomBlur,
     RandomCropSamples,
     RandomGamma,
     RandomNoise,
     RandomShift,
     ScaleIntensityRange,
-    Spacing,
+    grid_steps,
+    input_steps,
 )
 from .volume import Volume
-
-PADDING_HU = -1024  # scanners fill what they did not see with -1024, -2048 or -3024; below air there is nothing to learn
 
 
 def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
@@ -45,26 +45,21 @@ def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
 
 
 def fixed_steps(config: Config) -> Compose:
-    """The steps that give the same result each time: file to ``(1, I, J, K)`` HU and class numbers on the working grid."""
+    """The steps that give the same result each time: files to ``(1, I, J, K)`` HU and class numbers on the working grid."""
     data = config.data
-    steps = [LoadData(), ConvertLabel(data.lower_limit, data.upper_limit), ExpandChannel(), Orientation("RAS"), ClipHU()]
-    return Compose(steps + ([Spacing(data.spacing_mm)] if data.spacing_mm else []))
+    convert = ConvertLabel(data.lower_limit, data.upper_limit)
+    return Compose([LoadData(), convert, *grid_steps(data), Pad(data.roi_size), CenterOnBody()])
 
 
 def random_steps(config: Config) -> Compose:
-    """The steps that differ from crop to crop, and what must follow them: the network's input and one-hot labels."""
+    """The steps that differ from crop to crop: the network's input ``(S, C, *roi_size)`` and one-hot labels."""
     data = config.data
-    scale = ScaleIntensityRange(data.min_val, data.max_val)
-    crop = RandomCropSamples(data.roi_size, data.num_samples)
-    varied = [RandomBlur(), RandomShift(), RandomNoise(), scale, RandomGamma()] if data.augment else [scale]
-    return Compose([crop, *varied, OneHot(config.model.num_classes)])
-
-
-class ClipHU:
-    """Raise HU below -1024 to it, before any resampling smears the scanner's padding into the patient."""
-
-    def __call__(self, image: Volume, label: Volume | None = None) -> tuple[Volume, Volume | None]:
-        return replace(image, array=np.maximum(image.array, PADDING_HU)), label
+    steps = [ScaleIntensityRange(data.min_val, data.max_val)]
+    if data.augment:
+        steps = [RandomBlur(), RandomShift(), RandomNoise(), *steps, RandomGamma()]
+    if data.position:
+        steps.append(AddPosition(jitter=data.augment))
+    return Compose([*steps, RandomCropSamples(data.roi_size, data.num_samples), OneHot(config.model.num_classes)])
 
 
 class TrainingCrops:
@@ -113,7 +108,7 @@ def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> d
 
 
 def validation_cases(config: Config) -> Iterator[tuple[str, Volume, Volume]]:
-    """Name, image ``(1, I, J, K)`` scaled for the network and label ``(1, I, J, K)`` of every validation volume."""
-    steps = Compose([*fixed_steps(config).steps, ScaleIntensityRange(config.data.min_val, config.data.max_val)])
+    """Name, network input ``(C, I, J, K)`` and class numbers ``(1, I, J, K)`` of every validation volume, on the grid."""
+    steps = Compose([*fixed_steps(config).steps, Pad(config.inference.roi_size), *input_steps(config.data)])
     for image_path, label_path in list_cases(Path(config.data.data_path) / "val"):
         yield image_path.name.removesuffix(".nii.gz"), *steps(image_path, label_path)

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from . import metrics
-from .inference import clip_hu, labels_on_grid
+from .inference import labels_on_grid
 from .labels import STRUCTURES
-from .transforms import Orientation, Spacing
+from .transforms import ClipHU, Compose, Orientation, Spacing
 from .volume import Volume
 
 
@@ -96,9 +96,7 @@ def classical_baseline(image: Volume) -> Volume:
     rule finds is missing. The rules hold for healthy chests that lie within the field of view. They break where a
     disease fills the lung, where a lung reaches the edge of the picture, and where emphysema is as thin as the airway.
     """
-    grid = Volume(clip_hu(image.array), image.affine)
-    for step in (Orientation("RAS"), Spacing((GRID_MM,) * 3)):
-        grid, _ = step(grid, None)
+    grid, _ = Compose([ClipHU(), Orientation("RAS"), Spacing((GRID_MM,) * 3)])(image)
     inner = air_inside_body(grid.array)
     airway = find_airway(grid.array, inner)
     left, right = split_lungs(inner & ~ndimage.binary_dilation(airway, iterations=2))

@@ -13,12 +13,10 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from .config import Config
-from .transforms import ExpandChannel, Orientation, ScaleIntensityRange, Spacing
+from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps
 from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
-
-HU_MIN, HU_MAX = -1024.0, 3071.0  #: the range of a 12-bit scanner; values below it are padding, not tissue
 
 
 def segment(image: Volume, predictor: Predictor, config: Config) -> Volume:
@@ -33,38 +31,25 @@ def segment(image: Volume, predictor: Predictor, config: Config) -> Volume:
     prepared = prepare(image, config)
     options = config.inference
     logits = sliding_window_inference(
-        prepared.array, config.data.roi_size, predictor, overlap=options.overlap, mode=options.mode
+        prepared.array, options.roi_size, predictor, overlap=options.overlap, mode=options.mode
     )
     if len(logits) != config.model.num_classes:
         raise ValueError(f"predictor: expected {config.model.num_classes} classes, found {len(logits)}")
-    labels = labels_on_grid(Volume(logits, prepared.affine), image.array.shape, image.affine)
+    labels = labels_on_grid(Volume(logits, prepared.affine), image.array.shape, image.affine,
+                            lambda k: options.hu_weight * hu_scores(image.array[..., k]))
     if options.largest_component:
         labels = keep_largest_component(labels)
     return Volume(labels, image.affine)
 
 
 def prepare(image: Volume, config: Config) -> Volume:
-    """Make what the network sees of a scan: ``(1, I, J, K)`` float32 in RAS order, resampled, scaled to 0..1."""
-    data = config.data
-    steps = [Orientation("RAS")]
-    if data.spacing_mm is not None:
-        steps.append(Spacing(data.spacing_mm))
-    steps += [ScaleIntensityRange(data.min_val, data.max_val, 0.0, 1.0, True), ExpandChannel()]
-    volume = Volume(clip_hu(image.array), image.affine)
-    for step in steps:
-        volume, _ = step(volume, None)
-    return volume
+    """Make what the network sees of a scan ``(I, J, K)``: ``(C, I, J, K)`` float32 on the working grid.
 
-
-def clip_hu(array: np.ndarray) -> np.ndarray:
-    """Clip to the scanner's range, as float32: before resampling, never after.
-
-    Padding outside a circular field of view is often -2048 or -3024, and resampling would smear it over the skin. A
-    voxel that is not a number counts as padding too.
+    The affine is that of the working grid in the scan's own coordinates.
     """
-    hu = array.astype(np.float32)
-    hu[np.isnan(hu)] = HU_MIN
-    return np.clip(hu, HU_MIN, HU_MAX, out=hu)
+    on_grid, _ = Compose([*grid_steps(config.data), Pad(config.inference.roi_size)])(image)
+    network_input, _ = Compose([CenterOnBody(), *input_steps(config.data)])(on_grid)
+    return Volume(network_input.array, on_grid.affine)
 
 
 # -------------------------------------------------------------------------------------------------- the sliding window
@@ -160,12 +145,31 @@ def _check_window(
 # ----------------------------------------------------------------------------------------- back to the scan's own grid
 
 
-def labels_on_grid(logits: Volume, shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+def hu_scores(hu: np.ndarray) -> np.ndarray:
+    """What the HU ``(I, J)`` of a slice say about the classes, as logits ``(4, I, J)``.
+
+    Air inside the body is not background, and tissue is not lung.
+
+    Half of a voxel at -500 HU is lung. The scores are linear in HU around that and limited (-600 to 200 HU), so that they
+    decide only where the network hesitates: at surfaces, which the scan shows finer than the working grid. The trachea's
+    label includes its wall, so HU say nothing about it.
+    """
+    air = (-500 - np.fmin(np.fmax(hu, -600), 200)).astype(np.float32) / 300
+    lung = np.minimum(air, 0)
+    return np.stack([-np.maximum(air, 0), lung, lung, np.zeros_like(air)])
+
+
+def labels_on_grid(
+    logits: Volume, shape: tuple[int, int, int], affine: np.ndarray, prior: Callable[[int], np.ndarray] | None = None
+) -> np.ndarray:
     """Find the class with the highest score at every voxel of another grid: uint8 of ``shape``.
 
     ``logits`` is ``(K, ...)`` on its own grid. Scores are interpolated linearly and only then compared: the nearest
     label would keep the steps of the coarse grid, and averages of labels mean nothing (half way from 0 to 2 is not 1).
-    Voxels beyond the outermost scores take the nearest one.
+    Only scores from inside the target grid count: its outermost voxels take the nearest such score, rather than mix
+    with what was predicted for the padding around a small scan.
+
+    ``prior`` gives scores ``(K, I, J)`` that are added to those of slice ``k``.
 
     Reorientation swaps and flips axes and resampling stretches them, so the interpolation is one small matrix an axis,
     with at most two entries a row. One slice of the last axis at a time keeps memory small. Raises ``ValueError`` if
@@ -173,12 +177,15 @@ def labels_on_grid(logits: Volume, shape: tuple[int, int, int], affine: np.ndarr
     """
     axes, scale, offset = _match_axes(logits.affine, affine, shape)
     scores = logits.array.transpose(0, *(1 + axes))
-    matrices = [linear_weights(scale[a] * np.arange(shape[a]) + offset[a], scores.shape[1 + a]) for a in range(3)]
+    matrices = [linear_weights(_positions(shape[a], scale[a], offset[a]), scores.shape[1 + a]) for a in range(3)]
     scores = np.ascontiguousarray(np.moveaxis(scores, 3, 0))  # two of its slices give one of the result
     labels = np.empty(shape, np.uint8)
     for k in range(shape[2]):
         across = _along(matrices[2][k : k + 1], scores, 0)[0]
-        labels[:, :, k] = _argmax(_along(matrices[0], _along(matrices[1], across, 2), 1))
+        across = _along(matrices[0], _along(matrices[1], across, 2), 1)
+        if prior is not None:
+            across += prior(k)
+        labels[:, :, k] = across.argmax(axis=0)
     return labels
 
 
@@ -194,6 +201,15 @@ def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
     rows = np.arange(len(positions))
     entries = (np.concatenate([1 - share, share]), (np.tile(rows, 2), np.concatenate([lower, upper])))
     return sparse.csr_array(entries, shape=(len(positions), length))
+
+
+def _positions(length: int, scale: float, offset: float) -> np.ndarray:
+    """Source indices of ``length`` target voxels, held to source voxels whose centres lie inside the target grid."""
+    first, last = sorted(scale * edge + offset for edge in (-0.5, length - 0.5))
+    low, high = np.ceil(first - 1e-3), np.floor(last + 1e-3)
+    if low > high:  # a target thinner than one source voxel
+        low = high = np.rint((first + last) / 2)
+    return np.clip(scale * np.arange(length) + offset, low, high)
 
 
 def _match_axes(
@@ -216,15 +232,6 @@ def _along(matrix: sparse.csr_array, array: np.ndarray, axis: int) -> np.ndarray
     first = np.moveaxis(array, axis, 0)
     product = matrix @ first.reshape(len(first), -1)
     return np.moveaxis(product.reshape(-1, *first.shape[1:]), 0, axis)
-
-
-def _argmax(scores: np.ndarray) -> np.ndarray:
-    """``scores.argmax(axis=0)`` as uint8. NumPy's own is about five times slower along a short first axis."""
-    best, labels = scores[0], np.zeros(scores.shape[1:], np.uint8)
-    for value in range(1, len(scores)):
-        labels[scores[value] > best] = value
-        best = np.maximum(best, scores[value])
-    return labels
 
 
 def keep_largest_component(labels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ Maier-Hein et al., "Metrics reloaded", 2024. All raise ``ValueError`` for masks 
 different shape, and for a spacing that is not three positive lengths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -82,12 +82,14 @@ def surface_distances(
     """Measure from every border voxel of one mask to the nearest border voxel of the other.
 
     Returns two 1-D arrays in mm, in no useful order: from the prediction's border to the reference's, and back. If one
-    mask is empty, every distance is infinite; if both are, the arrays are empty.
+    mask is empty, each holds one infinite distance; if both are, the arrays are empty.
     """
     _check(prediction, reference, spacing_mm, needs_spacing=True)
     box = ndimage.find_objects((prediction | reference).astype(np.uint8))
     if not box:
         return np.empty(0), np.empty(0)
+    if not (prediction.any() and reference.any()):
+        return np.array([np.inf]), np.array([np.inf])
     here, there = border(prediction[box[0]]), border(reference[box[0]])
     return _to_nearest(here, there, spacing_mm), _to_nearest(there, here, spacing_mm)
 
@@ -105,8 +107,6 @@ def border(mask: np.ndarray) -> np.ndarray:
 def _to_nearest(here: np.ndarray, there: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """Distance in mm from each voxel of ``here`` to the nearest of ``there``; voxels of both are 0 without a search."""
     distances = np.zeros(np.count_nonzero(here))
-    if not there.any():
-        return np.full_like(distances, np.inf)
     alone = ~there[here]
     # A tree split at midpoints, with loose boxes: the same answers, five times faster where the surfaces lie far apart.
     options = {"leafsize": 32, "balanced_tree": False, "compact_nodes": False}
@@ -115,7 +115,7 @@ def _to_nearest(here: np.ndarray, there: np.ndarray, spacing_mm: Spacing) -> np.
     return distances
 
 
-def _summary(distances: np.ndarray, statistic) -> float:
+def _summary(distances: np.ndarray, statistic: Callable[[np.ndarray], float]) -> float:
     """Apply ``statistic``; no distances at all (both masks empty) give 0, infinite ones inf and no warning."""
     if distances.size == 0:
         return 0.0

@@ -1,12 +1,12 @@
-"""The networks: the case's residual 3D U-Net.
+"""The case's network: a residual 3D U-Net.
 
 Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package feeds volumes in RAS
-order, so D runs from right to left of the array's first axis, H from posterior to anterior, W from inferior to superior.
+order, so D runs from left to right, H from posterior to anterior, W from inferior to superior.
 """
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeNormal, initializer
+from mindspore.common.initializer import HeNormal
 
 
 class PReLU(nn.Cell):
@@ -123,10 +123,13 @@ class Up(nn.Cell):
 class ResidualUNet3D(nn.Cell):
     """The case's network: five residual encoder levels, four of them with stride 2, and four decoder levels.
 
+    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
+
     Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``.
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (16, 32, 64, 128, 256), momentum=0.9):
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (16, 32, 64, 128, 256),
+                 momentum: float = 0.9):
         super().__init__()
         c1, c2, c3, c4, c5 = channels
         self.down1 = Down(in_channels, c1, momentum=momentum)

@@ -295,9 +295,11 @@ def mediastinum_distance(c: Canvas, p: Patient, rng: np.random.Generator) -> np.
     parts.append(np.hypot(c.x, (c.y - spine_y)) - rng.uniform(18, 25) * s)
     parts.append(np.maximum(np.hypot(c.x - 22 * s, c.y - 35 * s) - rng.uniform(11, 18), c.z - 40 * s))
     parts.append(capsule(c.x, c.y, c.z, np.array([-12, -25, 30]) * s, np.array([24, 30, 32]) * s) - rng.uniform(13, 19))
+    root = np.array([rng.uniform(-4, 4), 4, -14]) * s  # the main bronchi run in fat and vessels until they enter the lungs
+    parts.append(ellipsoid(c.x, c.y, c.z, root, rng.uniform([28, 22, 22], [46, 36, 40]) * s))
     for side in (-1, 1):
-        parts.append(ellipsoid(c.x, c.y, c.z, np.array([side * rng.uniform(28, 40), 0, -22]) * s,
-                               rng.uniform(10, 22, 3) * s))
+        parts.append(ellipsoid(c.x, c.y, c.z, np.array([side * rng.uniform(30, 44), 4, -24]) * s,
+                               rng.uniform(8, 22, 3) * s))
     c.spine_y, c.heart, c.heart_radii = spine_y, heart, heart_radii
     return np.minimum.reduce(parts)
 
@@ -371,10 +373,18 @@ def mediastinum(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
            aorta, blood)
     c.tube(np.array([[-22, -22, -40], [-22, -18, 60]]) * s, rng.uniform(6, 11), blood * rng.uniform(0.7, 1.6))
     c.tube(np.array([[12, -25, -30], [12, -15, -8], [-25, 0, -14]]) * s, rng.uniform(7, 13), blood)
-    c.tube(np.array([[14, -14, -6], [34, 8, -8]]) * s, rng.uniform(7, 11), blood)
+    c.tube(np.array([[14, -14, -6], [34, 8, -4], [46, 14, -20]]) * s, rng.uniform(6, 11), blood)
+    c.tube(np.array([[-25, 0, -14], [-44, 6, -26]]) * s, rng.uniform(6, 10), blood)
+    c.ellipsoid(np.array([4, 14, -rng.uniform(44, 58)]) * s, rng.uniform([28, 14, 14], [42, 24, 24]) * s, blood)
+    for _ in range(rng.integers(0, 8)):  # lymph nodes around the bronchi
+        c.ellipsoid(rng.normal(0, 1, 3) * [22, 12, 20] + [0, 0, -8], rng.uniform(3, 11, 3), rng.uniform(10, 70))
+    inflow = rng.choice([-1, 0, 1])  # the arm that the contrast agent comes through, if any
     for side in (-1, 1):  # vessels to neck and arms
+        dense = rng.uniform(400, 2500) if side == inflow else blood
         c.tube(np.array([[side * 8, -20, 38], [side * 24, -12, 75], [side * 30, -5, 160]]) * s, rng.uniform(4, 8), blood)
-        c.tube(np.array([[side * 12, -24, 60], [side * 80, -15, 85]]) * s, rng.uniform(4, 7), blood)
+        c.tube(np.array([[-20, -22, 40], [side * 14, -26, 62], [side * 80, -15, 85]]) * s, rng.uniform(4, 8), dense)
+    if inflow:
+        beam_hardening(c, rng, np.array([inflow * rng.uniform(-25, 60), -22, rng.uniform(30, 85)]) * s)
     path = np.array([[8, 34, -140], [3, 24, -20], [4, 22, 60], [2, 22, 150]]) * s
     c.tube(path, rng.uniform(5, 9), 40.0)
     if rng.random() < 0.35:
@@ -382,34 +392,50 @@ def mediastinum(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
         c.tube(path[first:first + 2], rng.uniform(1.5, 7), AIR)
 
 
+def beam_hardening(c: Canvas, rng: np.random.Generator, centre: np.ndarray) -> None:
+    """Dark and bright rays in the axial plane around a vessel full of contrast agent."""
+    x, y = c.x - centre[0], c.y - centre[1]
+    rays = np.cos(rng.integers(2, 7) * np.arctan2(y, x) + rng.uniform(0, 2 * np.pi))
+    fade = np.exp(-np.hypot(x, y) / rng.uniform(15, 40) - ((c.z - centre[2]) / rng.uniform(10, 30)) ** 2)
+    c.hu += rng.uniform(80, 400) * (rays - 0.3) * fade * (c.hu > -980)
+
+
 def airway(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
-    """Larynx, trachea and bronchi. The label runs from below the larynx to the main bronchi, 20 mm below the carina."""
+    """Larynx, trachea and bronchi, with their walls.
+
+    The label runs from below the larynx into the main bronchi, to about 20 mm below the carina, and includes the wall.
+    """
     s, r = p.scale, p.trachea_radius
     lean = rng.normal(0, 5, 2)
-    trachea = np.array([[0, 0, 2], [lean[0] / 2 - 2, -6 * s, p.trachea_top * 0.5], [lean[0], -16 * s + lean[1], p.trachea_top]])
+    trachea = np.array([[0, 0, 2], [lean[0] / 2 - 2, -6 * s, p.trachea_top * 0.5],
+                        [lean[0], -16 * s + lean[1], p.trachea_top]])
     above = np.array([trachea[-1], trachea[-1] + [0, -4, 30], trachea[-1] + [0, 5, 110]])
-    right = np.array([[0, 0, 4], [-14, 3, -12], [-30, 6, -rng.uniform(26, 36)]]) * s
-    left = np.array([[0, 0, 4], [18, 5, -10], [40, 12, -rng.uniform(24, 34)]]) * s
-    lobes = [np.array([right[-1], right[-1] + [-8, 5, -35]]), np.array([right[1], right[1] + [-28, 0, 18]]),
-             np.array([left[-1], left[-1] + [10, 14, -32]]), np.array([left[-1], left[-1] + [22, -12, 12]])]
-    label_end = -rng.uniform(17, 23) * s
-    wall = rng.uniform(1.0, 3.0)
-    for path in (trachea, above, right, left):  # the wall first, then the air
-        c.tube(path, r * 0.9 + wall, 30.0)
-    air = rng.uniform(-1000, -940)
-    for lobe in lobes:
-        c.tube(lobe, [r * 0.55 + 1.5, r * 0.35 + 1], 0.0)
-        c.tube(lobe, [r * 0.55, r * 0.35], air)
+    right = np.array([[0, 0, 4], [-rng.uniform(14, 21), 3, -rng.uniform(8, 14)],
+                      [-rng.uniform(29, 38), 6, -rng.uniform(17, 34)]]) * s
+    left = np.array([[0, 0, 4], [rng.uniform(17, 24), 5, -rng.uniform(7, 13)],
+                     [rng.uniform(39, 50), 12, -rng.uniform(15, 32)]]) * s
+    lobes = [(np.array([right[-1], right[-1] + [-6, 5, -18], right[-1] + [-14, 12, -45]]), rng.uniform(0.5, 0.85)),
+             (np.array([right[1], right[1] + [-28, 0, 18]]), rng.uniform(0.4, 0.7)),
+             (np.array([left[-1], left[-1] + [6, 8, -15], left[-1] + [14, 16, -40]]), rng.uniform(0.5, 0.8)),
+             (np.array([left[-1], left[-1] + [22, -12, 12]]), rng.uniform(0.4, 0.7))]
+    label_end = -rng.uniform(16, 24) * s
+    wall, air = rng.uniform(0.8, 2.2), rng.uniform(-1000, -940)
+    labelled = [(right, r * np.array([0.9, 0.8, 0.65])), (left, r * np.array([0.9, 0.75, 0.6])), (trachea, r * np.ones(3))]
+    before = c.label.copy()
+    for path, radii in labelled:
+        c.tube(path, radii + wall, 30.0, TRACHEA)
+    outside = (c.label == TRACHEA) & ((c.z < label_end) | (c.z > p.trachea_top))
+    c.label[outside] = before[outside]
+    c.tube(above, r * 0.9 + wall, 30.0)
+    for path, width in lobes:  # not part of the label, though as wide as the main bronchi at first
+        radii = r * width * np.linspace(1, 0.6, len(path))
+        c.tube(path, radii + wall, 0.0)
+        c.tube(path, radii, air)
     c.tube(above, [r, r * rng.uniform(0.3, 0.8), r * rng.uniform(0.5, 1.8)], air)
     for _ in range(rng.integers(0, 4)):  # mouth and nose, where the scan reaches that far
         c.ellipsoid(above[-1] + rng.normal(0, 1, 3) * [10, 20, 20] + [0, -20, 15], rng.uniform(6, 22, 3), air)
-    before = c.label.copy()
-    c.tube(right, [r * 0.9, r * 0.8, r * 0.65], air, TRACHEA)
-    c.tube(left, [r * 0.9, r * 0.75, r * 0.6], air, TRACHEA)
-    beyond = (c.label == TRACHEA) & (c.z < label_end)
-    c.label[beyond] = before[beyond]
-    c.tube(trachea, r, air, TRACHEA)
-    c.label[(c.label == TRACHEA) & (c.z > p.trachea_top)] = 0
+    for path, radii in labelled:
+        c.tube(path, radii, air)
 
 
 def bones(c: Canvas, p: Patient, rng: np.random.Generator, inside: np.ndarray) -> None:
@@ -516,7 +542,7 @@ def field_of_view(p: Patient, rng: np.random.Generator, spacing_mm: float) -> tu
     return tuple(shape), spacing_mm, centre
 
 
-def write_luna16(folder: str | Path, *, n: int = 200, seed: int = 0, spacing_mm: float = 4.0) -> Path:
+def write_luna16(folder: str | Path, *, n: int = 190, seed: int = 0, spacing_mm: float = 4.0) -> Path:
     """Write ``n`` phantoms in LUNA16's layout: ``subset0..9/*.mhd`` with ``.raw`` and ``seg-lungs-LUNA16/*.mhd``.
 
     Label files hold 3 (left lung), 4 (right lung), 5 (trachea). The last ten phantoms, all in subset9, are of the

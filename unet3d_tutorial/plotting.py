@@ -21,7 +21,7 @@ from .labels import COLORS, STRUCTURES
 from .transforms import Orientation
 from .volume import Volume
 
-DPI = 80
+DPI = 75
 WINDOW = (-1000.0, 400.0)  #: HU shown black and white
 ERRORS = {"missed": "#56B4E9", "spilled over": "#D55E00"}  #: false negative and false positive, Okabe and Ito's palette
 PLANES = {  # name: the RAS axis that is cut, the axes across and up, letters at the left, right, bottom and top
@@ -114,39 +114,52 @@ def hu_histogram(
     return _finish(figure)
 
 
-def loss_curves(history: Mapping[str, Sequence], *, smooth: int = 15, title: str | None = None) -> Figure:
+def loss_curves(
+    history: Mapping[str, Sequence[float]],
+    validation: Mapping[str, Sequence[float]] | None = None,
+    *,
+    smooth: int = 15,
+    title: str | None = None,
+) -> Figure:
     """Draw a training run: its losses on the left, the Dice of the held-out volumes on the right if there is any.
 
-    ``history`` holds ``step`` and any of ``loss``, ``ce``, ``dice`` (the two terms of the loss), one value a step, and
-    optionally ``val``, a list of rows with ``step`` and one Dice per structure name. The thick lines are means over
-    ``smooth`` steps; a thin line shows the total as it was.
+    ``history`` holds columns: ``step`` and any of ``loss``, ``ce``, ``dice`` (the two terms of the loss).
+    ``validation`` holds ``step`` and the Dice of each structure by its name. Thick lines are means over ``smooth``
+    steps; the thin one shows the total as it was.
     """
-    val = history.get("val") or []
-    figure, axes = plt.subplots(1, 1 + bool(val), figsize=(10 if val else 6, 3.5), dpi=DPI, layout="constrained",
-                                squeeze=False)
-    left = axes[0, 0]
-    names = {"loss": ("total", "black"), "ce": ("cross-entropy", "#CC79A7"), "dice": ("Dice loss", "#56B4E9")}
-    for key, (name, color) in names.items():
-        if len(history.get(key, ())):
-            steps, values = np.asarray(history["step"]), np.asarray(history[key], float)
-            width = max(1, min(smooth, len(values)))
-            mean = np.convolve(values, np.ones(width) / width, mode="valid")
-            left.plot(steps[(width - 1) // 2 :][: len(mean)], mean, color=color, label=name, linewidth=2)
-            if key == "loss":
-                left.plot(steps, values, color="0.75", linewidth=0.7, zorder=0, label="total, each step")
-    left.set(xlabel="step", ylabel="loss", title="training", ylim=(0, None))
-    left.legend(fontsize=8)
-    if val:
+    validation = validation if validation and len(validation["step"]) else None
+    size = (10, 3.5) if validation else (6, 3.5)
+    figure, axes = plt.subplots(
+        1, 2 if validation else 1, figsize=size, dpi=DPI, layout="constrained", squeeze=False
+    )
+    _draw_losses(axes[0, 0], history, smooth)
+    if validation:
         right = axes[0, 1]
         for structure, marker in zip(STRUCTURES, "os^", strict=True):
-            points = [(row["step"], row[structure]) for row in val if structure in row]
-            if points:
-                right.plot(*zip(*points, strict=True), color=COLORS[structure], marker=marker, label=structure)
+            if structure in validation:
+                right.plot(validation["step"], validation[structure], color=COLORS[structure], marker=marker,
+                           label=structure)
         right.set(xlabel="step", ylabel="Dice", title="held-out volumes", ylim=(0, 1.02))
         right.legend(fontsize=8, loc="lower right")
     if title:
         figure.suptitle(title)
     return _finish(figure)
+
+
+def _draw_losses(axis: Axes, history: Mapping[str, Sequence[float]], smooth: int) -> None:
+    names = {"loss": ("total", "black"), "ce": ("cross-entropy", "#CC79A7"), "dice": ("Dice loss", "#56B4E9")}
+    steps = np.asarray(history["step"])
+    for key, (name, color) in names.items():
+        values = np.asarray(history.get(key, ()), float)
+        if not values.size:
+            continue
+        width = min(smooth, values.size)
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        axis.plot(steps[(width - 1) // 2 :][: mean.size], mean, color=color, label=name, linewidth=2)
+        if key == "loss":
+            axis.plot(steps, values, color="0.75", linewidth=0.7, zorder=0, label="total, each step")
+    axis.set(xlabel="step", ylabel="loss", title="training", ylim=(0, None))
+    axis.legend(fontsize=8)
 
 
 def schedule_curve(rates: Sequence[float] | Mapping[str, Sequence[float]], *, title: str | None = None) -> Figure:
@@ -191,7 +204,7 @@ def _draw_row(
     for axis, (name, (cut, _, _, letters)) in zip(axes, PLANES.items(), strict=True):
         pixels, (width, height) = plane(image, name, position[cut])
         extent = (width, 0, 0, height)  # column 0 lies at the largest coordinate
-        axis.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1], extent=extent)
+        axis.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1], extent=extent, interpolation="nearest")
         if label is not None:
             values = plane(label, name, position[cut])[0]
             shown = np.ma.masked_equal(values, 0)
@@ -225,7 +238,7 @@ def _name_sides(axis: Axes, name: str, letters: str, depth_mm: float) -> None:
 
 
 def _grid_of_planes(rows: int, title: str | None) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(rows, 3, figsize=(10, 3.3 * rows + 0.7), dpi=DPI, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, 3, figsize=(9, 3.0 * rows + 0.7), dpi=DPI, layout="constrained", squeeze=False)
     note = "patient's right on the left of the picture; sagittal: facing left"
     figure.suptitle(f"{title}\n{note}" if title else note, fontsize=10)
     return figure, axes

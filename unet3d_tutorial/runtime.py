@@ -1,17 +1,15 @@
 """MindSpore set up for this book: one call for device, mode and seeds. (The package itself sets oneDNN's kernel family.)"""
 
 import mindspore as ms
-import numpy as np
 
 
 def setup(*, seed: int = 1, device_target: str = "CPU") -> None:
-    """Choose the device, PyNative mode (each operation runs at once) and seed NumPy and MindSpore.
+    """Choose the device, PyNative mode (each operation runs at once) and seed MindSpore's random numbers.
 
-    Same seed, same machine: the same bits.
+    Same seed, same machine: the same bits. NumPy needs no seed here: the package draws from generators of its own.
     """
     ms.set_device(device_target)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if device_target == "CPU":
         ms.runtime.launch_blocking()  # the launch queue stalls where few cores share the work
     ms.set_seed(seed)
-    np.random.seed(seed)

@@ -68,7 +68,7 @@ def predictor(network: nn.Cell):
     return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
 
 
-def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer, clip_norm: float):
+def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer):
     """A function that takes a batch, changes the weights once and returns loss, cross-entropy and Dice loss."""
 
     def forward(image: Tensor, label: Tensor):
@@ -78,7 +78,7 @@ def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer,
 
     def train_step(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         losses, gradients = loss_and_gradients(image, label)
-        optimizer(ops.clip_by_global_norm(gradients, clip_norm))
+        optimizer(gradients)
         return losses
 
     return train_step
@@ -89,7 +89,7 @@ def validate(network: nn.Cell, config: Config, cases: list) -> list[float]:
     network.set_train(False)
     scores = []
     for _, image, label in cases:
-        logits = sliding_window_inference(image.array, config.data.roi_size, predictor(network),
+        logits = sliding_window_inference(image.array, config.inference.roi_size, predictor(network),
                                           overlap=config.inference.overlap, mode=config.inference.mode)
         found = logits.argmax(axis=0)
         scores.append([dice(found == k, label.array[0] == k, spacing_mm=image.spacing_mm)
@@ -127,7 +127,7 @@ def _run(config: Config, dataset, folder: Path) -> None:
     rates = warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=options.warmup_step,
                           warmup_ratio=options.warmup_ratio)
     optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
-    train_step = make_train_step(network, DiceCELoss(), optimizer, options.clip_norm)
+    train_step = make_train_step(network, DiceCELoss(), optimizer)
     held_out = list(validation_cases(config))
     start = time.perf_counter()
     bar = tqdm(dataset.create_tuple_iterator(num_epochs=1), total=total_steps, desc="training", unit="step")

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from .config import DataConfig
 from .volume import Volume, load_volume
 
 Pair = tuple[Volume, Volume | None]
@@ -35,6 +36,20 @@ class Compose:
         for step in self.steps:
             image, label = step(image, label)
         return image, label
+
+
+def grid_steps(data: DataConfig) -> list:
+    """The steps from any scan ``(I, J, K)`` to ``(1, I, J, K)`` HU on the working grid, in training and in inference."""
+    steps = [ExpandChannel(), Orientation("RAS"), ClipHU()]
+    if data.spacing_mm is not None:
+        steps.append(Spacing(data.spacing_mm))
+    return steps
+
+
+def input_steps(data: DataConfig) -> list:
+    """The steps from HU on the working grid to the network's input ``(C, I, J, K)``, nothing random."""
+    steps = [ScaleIntensityRange(data.min_val, data.max_val)]
+    return [*steps, AddPosition()] if data.position else steps
 
 
 class LoadData:
@@ -139,6 +154,59 @@ class ScaleIntensityRange:
         return replace(image, array=array), label
 
 
+class ClipHU:
+    """Raise HU below -1024, and voxels that are not numbers, to -1024, before resampling smears them into the patient.
+
+    Scanners fill what they did not see with -1024, -2048 or -3024. Below air there is nothing to learn.
+    """
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        return replace(image, array=np.fmax(image.array, image.array.dtype.type(-1024))), label
+
+
+class Pad:
+    """Pad ``(C, I, J, K)`` on both sides to at least ``roi_size`` voxels: the image with its minimum, the label with 0.
+
+    The affine follows, so every voxel keeps its place in the patient.
+    """
+
+    def __init__(self, roi_size: Sequence[int]):
+        self.roi_size = tuple(roi_size)
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        if image.array.ndim != 4:
+            raise ValueError(f"image: expected shape (C, I, J, K), found {image.array.shape}; add ExpandChannel")
+        lack = np.maximum(np.array(self.roi_size) - image.array.shape[1:], 0)
+        if not lack.any():
+            return image, label
+        before = lack // 2
+        widths = [(0, 0), *zip(before, lack - before, strict=True)]
+        affine = _moved(image.affine, -before)
+        if label is not None:
+            label = Volume(np.pad(label.array, widths), affine)
+        return Volume(np.pad(image.array, widths, constant_values=image.array.min()), affine), label
+
+
+class CenterOnBody:
+    """Move the origin of the coordinates, so that the middle plane of the body is at 0 mm from left to right.
+
+    The plane goes through the centre of all tissue, that is voxels above ``tissue_hu``. Only the affines change.
+    """
+
+    def __init__(self, tissue_hu: float = -300.0):
+        self.tissue_hu = tissue_hu
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        tissue = image.array.reshape(-1, *image.array.shape[-3:])[0] > self.tissue_hu
+        centre = np.ones(4)
+        for axis in range(3):
+            count = tissue.sum(axis=tuple({0, 1, 2} - {axis}))
+            centre[axis] = (count * np.arange(len(count))).sum() / count.sum() if count.any() else (len(count) - 1) / 2
+        shift = np.eye(4)
+        shift[0, 3] = -(image.affine @ centre)[0]
+        return _both(lambda volume: replace(volume, affine=shift @ volume.affine), image, label)
+
+
 class ConvertLabel:
     """Label values ``lower_limit .. upper_limit`` become ``1 .. n``, all others 0 (background). Pure: a copy, uint8."""
 
@@ -188,8 +256,7 @@ class RandomTransform:
 class RandomCropSamples(RandomTransform):
     """Cut ``num_samples`` boxes of ``roi_size`` voxels at random places: ``(C, I, J, K) -> (S, C, *roi_size)``.
 
-    An image smaller than the box is padded on both sides first, with its own minimum (air); labels with 0. The affine
-    is that of the first crop.
+    An image smaller than the box is padded first (:class:`Pad`). The affine is that of the first crop.
     """
 
     def __init__(self, roi_size: Sequence[int], num_samples: int = 1, seed: int | Sequence[int] = 0):
@@ -197,10 +264,7 @@ class RandomCropSamples(RandomTransform):
         self.set_random_state(seed)
 
     def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        if image.array.ndim != 4:
-            raise ValueError(f"image: expected shape (C, I, J, K), found {image.array.shape}; add ExpandChannel")
-        image = self._padded(image, float(image.array.min()))
-        label = None if label is None else self._padded(label, 0)
+        image, label = Pad(self.roi_size)(image, label)
         corners = self.draw(image.array.shape[1:])
         return _both(lambda volume: self._cut(volume, corners), image, label)
 
@@ -208,14 +272,6 @@ class RandomCropSamples(RandomTransform):
         """Lower corners of the boxes, ``(num_samples, 3)`` voxel indices; every place is equally likely."""
         last = np.array(shape) - self.roi_size
         return self.rng.integers(0, last + 1, size=(self.num_samples, 3))
-
-    def _padded(self, volume: Volume, value: float) -> Volume:
-        lack = np.maximum(np.array(self.roi_size) - volume.array.shape[1:], 0)
-        if not lack.any():
-            return volume
-        before = lack // 2
-        widths = [(0, 0), *zip(before, lack - before, strict=True)]
-        return Volume(np.pad(volume.array, widths, constant_values=value), _moved(volume.affine, -before))
 
     def _cut(self, volume: Volume, corners: np.ndarray) -> Volume:
         boxes = [tuple(slice(c, c + r) for c, r in zip(corner, self.roi_size, strict=True)) for corner in corners]
@@ -277,6 +333,27 @@ class RandomGamma(RandomTransform):
             return image, label
         gamma = np.float32(np.exp(self.rng.normal(0, self.log_std)))
         return replace(image, array=np.clip(image.array, 0, 1) ** gamma), label
+
+
+class AddPosition(RandomTransform):
+    """Add a channel that says how far each voxel is from the middle plane: ``(..., 1, I, J, K) -> (..., 2, I, J, K)``.
+
+    Its unit is 100 mm, positive on the patient's right. Left and right lung look much alike, and a network that only
+    sees HU takes long to find out which is which. Run :class:`CenterOnBody` before. With ``jitter`` the plane is moved
+    (deviation 15 mm) and the scale varied (by up to 15 %), so that the exact border must come from the anatomy.
+    """
+
+    def __init__(self, jitter: bool = False, seed: int | Sequence[int] = 0):
+        self.jitter = jitter
+        self.set_random_state(seed)
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        shift, scale = (self.rng.normal(0, 0.15), self.rng.uniform(0.85, 1.15)) if self.jitter else (0.0, 1.0)
+        i, j, k = np.ogrid[tuple(slice(n) for n in image.array.shape[-3:])]
+        row = image.affine[0]
+        position = ((row[0] * i + row[1] * j + row[2] * k + row[3]) / 100 * scale + shift).astype(np.float32)
+        channel = np.broadcast_to(position, image.array.shape)
+        return replace(image, array=np.concatenate([image.array, channel], axis=-4)), label
 
 
 # ------------------------------------------------------------------------------------------------------------ shared

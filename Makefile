@@ -1,0 +1,107 @@
+# The book, from a clone to a finished site. `make help` lists the targets.
+#
+# Each step is done again only if something that it is made from has changed. Every file is written to a temporary name
+# and then renamed, and every folder has a file that is written last, so that a step may be interrupted anywhere.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help book lab test check store html clean FORCE
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The environment's own kernel, whatever kernels the user has installed elsewhere.
+export JUPYTER_PREFER_ENV_PATH := 1
+export JUPYTER_PLATFORM_DIRS := 1
+# MindSpore reports errors only.
+export GLOG_v ?= 3
+
+INSTALLED := .venv/installed
+PACKAGE := $(wildcard unet3d_tutorial/*.py)
+package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
+DATA_CODE := $(call package,volume labels phantom luna16)
+TRAIN_CODE := $(DATA_CODE) $(call package,config transforms dataset model schedule losses runtime inference metrics training)
+EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation pipeline)
+SCRIPTS := $(wildcard notebooks/[0-9]*.py)
+EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
+PROSE := _config.yml _toc.yml $(shell find book -type f 2>/dev/null)
+
+help:
+	@echo "make book    everything: environment, data, training, chapters, site in _build/html"
+	@echo "make lab     JupyterLab on the chapters (options: make lab LAB_ARGS=--no-browser)"
+	@echo "make test    every check of the project; .ci/run calls it"
+	@echo "make check   the checks that need neither data nor training"
+	@echo "make store   for authors: execute the chapters that changed and store them in notebooks/"
+	@echo "make clean   remove _build, data/phantom* and runs/quick"
+
+# ------------------------------------------------------------------------------------------------------- for the reader
+book: html
+	@echo "The book is ready: open _build/html/index.html"
+
+lab: $(INSTALLED)
+	jupyter lab --notebook-dir=. $(LAB_ARGS) notebooks
+
+clean:
+	rm -rf _build data/phantom data/phantom-luna16 runs/quick
+	@echo "Kept: .venv, everything else in data and runs, and the sample CT in the user's cache."
+
+# ---------------------------------------------------------------------------------------------- environment, data, training
+$(INSTALLED): pyproject.toml constraints.txt tools/install.sh
+	@echo "== Installing Python packages into .venv (a few minutes, once)"
+	@tools/install.sh
+
+# Complete but older than its code: begin afresh. Incomplete: go on where it stopped.
+data/phantom/done: $(DATA_CODE) | $(INSTALLED)
+	@echo "== Making synthetic chest CTs (minutes)"
+	@if [ -e $@ ]; then rm -rf data/phantom data/phantom-luna16; fi
+	unet3d data phantom --preset quick
+	@touch $@
+
+# The real CT comes from the network, once. Without it the book goes on; when it comes later, what used it is redone.
+_build/sample: FORCE | $(INSTALLED)
+	@mkdir -p _build
+	@if unet3d data sample > _build/sample.log 2>&1; then found=yes; else found=no; fi; \
+	if [ $$found = no ]; then echo "== No sample CT; the book goes on without it:"; tail -n 5 _build/sample.log; fi; \
+	if [ "$$(cat $@ 2>/dev/null)" != $$found ]; then echo $$found > $@; fi
+
+runs/quick/done: data/phantom/done $(TRAIN_CODE) | $(INSTALLED)
+	@echo "== Training on the synthetic CTs (about ten minutes on two cores)"
+	@if [ -e $@ ]; then rm -rf runs/quick; fi
+	unet3d train --preset quick
+	@touch $@
+
+runs/quick/evaluation.json: runs/quick/done _build/sample $(EVALUATE_CODE) | $(INSTALLED)
+	@echo "== Evaluating the trained network (minutes)"
+	unet3d evaluate --preset quick
+	@touch $@
+
+# ------------------------------------------------------------------------------------------------------ chapters and site
+_build/chapters/%.ipynb: notebooks/%.py $(PACKAGE) tools/execute.py tools/notebooks.py \
+		data/phantom/done runs/quick/done runs/quick/evaluation.json _build/sample | $(INSTALLED)
+	@echo "== Executing $<"
+	@python tools/execute.py $< --to _build/chapters
+
+html: _build/html/done
+
+_build/html/done: $(EXECUTED) $(PROSE) $(PACKAGE) tools/site.sh | $(INSTALLED)
+	@echo "== Building the site (under a minute)"
+	@tools/site.sh _build/chapters _build/html
+
+store: $(EXECUTED)
+	@for made in $(EXECUTED); do \
+		stored=notebooks/$${made##*/}; \
+		cmp -s $$made $$stored || { cp $$made $$stored.part; mv $$stored.part $$stored; echo "stored $$stored"; }; \
+	done
+	@python tools/results.py
+	@python tools/check_pairs.py
+
+# ------------------------------------------------------------------------------------------------------------------ checks
+# One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval.
+# Without the sample CT the notebooks must still run, but their outputs are not compared.
+test: runs/quick/done runs/quick/evaluation.json _build/sample | $(INSTALLED)
+	@nbval=--nbval; if [ "$$(cat _build/sample)" = no ]; then nbval=--nbval-lax; fi; \
+	python -m pytest tests notebooks $$nbval --durations=15 --durations-min=5
+
+check: $(INSTALLED)
+	@python -m pytest tests --deselect tests/test_project.py::test_site

@@ -1,0 +1,378 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Configuration
+#
+# A training run is a program plus a set of numbers: which scans, which window of intensities, how fast to learn, for how
+# long. At the end of this chapter you can find each of these numbers, change one without touching code, keep it beside
+# the result that it produced, and make a typing error stop the run before the run costs you an hour.
+#
+# **You will learn**
+# - what a run depends on, and how the settings are grouped, typed and checked
+# - how the two presets differ: `quick` for two processor cores, `luna16` for the original case
+# - how to save, load and override a configuration
+# - which names come from the original case, and which of its settings are gone
+#
+# **You need**: Python, and the installed package. No data yet.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import chapter
+
+chapter.enter()
+
+# %% [markdown]
+# ## What a run depends on
+#
+# Four things decide what comes out of a run: the **data** and how they are prepared, the **model**, the way it is
+# **trained**, and the way a whole scan is put together from the network's answers, the **inference**. `Config` has one
+# section for each. A preset is a complete, ready-made configuration:
+
+# %%
+from unet3d_tutorial.config import Config
+
+config = Config.preset("quick")
+config.train
+
+# %% [markdown]
+# Each section is a small dataclass. Its source is its documentation: every setting has a type, a default and, after
+# `#:`, its meaning and its unit. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
+
+# %% tags=["hide-input"]
+from unet3d_tutorial.config import DataConfig, InferenceConfig, ModelConfig, TrainConfig
+
+chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig)
+
+# %% [markdown]
+# Much of this will mean little to you now. Each later chapter explains the settings that it uses; come back to this
+# list as you would to a table of contents.
+#
+# ## Types and checks
+#
+# A configuration is *frozen*: nothing can change it by accident halfway through a run. To change a setting you ask for a
+# changed copy. `override` takes text of the form `section.name=value`, the same text that the command line takes:
+
+# %%
+faster = config.override(["train.lr=1e-2", "data.spacing_mm=[5, 5, 5]"])
+print("changed copy:", faster.train.lr, faster.data.spacing_mm)
+print("the original:", config.train.lr, config.data.spacing_mm)
+
+# %% [markdown]
+# The value is read as YAML and then given the type of the setting that it replaces. That second step is not pedantry.
+# YAML has a trap for everybody who writes learning rates:
+
+# %%
+import yaml
+
+plain = yaml.safe_load("lr: 1e-2")["lr"]
+print("YAML alone:", repr(plain), type(plain).__name__)
+print("Config:    ", repr(faster.train.lr), type(faster.train.lr).__name__)
+
+# %% [markdown]
+# To YAML 1.1, which Python's reader follows, a number needs a decimal point before its exponent. Without one it is a
+# piece of text, and the error shows up somewhere in the optimiser, far from its cause. `Config` knows that a learning
+# rate is a `float`.
+#
+# A type is not enough: a number can be of the right kind and still make no sense. So each copy is checked as a whole.
+# The message names the setting, what was expected and what was found.
+
+# %%
+nonsense = ["train.epoch_size=1.5", "train.lr=fast", "data.roi_size=[100, 80, 64]", "data.min_val=500",
+            "inference.overlap=1", "model.num_classes=2"]
+for text in nonsense:
+    try:
+        config.override([text])
+    except ValueError as error:
+        print(error)
+
+# %% [markdown]
+# The last two deserve a second look. An overlap of 1 would move the sliding window by no voxel at all, for ever. And
+# `model.num_classes` is not free: it follows from the label values in the files, which stand in another section. A check
+# across sections is something that no comment can replace.
+#
+# ## Two presets side by side
+#
+# This table is made from the presets themselves, so it cannot be out of date.
+
+# %%
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
+
+quick, luna16 = (Config.preset(name).to_dict() for name in ("quick", "luna16"))
+rows = ["| setting | `quick` | `luna16` | |", "|---|---|---|---|"]
+for section, settings in quick.items():
+    for name, value in settings.items():
+        other = luna16[section][name]
+        rows.append(f"| `{section}.{name}` | {value} | {other} | {'differs' if value != other else ''} |")
+differ = sum(row.endswith("differs |") for row in rows)
+display(Markdown("\n".join(rows)))
+display(Markdown(f"{len(rows) - 2} settings in {len(quick)} sections; the presets differ in {differ} of them."))
+
+# %% [markdown]
+# `luna16` holds the values of the original case. It wants the real data set, scans at their own resolution, and a
+# graphics card. `quick` is made for two processor cores. Most of the difference in cost comes from one decision: how
+# much of the patient the network sees at once, and how finely. The next figure draws both windows over one synthetic
+# patient, in true size. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's window holds most of the chest, the luna16 preset's window only its middle part."}}
+from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.plotting import plane
+from unet3d_tutorial.transforms import Orientation
+
+image, _ = Orientation("RAS")(generate([0, 8])[0])
+pixels, (wide, deep) = plane(image, "axial", image.array.shape[2] // 2)
+figure, axis = plt.subplots(figsize=(6, 4.5), dpi=80)
+axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(-wide / 2, wide / 2, -deep / 2, deep / 2))
+looks = {"ec": "#56B4E9", "label": "quick"}, {"ec": "#F0E442", "ls": ":", "label": "luna16"}
+for preset, mm, look in zip((quick, luna16), (quick["data"]["spacing_mm"][0], 0.7), looks, strict=True):
+    x, y = (n * mm for n in preset["data"]["roi_size"][:2])
+    axis.add_patch(plt.Rectangle((-x / 2, -y / 2), x, y, fill=False, lw=2.5, **look))
+axis.set(xlabel="mm from the middle of the picture")
+axis.legend(loc="upper right")
+plt.show()
+
+# %% [markdown]
+# *Figure 1. What the network sees at once, drawn over an axial slice of a phantom: the window (region of interest, ROI)
+# of the `quick` preset (solid) and of the `luna16` preset (dotted), centred on the same place.*
+
+# %%
+for name, preset in (("quick", quick), ("luna16", luna16)):
+    i, j, k = preset["data"]["roi_size"]
+    print(f"{name:7} {i} x {j} x {k} voxels = {i * j * k / 1e6:.2f} million")
+
+# %% [markdown]
+# The coarse window has far fewer voxels and yet shows more of this plane. That is a fair trade for organs as large as
+# lungs, and a poor one for small structures: a nodule of 4 mm would be a single voxel. Chapter
+# [Transforms](03_transforms.ipynb) shows what the coarse grid loses.
+#
+# ## Save, load, override
+#
+# A result without its settings cannot be explained a month later. `train` therefore saves the configuration beside the
+# weights. The file is YAML, made for reading:
+
+# %%
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+folder = TemporaryDirectory()
+path = Path(folder.name) / "config.yaml"
+config.save(path)
+print(path.read_text())
+
+# %%
+print("loads to an equal configuration:", Config.load(path) == config)
+changed = Config.load(path, overrides=["train.epoch_size=8", "train.output_path=runs/longer"])
+print(changed.train.epoch_size, changed.train.output_path)
+
+# %% [markdown]
+# On the command line the same is written so, and `unet3d train -h` lists the forms:
+#
+# ```bash
+# unet3d train --preset quick train.epoch_size=8 train.output_path=runs/longer
+# unet3d train --config runs/longer/config.yaml
+# ```
+#
+# A file need not be complete: what it does not mention keeps the default of the `quick` preset.
+#
+# ## Failure on purpose: a misspelt setting
+#
+# You want to train longer and write `epoch_sise`. With settings in a plain dictionary, as in many projects, this is what
+# happens:
+
+# %%
+settings = {"lr": 5e-4, "epoch_size": 10}
+settings.update({"epoch_sise": 50})
+print("epochs to train:", settings["epoch_size"])
+
+# %% [markdown]
+# No error. The run takes as long as before and gives the same result as before, and you conclude that training longer
+# does not help. Now the same with `Config`:
+
+# %%
+for text in ["train.epoch_sise=50", "trian.epoch_size=50", "epoch_size=50", "model.depth=5"]:
+    try:
+        config.override([text])
+    except ValueError as error:
+        print(error)
+
+try:
+    Config.preset("quik")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# The unknown name is refused, and the nearest known one is offered where there is a near one. The same holds for a file
+# that is loaded.
+#
+# > **Pitfall 6. Three spellings of one folder.** The text of the original case says `train/images`, its code reads
+# > `train/image`. One of its settings is called `train_ur`. The name of the checkpoint that it prints is not the one that
+# > it saves. None of these stops the program at once. Here there is one spelling, and unknown names are refused.
+# > [All pitfalls](../book/pitfalls.md#pitfall-6)
+#
+# ## Settings that nobody reads
+#
+# A misspelt name can be refused. There is a worse kind of setting: one that exists, is spelt correctly and has no effect.
+#
+# > **Pitfall 5. Settings that nobody reads.** `batch_size`, `epoch_size`, `keep_checkpoint_max` and `loss_scale` stand in
+# > the original case's configuration. Its training loop runs over a literal `range(10)`, never makes a batch of
+# > `batch_size` scans, deletes no old checkpoint and scales no loss. Whoever changes one of them changes nothing.
+# > [All pitfalls](../book/pitfalls.md#pitfall-5)
+#
+# Whether a setting is read can be checked. This cell looks for the name of each setting in the package's other modules:
+
+# %%
+import re
+
+modules = [path for path in sorted(Path("unet3d_tutorial").glob("*.py")) if path.name != "config.py"]
+code = "\n".join(path.read_text() for path in modules)
+names = [f"{section}.{name}" for section, entries in quick.items() for name in entries]
+unread = [name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)]
+print(f"{len(names)} settings, read by no module: {unread or 'none'}")
+
+# %% [markdown]
+# ## What became of the original case's settings
+#
+# If you know the original case you will look for its names. Most are here, in the section where they belong:
+#
+# | original case | here | remark |
+# |---|---|---|
+# | `data_path` | `data.data_path` | the folder that holds `train` and `val` |
+# | `min_val`, `max_val` | `data.min_val`, `data.max_val` | the HU that become 0 and 1 |
+# | `lower_limit`, `upper_limit` | `data.lower_limit`, `data.upper_limit` | the label values of the structures |
+# | `roi_size` | `data.roi_size` | |
+# | `num_samples`, a literal in the code | `data.num_samples` | crops from each loaded scan |
+# | `in_channels`, `num_classes` | `model.in_channels`, `model.num_classes` | |
+# | `lr`, `batch_size`, `epoch_size` | `train.lr`, `train.batch_size`, `train.epoch_size` | the last two take effect |
+# | `warmup_step`, `warmup_ratio` | `train.warmup_step`, `train.warmup_ratio` | |
+# | `keep_checkpoint_max` | `train.keep_checkpoint_max` | takes effect |
+# | `output_path`, `device_target` | `train.output_path`, `train.device_target` | |
+# | `overlap` | `inference.overlap` | |
+# | `checkpoint_path`, `checkpoint_file_path`, `load_path`, `ckpt_file` | option `--checkpoint` | which weights to use is a question for each call |
+# | `loss_scale`, `enable_fp16_gpu` | gone | training is in 32-bit numbers, which need no loss scaling |
+# | `num_worker` | gone | each scan is prepared once and kept in memory, see chapter [Dataset](04_dataset.ipynb) |
+# | `enable_modelarts`, `data_url`, `train_ur`, `checkpoint_url` | gone | they belong to a cloud service |
+#
+# New are `data.spacing_mm`, `data.augment`, `data.position`, `model.channels`,
+# `train.validate_every`, `train.seed`, `inference.mode`, `inference.hu_weight` and `inference.largest_component`. Each has its chapter.
+#
+# ## Exercises
+#
+# ### Exercise 1: a run of your own
+#
+# Write the overrides for a run that learns half as fast, makes two crops from each scan and leaves its results in
+# `runs/mine`.
+
+# %%
+overrides = ...
+
+# %%
+if overrides is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    mine = config.override(overrides)
+    found = (mine.train.lr / config.train.lr, mine.data.num_samples, mine.train.output_path)
+    print("Right." if found == (0.5, 2, "runs/mine") else f"Not yet: share of lr, crops and folder are {found}.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 1</summary>
+#
+# ```python
+# overrides = ["train.lr=1.5e-3", "data.num_samples=2", "train.output_path=runs/mine"]
+# ```
+#
+# </details>
+#
+# ### Exercise 2: the next window that works
+#
+# You would like a window of at least 100 x 90 x 70 voxels. The network halves each axis four times, so every length must
+# be a multiple of $2^4 = 16$. Which is the smallest `roi_size` that does?
+
+# %%
+roi_size = ...
+
+# %%
+if roi_size is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    try:
+        tried = config.updated({"data": {"roi_size": roi_size}}).data.roi_size
+        print("Right." if tried == (112, 96, 80) else f"{tried} works, but is not the smallest of at least 100 x 90 x 70.")
+    except ValueError as error:
+        print("Not yet:", error)
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# Round each length up to the next multiple of 16:
+#
+# ```python
+# roi_size = [-(-n // 16) * 16 for n in (100, 90, 70)]  # (112, 96, 80)
+# ```
+#
+# </details>
+#
+# ### Exercise 3: lungs without the trachea
+#
+# In the files the left lung is 3, the right lung 4 and the trachea 5. Make a configuration that learns the two lungs only
+# and counts the trachea as background. Two settings must change together; if you change one, the check tells you about
+# the other.
+
+# %%
+lungs_only = ...
+
+# %%
+if lungs_only is ...:
+    print("Not tried yet: replace ... above.")
+elif (lungs_only.data.lower_limit, lungs_only.data.upper_limit, lungs_only.model.num_classes) == (3, 4, 3):
+    print("Right.")
+else:
+    print("Not yet: which label values count as structures, and how many classes is that with the background?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# ```python
+# lungs_only = config.updated({"data": {"upper_limit": 4}, "model": {"num_classes": 3}})
+# ```
+#
+# `override` applies its settings one after the other and checks after each, so it would stop after the first of the two.
+# `updated` changes both and checks once.
+#
+# </details>
+#
+# ## What to remember
+#
+# - A run is a program plus a configuration. Save the second beside the result of the first.
+# - Types catch `1e-2` read as text; checks catch values that cannot work; both name the setting.
+# - An unknown name must be an error. Silence turns a typing error into a wrong conclusion.
+# - A setting that nobody reads is a lie. Search for its use.
+# - `quick` and `luna16` differ in the grid, the window and the length of training; the code is the same.
+#
+# ## References
+#
+# - YAML Ain't Markup Language, version 1.1, 2005, [floating-point type](https://yaml.org/type/float.html).
+# - Python documentation, [dataclasses](https://docs.python.org/3/library/dataclasses.html).
+# - A. A. A. Setio et al., *Validation, comparison, and combination of algorithms for automatic detection of pulmonary
+#   nodules in computed tomography images: the LUNA16 challenge*, Medical Image Analysis 42, 2017,
+#   [doi:10.1016/j.media.2017.06.015](https://doi.org/10.1016/j.media.2017.06.015).
+#
+# ## Next
+#
+# The settings speak of HU, millimetres and label values. The next chapter, [Data](02_data.ipynb), shows what they are.
+
+# %% tags=["nbval-ignore-output"]
+folder.cleanup()
+chapter.leave()

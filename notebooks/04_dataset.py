@@ -1,0 +1,415 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The data set
+#
+# Training asks for one batch after the other: other scans, other crops, other variations, and all of it the same again when
+# you repeat the run. At the end of this chapter you can build such a stream of batches, prove that it is varied *and*
+# repeatable, and notice when it only seems to be.
+#
+# **You will learn**
+# - how image and label files are paired, and what happens if one is missing
+# - which steps are done once for each scan and which anew for each crop
+# - how a fixed seed makes all workers cut the same crops, and how to seed well
+# - what a batch looks like, in numbers and in pictures
+# - how fast the stream is, and where its time goes
+#
+# **You need**: [Transforms](03_transforms.ipynb), and the phantoms.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import chapter
+
+chapter.enter("phantom")
+
+# %% [markdown]
+# ## Cases: pairs of files
+#
+# A case is an image and its label. `list_cases` pairs them by name and sorts them, so that every computer sees the same
+# order:
+
+# %%
+from pathlib import Path
+
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.dataset import list_cases
+
+config = Config.preset("quick")
+cases = list_cases(Path(config.data.data_path) / "train")
+print(len(cases), "cases, the first:", *cases[0], sep="\n  ")
+
+# %% [markdown]
+# Pairing by position in two lists would be shorter. It goes wrong silently: if one label is missing, every later image gets
+# its neighbour's label. Pairing by name turns this into an error:
+
+# %%
+from tempfile import TemporaryDirectory
+
+with TemporaryDirectory() as name:
+    folder = Path(name)
+    for kind, numbers in (("image", (1, 2, 3)), ("seg", (1, 3))):
+        (folder / kind).mkdir()
+        for number in numbers:
+            (folder / kind / f"scan-{number}.nii.gz").touch()
+    for tried in (folder, folder / "images"):
+        try:
+            list_cases(tried)
+        except FileNotFoundError as error:
+            print(str(error).replace(name, "data"))
+
+# %% [markdown]
+# ## What is done once, and what is done each time
+#
+# Reading a file, turning it and resampling it give the same result each time. Varying and cropping must not. So the chain
+# of the last chapter is cut in two:
+
+# %%
+from unet3d_tutorial.dataset import fixed_steps, random_steps
+
+for name, chain in (("fixed", fixed_steps(config)), ("random", random_steps(config))):
+    print(f"{name:7}", " -> ".join(type(step).__name__ for step in chain.steps))
+
+# %% [markdown]
+# The fixed steps run once for each scan, and the result stays in memory as 16-bit integers. The random ones run for each
+# crop. How much time that saves, and how much memory it takes:
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+import numpy as np
+
+from unet3d_tutorial.dataset import TrainingCrops
+
+source = TrainingCrops(cases, config)
+seconds = {"first time": [], "again": []}
+for times in seconds.values():
+    for index in range(10):
+        start = time.perf_counter()
+        source[index]
+        times.append(time.perf_counter() - start)
+for name, times in seconds.items():
+    print(f"{name:11} {np.median(times):.2f} s a crop")
+held = sum(image.array.nbytes + label.array.nbytes for image, label in source.cache.values()) / len(source.cache)
+print(f"in memory: {held / 1e6:.0f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}")
+
+# %% [markdown]
+# That is a choice for scans on a coarse grid. Full-resolution LUNA16 scans would not fit into the memory of a laptop this
+# way; there one would store the prepared scans on disk.
+#
+# ## The crop that repeats itself
+#
+# Random numbers in a computer come from a seed. The original case seeds its cropping with 0, always. With one worker, that
+# makes a run repeatable. With four workers, each a copy of the program, four copies of the *same* random stream are at work.
+# Here are the corners that four such workers draw for the first six scans of each:
+
+# %%
+import copy
+
+from unet3d_tutorial.transforms import RandomCropSamples
+
+shape, roi = (150, 140, 120), config.data.roi_size
+crop = RandomCropSamples(roi, seed=0)
+workers = [copy.deepcopy(crop) for _ in range(4)]
+same = [[tuple(worker.draw(shape)[0].tolist()) for _ in range(6)] for worker in workers]
+for number, corners in enumerate(same):
+    print(f"worker {number}:", *corners)
+
+# %% [markdown]
+# > **Pitfall 4. Every worker cuts the same crops.** In the original case all workers start from seed 0, and so does every
+# > new start of a worker, such as that of a next epoch. The scans differ, so nothing looks wrong in a single batch. But the
+# > network sees far fewer places than you pay for.
+# > [All pitfalls](../book/pitfalls.md#pitfall-4)
+#
+# Two remedies come to mind. Seeding with the clock makes the crops differ, but the run can never be repeated. A seed for each
+# worker helps as long as the number of workers stays the same. The best remedy makes a random stream not for each worker, but
+# for each **sample**: sample number $i$ of the run takes its numbers from the seed $[\text{seed}, i]$, and from nothing else.
+# Then it does not matter who makes it, or when:
+
+# %% tags=["hide-input"]
+chapter.source(TrainingCrops)
+
+# %% [markdown]
+# Here is the same picture for both: 24 samples of four workers, the bug on the left, one stream for each sample on the
+# right.
+
+# %%
+drawn = [tuple(RandomCropSamples(roi, seed=[config.train.seed, index]).draw(shape)[0].tolist()) for index in range(24)]
+shared = [corner for worker in same for corner in worker]
+print("different crops of 24: one seed for all:", len(set(shared)), " a seed for each sample:", len(set(drawn)))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of crop corners. With one seed for all workers 24 crops fall on six places; with a seed for each sample they spread over the area."}}
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), dpi=80, layout="constrained", sharex=True, sharey=True)
+for axis, corners, title in zip(axes, (shared, drawn), ("one seed for all workers", "a seed for each sample"), strict=True):
+    for worker, (marker, color) in enumerate(zip("o^sD", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True)):
+        x, y, _ = np.transpose(corners[6 * worker:6 * worker + 6])
+        axis.scatter(x, y, s=160 - 40 * worker, marker=marker, color=color, label=f"worker {worker}")
+    axis.set(title=title, xlabel="corner along R, voxels")
+axes[0].set_ylabel("corner along A, voxels")
+axes[1].legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# *Figure 1. Where 24 crops begin. Left, each place is hit by all four workers; right, every crop is its own.*
+#
+# ## Repeatable, and yet never the same
+#
+# Two properties can be proved rather than believed. A *hash* is a short fingerprint of an array: if two fingerprints agree,
+# every bit agrees. First: sample $i$ is the same whoever makes it, in whatever order.
+
+# %%
+import hashlib
+
+
+def fingerprint(sample):
+    return hashlib.sha256(b"".join(array.tobytes() for array in sample)).hexdigest()[:12]
+
+
+another = TrainingCrops(cases, config)
+forwards = [fingerprint(source[index]) for index in range(5)]
+backwards = [fingerprint(another[index]) for index in reversed(range(5))][::-1]
+print("same samples, made in reverse order by another source:", forwards == backwards)
+other_seed = TrainingCrops(cases, config.override(["train.seed=2"]))
+print("same samples with another seed:", forwards[0] == fingerprint(other_seed[0]))
+
+# %% [markdown]
+# Second: the same scan gives another crop in the next epoch. An epoch visits each scan once, in an order of its own. We
+# look for the samples of one scan in the first two epochs of the run:
+
+# %%
+first, second = [epoch * len(cases) + int(np.flatnonzero(order == 0)[0]) for epoch, order in enumerate(
+    np.random.default_rng([config.train.seed, epoch]).permutation(len(cases)) for epoch in (0, 1))]
+print(f"{cases[0][0].name} is sample {first} in the first epoch and sample {second} in the second")
+print("same crop:", fingerprint(source[first]) == fingerprint(source[second]))
+
+# %% tags=["hide-input"]
+from matplotlib.colors import ListedColormap
+
+from unet3d_tutorial.labels import COLORS
+
+
+def draw_crop(axis, sample, title):
+    """Coronal slice through the middle of a crop, patient's right on the left."""
+    image, label = (array[0, :, ::-1, array.shape[3] // 2, ::-1].swapaxes(1, 2) for array in sample)
+    axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+    classes = np.ma.masked_equal(label.argmax(axis=0), 0)
+    axis.imshow(classes, cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.4, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two coronal crops of the same phantom with labels, one from each epoch, cut at different places and with different contrast."}}
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), dpi=80, layout="constrained")
+for axis, epoch, index in zip(axes, ("first", "second"), (first, second), strict=True):
+    draw_crop(axis, source[index], f"{epoch} epoch, sample {index}")
+plt.show()
+
+# %% [markdown]
+# *Figure 2. The same phantom in two epochs: another place, other noise, another contrast. Left lung blue, right lung orange,
+# trachea green.*
+#
+# ## Batches
+#
+# `create_dataset` wraps the source in a MindSpore data set. One pass gives every batch of every epoch of the run. A batch
+# holds `batch_size` scans with `num_samples` crops of each.
+
+# %%
+from unet3d_tutorial.dataset import create_dataset
+
+dataset = create_dataset(config)
+batch = next(dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
+print(f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / {config.train.batch_size} scans a step")
+for name, array in batch.items():
+    print(f"{name:6} {array.shape} {array.dtype}, {array.min():.2f} to {array.max():.2f}")
+print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all()))
+
+# %% [markdown]
+# MindSpore calls the axes `(N, C, D, H, W)`: batch, channel, and three in space. In this book the last three are always
+# right, anterior, superior. The image has two channels, HU and position; the label has four, one for each class. With
+# several crops from each scan, as in the `luna16` preset, the batch grows:
+
+# %%
+large = config.override(["data.num_samples=4", "train.batch_size=2"])
+batch = next(create_dataset(large).create_dict_iterator(output_numpy=True, num_epochs=1))
+print("batch of", batch["image"].shape[0], "crops:", batch["image"].shape, batch["label"].shape)
+
+# %% [markdown]
+# With several devices, each sees its share of the samples, `rank_id` of `rank_size`, and nothing twice:
+
+# %%
+shares = [create_dataset(config, rank_size=2, rank_id=rank) for rank in (0, 1)]
+print("steps of each of two devices:", [share.get_dataset_size() for share in shares])
+
+# %% [markdown]
+# Numbers tell you that the shapes are right. Only pictures tell you that the contents are.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight coronal crops of different phantoms with labels: some show both lungs and the trachea, some little lung at all."}}
+figure, axes = plt.subplots(2, 4, figsize=(10, 4), dpi=80, layout="constrained")
+for index, axis in enumerate(axes.flat):
+    draw_crop(axis, source[index], f"sample {index}")
+plt.show()
+
+# %% [markdown]
+# *Figure 3. The first eight training samples, a coronal slice through the middle of each. Check: do the colours cover the
+# lungs to their borders; is blue always on the right of the picture; do crops differ in place and look?*
+#
+# How much of what the network sees is each structure?
+
+# %%
+from unet3d_tutorial.labels import STRUCTURES
+
+shares = np.array([source[index][1].mean(axis=(0, 2, 3, 4)) for index in range(20)])
+for number, name in enumerate(("background", *STRUCTURES)):
+    absent = int((shares[:, number] == 0).sum())
+    print(f"{name:11} {shares[:, number].mean():6.2%} of the voxels, absent from {absent} of {len(shares)} crops")
+
+# %% [markdown]
+# The trachea is a tiny share. A network that never finds it would still get nearly every voxel right. Chapter
+# [Loss](07_loss.ipynb) deals with that.
+#
+# ## How fast is it?
+#
+# The stream must not keep the network waiting. Where does the time of one sample go, once the scan is in memory?
+
+# %% tags=["nbval-ignore-output"]
+image, label = source.cache[next(iter(source.cache))]
+steps = random_steps(config).set_random_state([1, 0]).steps
+total = 0.0
+for step in steps:
+    start = time.perf_counter()
+    image, label = step(image, label)
+    total += (spent := time.perf_counter() - start)
+    print(f"{type(step).__name__:20} {1000 * spent:7.1f} ms -> {image.array.shape}")
+print(f"{'together':20} {1000 * total:7.1f} ms")
+
+# %% [markdown]
+# Steps that act with a certain chance, such as `RandomBlur`, cost nothing when they do not act, so your numbers depend on
+# the draw. And through MindSpore's pipeline, batch after batch:
+
+# %% tags=["nbval-ignore-output"]
+iterator = dataset.create_dict_iterator(output_numpy=True, num_epochs=1)
+times = []
+for _ in range(12):
+    start = time.perf_counter()
+    next(iterator)
+    times.append(time.perf_counter() - start)
+print(f"{1 / np.mean(times):.1f} batches a second, reading from disk for the first time")
+
+# %% [markdown]
+# Compare this with the seconds that one training step takes in chapter [Training](08_training.ipynb). As long as a batch is
+# ready sooner than the network asks for it, more workers would win nothing.
+#
+# ## Exercises
+#
+# ### Exercise 1: the length of a run
+#
+# A training set has 878 scans. With `batch_size=2`, `num_samples=4` and `epoch_size=10`, how many steps has the run? An
+# incomplete last batch is dropped.
+
+# %%
+number_of_steps = ...
+
+# %%
+if number_of_steps is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    print("Right." if number_of_steps == 4390 else "Not yet: does the number of crops from each scan matter here?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 1</summary>
+#
+# ```python
+# number_of_steps = 878 * 10 // 2  # 4390
+# ```
+#
+# `num_samples` makes each batch larger (eight crops), not the run longer.
+#
+# </details>
+#
+# ### Exercise 2: mend the workers
+#
+# Make four workers whose crops differ, and which draw the same again when the cell is run once more. Give each its own
+# stream; `RandomCropSamples` takes a list of numbers as its seed.
+
+# %%
+mended = ...
+
+# %%
+if mended is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    found = [tuple(worker.draw(shape)[0].tolist()) for worker in copy.deepcopy(mended) for _ in range(6)]
+    print("Right." if len(set(found)) == 24 else f"Not yet: {len(set(found))} different crops of 24.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# ```python
+# mended = [RandomCropSamples(roi, seed=[0, worker]) for worker in range(4)]
+# ```
+#
+# With three workers in place of four, the run would be another one. That is why the package seeds samples, not workers.
+#
+# </details>
+#
+# ### Exercise 3: keep the trachea in view
+#
+# In how many of the first 40 samples is the trachea absent? Use `source`, whose samples are pairs `(image, label)` with
+# labels of shape `(S, 4, I, J, K)`.
+
+# %%
+without_trachea = ...
+
+# %%
+if without_trachea is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    truth = sum(not source[index][1][:, 3].any() for index in range(40))
+    print("Right." if without_trachea == truth else "Not yet: which channel of the label is the trachea?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# ```python
+# without_trachea = sum(not source[index][1][:, 3].any() for index in range(40))
+# ```
+#
+# If a structure were missing from most crops, one would cut some crops around it on purpose.
+#
+# </details>
+#
+# ## What to remember
+#
+# - Pair files by name. A missing label must be an error, not a shift by one.
+# - Do once what gives the same result each time; do anew what is random.
+# - Seed samples, not workers: varied, repeatable, and independent of the number of workers.
+# - Prove it with fingerprints. Look at crops with your own eyes before you train.
+# - Measure the stream. It must be faster than the network, and need not be faster than that.
+#
+# ## References
+#
+# - MindSpore documentation, [mindspore.dataset.GeneratorDataset](https://www.mindspore.cn/docs/en/master/api_python/dataset/mindspore.dataset.GeneratorDataset.html).
+# - NumPy documentation, [Parallel random number generation](https://numpy.org/doc/stable/reference/random/parallel.html): why
+#   a list of numbers makes a good seed.
+# - Ö. Çiçek, A. Abdulkadir, S. S. Lienkamp, T. Brox, O. Ronneberger, *3D U-Net: Learning Dense Volumetric Segmentation from
+#   Sparse Annotation*, MICCAI 2016, [doi:10.1007/978-3-319-46723-8_49](https://doi.org/10.1007/978-3-319-46723-8_49).
+#
+# ## Next
+#
+# The batches are ready. The [model](05_model.ipynb) is what they feed.
+
+# %% tags=["nbval-ignore-output"]
+chapter.leave()

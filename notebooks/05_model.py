@@ -1,0 +1,599 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Model
+#
+# You have crops; now they need a network. This chapter builds the 3D U-Net of the case from its smallest part up, and
+# looks at what each part does to a small array before it is used. At the end you can read the whole network line by
+# line, say the shape of every feature map without running it, and name the mistakes that make a good network give bad
+# answers.
+#
+# **You will learn**
+# - how the network of the 3D U-Net paper and the network of the case differ, and how to tell which of them you have
+# - what a strided convolution, a PReLU, a batch-norm, a residual shortcut and a transposed convolution do to an array
+# - why batch-norm ruins predictions in training mode
+# - why crop sizes must be multiples of 16, and how far the network sees
+# - what two settings make MindSpore fast on a processor
+#
+# **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here, and no file is read.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import chapter
+
+chapter.enter()
+
+# %% [markdown]
+# The package comes before MindSpore in the imports, because it sets a variable that MindSpore's kernels read. The
+# [last section](#two-traps-on-a-processor) says which.
+
+# %%
+import os
+import time
+
+import matplotlib.pyplot as plt
+import mindspore as ms
+import numpy as np
+from IPython.display import Markdown, display
+from mindspore import Tensor, nn
+
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.model import BatchNorm3d, IdentityUnit, PReLU, ResidualUNet3D, ResidualUnit, Up, conv3d
+from unet3d_tutorial.runtime import setup
+
+# %%
+config = Config.preset("quick")
+setup(seed=config.train.seed)
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## The picture and the network
+#
+# A U-Net has two arms. The *encoder* makes the volume smaller and the number of channels larger: it trades *where* for
+# *what*. The *decoder* goes back up. At each level the decoder also gets the encoder's feature map of the same size, through
+# a *skip connection*, because the fine detail that the way down has thrown away cannot be guessed on the way up.
+#
+# Çiçek and others drew that picture for volumes in 2016. It is reprinted in many projects, also in the case of this book.
+#
+# > **Pitfall 13.** The case shows the paper's figure, with max-pooling and three input channels, and builds another
+# > network: residual, with strided convolutions and one input channel. Whoever reads the figure and loads the checkpoint
+# > is surprised. [All pitfalls](../book/pitfalls.md#pitfall-13)
+#
+# | | the paper's network | the case's network, and ours |
+# |---|---|---|
+# | input channels | 3 colours of a microscope | 1, the HU; the quick preset adds the [position](#where-am-i-the-position-channel) |
+# | going down | 2 x 2 x 2 max-pooling | 3 x 3 x 3 convolution with stride 2 |
+# | how many times | 3 | 4 |
+# | in each level | two convolutions, one after the other | two convolutions beside a shortcut |
+# | activation | ReLU | PReLU, with one learned slope each |
+# | borders | convolutions without padding: the output is smaller than the input | padding: the output has the input's size |
+# | going up | 2 x 2 x 2 transposed convolution, then join | join, then 3 x 3 x 3 transposed convolution |
+# | last layer | 1 x 1 x 1 convolution | 3 x 3 x 3 convolution |
+#
+# The surest way to tell two networks apart is to count. The paper states its number of parameters. A 3 x 3 x 3
+# convolution from $a$ to $b$ channels has $27ab$ weights and $b$ biases, so the figure alone is enough to check it.
+
+# %%
+convolutions = [(3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512),  # down
+                (768, 256), (256, 256), (384, 128), (128, 128), (192, 64), (64, 64)]  # up, after the skip is joined
+going_up = [512, 256, 128]  # transposed 2 x 2 x 2 convolutions, without bias
+paper = sum(27 * a * b + b for a, b in convolutions) + sum(8 * n * n for n in going_up) + 64 * 3 + 3
+
+case = sum(p.size for p in ResidualUNet3D(in_channels=1, num_classes=4).trainable_params())
+ours = sum(p.size for p in ResidualUNet3D(config.model.in_channels, config.model.num_classes).trainable_params())
+print(f"paper, from its figure:          {paper:>10,}  (it states 19,069,955)")
+print(f"case, one input channel:         {case:>10,}")
+print(f"quick preset, {config.model.in_channels} input channels:  {ours:>10,}  (+{ours - case})")
+
+# %% [markdown]
+# The paper's count comes out to the last digit. The network of the case is a quarter of it, and is deeper by a level: it
+# spends its weights differently.
+#
+# ## Halving: stride or pooling
+#
+# Both networks halve the volume on the way down. Max-pooling keeps the largest value of each 2 x 2 x 2 block: no
+# weights, nothing to learn. A convolution with stride 2 computes its output only at every second voxel: it halves the
+# volume *and* learns what to keep.
+
+# %%
+volume = Tensor(rng.normal(size=(1, 2, 16, 12, 8)), ms.float32)  # (N, C, D, H, W)
+pooled = nn.MaxPool3d(kernel_size=2, stride=2)(volume)
+strided = conv3d(2, 16, stride=2)(volume)
+plain = conv3d(2, 16)(volume)
+for name, result in {"input": volume, "max-pooling": pooled, "stride 2": strided, "stride 1": plain}.items():
+    print(f"{name:12} {result.shape}")
+
+# %% [markdown]
+# With a kernel of 3 and one voxel of zeros around the volume, stride 1 keeps the size and stride 2 halves it. This is the
+# package's convolution. It has no bias, because a batch-norm follows, and batch-norm takes the mean away: a bias before
+# it would be learned in vain.
+
+# %% tags=["hide-input"]
+chapter.source(conv3d)
+
+# %% [markdown]
+# `HeNormal` draws the first weights with a standard deviation of $\sqrt{2 / ((1 + a^2) n)}$, where $n$ is the number of
+# inputs of one output and $a$ the slope of the activation below zero. So the values neither fade nor grow as they pass through
+# the layers (He and others, 2015).
+#
+# ## PReLU, written out
+#
+# The activation leaves positive values alone and multiplies negative ones by a slope $a$ that is learned:
+#
+# $$\mathrm{PReLU}(x) = \max(x, 0) + a \min(x, 0) = \mathrm{relu}(x) - a\,\mathrm{relu}(-x)$$
+#
+# The right-hand form is the one that the package computes. It uses ReLU alone, and the reason is a measurement: on a
+# processor the gradient of MindSpore's own `nn.PReLU` with respect to $a$ is inexact, and not the same from call to call.
+# The true gradient is the sum of $\min(x, 0)$ times the gradient that arrives, which NumPy gives in double precision.
+
+# %% tags=["nbval-ignore-output"]
+x = rng.normal(size=(2, 16, 48, 48, 48)).astype(np.float32)
+arriving = (rng.random(x.shape) / x.size).astype(np.float32)
+true = float((np.minimum(x, 0).astype(np.float64) * arriving).sum())
+for name, layer in {"nn.PReLU": nn.PReLU(), "package": PReLU()}.items():
+    slope_gradient = ms.grad(lambda v, layer=layer: (layer(v) * Tensor(arriving)).sum(), None, layer.trainable_params())
+    errors = [abs(float(slope_gradient(Tensor(x))[0].asnumpy()[0]) / true - 1) for _ in range(3)]
+    print(f"{name:9} relative error of three calls: " + ", ".join(f"{error:.1e}" for error in errors))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "PReLU for three slopes: the identity to the right of zero, a straight line of slope 0, 0.25 or 1 to the left."}}
+values = np.linspace(-3, 3, 101, dtype=np.float32)
+plt.figure(figsize=(5, 3))
+for slope, style in ((0.0, ":"), (0.25, "-"), (1.0, "--")):
+    plt.plot(values, PReLU(slope)(Tensor(values)).asnumpy(), style, linewidth=2, label=f"a = {slope}")
+plt.gca().set(xlabel="x", ylabel="PReLU(x)")
+plt.legend()
+plt.grid(alpha=0.3)
+plt.show()
+
+# %% [markdown]
+# *Figure 1. PReLU with three slopes. With a = 0 it is ReLU, with a = 1 nothing at all. Training starts at a = 0.25 and
+# each PReLU of the network finds its own.*
+#
+# ## Batch-norm has two modes
+#
+# Batch-norm brings every channel to mean 0 and standard deviation 1, then multiplies by a learned scale `gamma` and adds
+# a learned shift `beta`. It does so in two ways:
+#
+# - in **training mode** with the mean and variance of the batch that passes through; it also moves its memory of them
+#   a little way, *memory = 0.9 memory + 0.1 batch*
+# - in **evaluation mode** with the remembered values
+#
+# Beware of the word momentum: MindSpore's `momentum=0.9` is the share that is kept, in PyTorch it is the share that is new.
+
+# %%
+norm = BatchNorm3d(channels=1, momentum=0.9)
+measurements = (5 + 3 * rng.normal(size=(1, 1, 16, 16, 16))).astype(np.float32)
+for passes in (0, 1, 10, 50):
+    norm = BatchNorm3d(channels=1, momentum=0.9)
+    norm.set_train(True)
+    for _ in range(passes):
+        norm(Tensor(measurements))
+    norm.set_train(False)
+    memory = float(norm.bn2d.moving_mean.asnumpy()[0])
+    predicted = float(measurements.mean()) * (1 - 0.9**passes)
+    out = norm(Tensor(measurements)).asnumpy()
+    print(f"{passes:2} passes: memory of the mean {memory:.2f} (formula {predicted:.2f}), output mean {out.mean():5.2f}")
+
+# %% [markdown]
+# A fresh batch-norm remembers nothing and lets the mean of 5 through. After fifty passes its memory is right, and the
+# output has mean 0.
+#
+# ### A failure: training mode forgotten
+#
+# A scan must get the same answer whoever lies next to it in the batch. In training mode it does not, because the mean and
+# the variance are taken over the whole batch. Nothing stops; there is no warning; the masks are just worse.
+
+# %% tags=["nbval-ignore-output"]
+network = ResidualUNet3D(in_channels=1, num_classes=4)
+patient = rng.normal(0.3, 0.2, size=(1, 1, 32, 32, 32)).astype(np.float32)
+neighbour = rng.normal(0.9, 0.5, size=(1, 1, 32, 32, 32)).astype(np.float32)
+for training in (True, False):
+    network.set_train(training)
+    alone = network(Tensor(patient)).asnumpy()[0]
+    beside = network(Tensor(np.concatenate([patient, neighbour]))).asnumpy()[0]
+    change = abs(alone - beside).max() / alone.std()
+    print(f"set_train({training}): the patient's logits move by {change:.0e} standard deviations beside a neighbour")
+
+# %% [markdown]
+# In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in training mode
+# also moves the memory, so that the network changes while it is used. `load_network` of the package sets evaluation mode
+# for you. If you build a network yourself, `network.set_train(False)` belongs directly behind loading the weights. It
+# is also the first thing to check when a network scores well in training and badly afterwards.
+#
+# ## A residual unit
+#
+# Two convolutions, each with batch-norm and PReLU, *beside* a shortcut; the results are added. The shortcut is a
+# convolution too, so that channels and size agree.
+
+# %% tags=["hide-input"]
+chapter.source(ResidualUnit)
+
+# %% [markdown]
+# The two convolutions have to learn only what the shortcut does not already give, and the gradient has a way down that no
+# activation weakens (He and others, 2016). We can see the shortcut alone: with `gamma` of the second batch-norm
+# at zero the left branch is silent, and what is left must be the shortcut, to the last bit.
+
+# %%
+unit = ResidualUnit(2, 16, stride=2, shortcut_kernel=3, momentum=0.9)
+unit.set_train(False)
+before = unit(volume).asnumpy()
+unit.batchNormal2.bn2d.gamma.set_data(Tensor(np.zeros(16), ms.float32))
+shortcut = unit.residual(volume).asnumpy()
+print("shape:", volume.shape, "->", before.shape)
+print("left branch silent, equal to the shortcut:", np.array_equal(unit(volume).asnumpy(), shortcut))
+
+# %% [markdown]
+# The decoder's `IdentityUnit` is the same idea with one convolution and nothing on the shortcut.
+#
+# ## Going up: a transposed convolution
+#
+# The decoder doubles the volume with a transposed convolution: each input voxel adds the kernel, multiplied by its value,
+# to the output, and the next input voxel does so two voxels further on. For an axis of $n$ voxels, kernel 3, stride 2, padding 1 and
+# output padding 1 the size is
+#
+# $$2 (n - 1) - 2 \cdot 1 + 3 + 1 = 2n$$
+#
+# A kernel of 3 that moves on by 2 overlaps with its neighbours at every second voxel. With a kernel and an input of ones
+# the output counts the overlaps.
+
+# %%
+options = {"stride": 2, "pad_mode": "pad", "padding": 1, "output_padding": 1, "weight_init": "ones"}
+counts = nn.Conv3dTranspose(1, 1, 3, **options)(Tensor(np.ones((1, 1, 8, 8, 8)), ms.float32)).asnumpy()[0, 0]
+print("size:", counts.shape)
+print("along one edge:", counts[0, 0, :15].astype(int))
+print("contributions inside:", np.unique(counts[:15, :15, :15]).astype(int))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Slice through the overlap counts of the transposed convolution: a regular checkerboard in which neighbouring voxels get between two and eight contributions."}}
+plt.figure(figsize=(4.5, 3.4))
+plt.imshow(counts[1], cmap="viridis", vmin=0, vmax=8, origin="lower")
+plt.colorbar(label="kernels that reach the voxel", ticks=[0, 2, 4, 8])
+plt.gca().set(xlabel="W (voxels)", ylabel="H (voxels)")
+plt.show()
+
+# %% [markdown]
+# *Figure 2. How many input voxels contribute to each output voxel, in one slice of a transposed convolution. The pattern
+# has a name, checkerboard artefact (Odena and others, 2016).*
+#
+# Even voxels get one contribution along an axis, odd ones two; inside the volume that makes one to eight. A trained kernel
+# can balance this, and the convolution that follows can smooth it. Look for the pattern where a mask has an edge like a
+# saw. The very last odd voxel of each axis has only one neighbour, so the far border of the volume is treated a little
+# worse than the near one.
+
+# %% tags=["hide-input"]
+chapter.source(Up, IdentityUnit)
+
+# %% [markdown]
+# ## The whole network
+#
+# Four residual units with stride 2, a fifth without, and four steps up. The last step ends in a plain convolution with no
+# activation: its output, the *logits*, must be free to take any value. What makes probabilities of them is the
+# [loss](07_loss.ipynb).
+
+# %% tags=["hide-input"]
+chapter.source(ResidualUNet3D)
+
+# %% [markdown]
+# A *forward hook* is a function that MindSpore calls after a layer, with the layer's input and output. Nine hooks
+# write down the shapes of a real pass, with the crop of the quick preset. This table is measured, not drawn from
+# memory.
+
+# %%
+network = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
+network.set_train(False)
+rows, hooks = [], []
+for name, part in network.name_cells().items():
+    weights = sum(p.size for p in part.trainable_params())
+    hooks.append(part.register_forward_hook(lambda cell, x, y, n=name, w=weights: rows.append((n, y.shape, w))))
+crop = Tensor(rng.normal(size=(1, config.model.in_channels, *config.data.roi_size)), ms.float32)
+logits = network(crop)
+for hook in hooks:
+    hook.remove()
+lines = [f"| {name} | {shape} | {weights:,} | {weights / ours:.1%} |" for name, shape, weights in rows]
+total = f"| **whole network** | {crop.shape} to {logits.shape} | {sum(row[2] for row in rows):,} | |"
+display(Markdown("\n".join(["| part | output (N, C, D, H, W) | parameters | share |", "|---|---|--:|--:|", *lines, total])))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram of the network in the form of a U: input, five encoder levels down, four decoder levels up, with channels and size at each, and four dashed skip connections from encoder to decoder."}}
+boxes = [("input", crop.shape), *((name, shape) for name, shape, _ in rows)]
+places = [(x, -y) for x, y in enumerate((0, 1, 2, 3, 4, 4, 3, 2, 1, 0))]
+arrows = [(pair, "black", "-") for pair in zip(places, places[1:], strict=False)]
+arrows += [(pair, "#0072B2", "--") for pair in zip(places[4:0:-1], places[6:], strict=True)]
+figure, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
+for (a, b), color, line in arrows:
+    ax.annotate("", b, a, arrowprops={"arrowstyle": "-|>", "shrinkA": 30, "shrinkB": 30, "color": color, "ls": line})
+for (name, shape), place in zip(boxes, places, strict=True):
+    color = "#F0F0F0" if name == "input" else "#FBE3B5" if name.startswith("down") else "#C6E7DC"
+    text = f"{name}\n{shape[1]} channels\n" + " x ".join(map(str, shape[2:]))
+    ax.text(*place, text, ha="center", va="center", fontsize=8, bbox={"boxstyle": "round", "facecolor": color})
+ax.axis((-0.6, 9.6, -4.6, 0.6))
+ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# *Figure 3. The network with the shapes of the table. Orange: encoder, green: decoder, black arrows: main path, blue
+# dashed: skip connections. Each `up` part first joins what comes from below with the skip connection, then doubles the
+# size.*
+#
+# Two things to read off. First, the parameters sit at the bottom and the voxels at the top: `down5` alone has over half of the
+# weights, on the smallest volumes, while the time goes into the large volumes at the top, with hardly any weights. Second, the
+# largest feature maps of the encoder have half the input's size. The finest skip connection comes from `down1`, so the
+# network never sees its own input at full resolution again; the last transposed convolution has to draw the finest edge.
+#
+# ### Names of the parameters
+#
+# A checkpoint is a table from names to arrays. The names are those of the case, so that checkpoints of its public
+# implementation stay readable.
+
+# %%
+for parameter in list(network.get_parameters())[:8]:
+    print(f"{parameter.name:45} {str(parameter.shape):20} trained: {parameter.requires_grad}")
+
+# %% [markdown]
+# ## Sizes: multiples of 16
+#
+# Four halvings divide by 16. Let us send in a crop of 40 voxels: it becomes 20, 10, 5 and 3, since half of 5 is rounded up. Going
+# up, 3 becomes 6, and 6 does not fit the 5 of the skip connection.
+
+# %%
+try:
+    network(Tensor(np.zeros((1, config.model.in_channels, 40, 32, 32)), ms.float32))
+except ValueError as error:
+    print(str(error).splitlines()[0])
+
+# %% [markdown]
+# The diagnosis is in the two shapes: 6 against 5 in one axis, equal elsewhere. Such a message comes late, from the middle of the
+# network, and does not say which setting is wrong. So the configuration refuses the crop before anything runs.
+
+# %%
+try:
+    config.updated({"data": {"roi_size": [40, 32, 32]}})
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# Scans may have any size nevertheless: the [sliding window](09_evaluation.ipynb) cuts them into boxes of the right size.
+#
+# ## How far the network sees
+#
+# A voxel of the output depends on a box of the input, its *receptive field*. Every convolution with kernel 3 widens it by two
+# of *its* voxels, and a voxel deep in the encoder is large: 2, 4, 8, 16 voxels of the input.
+
+# %%
+field, voxel = 1, 1  # width of the receptive field and of a voxel, both in voxels of the input
+for level, stride in enumerate((2, 2, 2, 2, 1), start=1):
+    for step in (stride, 1):  # the two convolutions of the residual unit
+        field += 2 * voxel
+        voxel *= step
+    print(f"down{level}: a voxel is {voxel:2} wide and sees {field:3} voxels = {field * config.data.spacing_mm[0]:.0f} mm")
+
+# %% [markdown]
+# The bottom of the U sees more than the whole crop. That is what it needs to know lung from bowel gas: both are dark, and only
+# the surroundings tell. But *sees* is a bound, not a measure. How much each input voxel really counts is the gradient of one
+# logit with respect to the input.
+
+# %%
+d, h, w = (n // 2 for n in config.data.roi_size)
+one_logit = ms.grad(lambda image: network(image)[0, 1, d, h, w])
+influence = abs(one_logit(crop).asnumpy()[0, 0])
+near = influence[d - 16 : d + 16, h - 16 : h + 16, w - 16 : w + 16].sum() / influence.sum()
+box = 32**3 / influence.size
+print("voxels that count at all:", f"{(influence > 0).mean():.0%}")
+
+# %% tags=["nbval-ignore-output"]
+display(Markdown(f"The box of 32 voxels around the place holds **{box:.0%}** of the crop and **{near:.0%}** of the influence."))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Influence of the input voxels on one logit in the middle of the crop, on a logarithmic scale: a bright centre that fades outwards by about two powers of ten, grainy from voxel to voxel."}}
+plt.figure(figsize=(6, 3.6))
+share = np.log10(np.maximum(influence[:, h, :] / influence.max(), 1e-8)).T
+plt.imshow(share, origin="lower", cmap="magma", vmin=-5, vmax=0)
+plt.colorbar(label="influence, power of ten")
+plt.plot(d, w, "+", color="cyan", markersize=10, label="place of the logit")
+plt.gca().set(xlabel="R axis (voxels)", ylabel="S axis (voxels)")
+plt.legend(loc="upper right", fontsize=8)
+plt.show()
+
+# %% [markdown]
+# *Figure 4. Influence of each input voxel on one logit (cross) of a fresh network, in a coronal slice, as a power of ten
+# of the largest. The whole crop counts, the surroundings of the place count most. The grain comes from
+# the random weights.*
+#
+# This concentration is general: the *effective* receptive field is smaller than the theoretical one (Luo and others, 2016).
+# So a crop that is somewhat smaller than the receptive field loses little.
+#
+# ## Where am I: the position channel
+#
+# A convolution does the same everywhere. It knows what is around a voxel, not where the voxel is. For lungs that is a problem of
+# its own: one label is *left* lung, another *right* lung, and the two look much alike.
+
+# %%
+from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.transforms import CenterOnBody, Compose, grid_steps, input_steps
+
+coarse = config.updated({"data": {"spacing_mm": [6, 6, 6], "roi_size": [64, 48, 48]}}).data
+prepare = Compose([*grid_steps(coarse), CenterOnBody(), *input_steps(coarse)])
+channels = prepare(generate(seed=3, spacing_mm=6.0)[0], None)[0].array
+position = channels[1, :, 0, 0]
+print("input of the network:", channels.shape)
+print("position falls or rises along R, A, S:", [bool(abs(np.diff(channels[1], axis=axis)).max() > 1e-4) for axis in range(3)])
+print("patient's left is negative, right is positive:", bool(position[0] < 0 < position[-1]))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three axial slices of one phantom: the HU channel, the HU channel mirrored, which looks like just another patient, and the position channel, which rises evenly from the patient's left to the right."}}
+figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
+slices = [channels[0, :, :, channels.shape[3] // 2], channels[0, ::-1, :, channels.shape[3] // 2], channels[1, :, :, 0]]
+names = ["channel 0: HU, scaled", "the same, mirrored", "channel 1: position"]
+for ax, values, name, colors in zip(axes, slices, names, ("gray", "gray", "coolwarm"), strict=True):
+    shown = ax.imshow(values.T[::-1, ::-1], cmap=colors)  # front up, the patient's right on the left
+    ax.set(title=name, xticks=[], yticks=[])
+    ax.set_xlabel("R                                      L", fontsize=9)
+figure.colorbar(shown, ax=axes[2], label="100 mm to the right of the body's middle")
+plt.show()
+
+# %% [markdown]
+# *Figure 5. An axial slice of a phantom (patient's right on the left of the picture), its mirror image, and the position
+# channel. The mirror image could be another patient; only the heart's side gives it away, and many crops hold no heart.*
+#
+# With HU alone the network must find the heart, or the border of the crop, to tell the lungs apart, and it can do that only at
+# the bottom of the U, from far away. The quick preset tells it instead: a second channel holds the distance from the
+# body's middle plane, in 100 mm. The price is a second input channel in the two convolutions of `down1` that touch the
+# input, the few weights counted in the first table. The `luna16` preset keeps the case's single channel.
+#
+# ## Two traps on a processor
+#
+# MindSpore is at home on accelerators. On a processor two defaults can make it many times slower than it has to be. The package
+# removes both.
+#
+# 1. **The slow kernel.** MindSpore's convolutions come from the library oneDNN. On a processor with AVX-512 instructions MindSpore
+#    2.10 gets oneDNN's *reference* kernel for 3-D convolutions, a plain loop. Asking for the older AVX2 family with an
+#    environment variable gives the fast one. The variable is read once, before the first convolution, so the package sets
+#    it when it is imported. A value that you set yourself stays.
+# 2. **The stalling queue.** In PyNative mode Python puts operations into a queue, and other threads run them. Where few cores
+#    share the work, the queue spends its time waiting. `launch_blocking()` runs each operation at once.
+#
+# If your training is slow, look at these two before anything else. `ONEDNN_VERBOSE=1` in the environment makes oneDNN print
+# the kernel it runs: `ref` is the slow one.
+
+# %% tags=["nbval-ignore-output"]
+print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"])
+for attempt in ("first", "second", "third"):
+    start = time.perf_counter()
+    network(crop).asnumpy()  # asnumpy waits until the result is there
+    print(f"{attempt} forward pass of one crop {config.data.roi_size}: {time.perf_counter() - start:.2f} s")
+
+# %% tags=["hide-input"]
+chapter.source(setup)
+
+# %% [markdown]
+# ## Exercises
+#
+# ### Exercise 1: the parameters of `down1`
+#
+# How many trained numbers has `down1` in the network of the case, with *one* input channel? It is a residual unit from 1 to 16
+# channels with two convolutions, a 3 x 3 x 3 convolution as shortcut, two batch-norms and two PReLUs. Replace `...` by
+# an expression and run the check.
+
+# %%
+parameters = ...
+
+# %%
+check = sum(p.size for p in ResidualUNet3D(in_channels=1).down1.trainable_params())
+if parameters is ...:
+    print("Not tried yet: replace ... above.")
+elif parameters == check:
+    print("Right.")
+else:
+    print(f"Off by {parameters - check}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 1</summary>
+#
+# Three convolutions (1 to 16, 16 to 16, and the shortcut 1 to 16), two batch-norms with scale and shift, two slopes:
+#
+# ```python
+# parameters = 27 * 1 * 16 + 27 * 16 * 16 + 27 * 1 * 16 + 2 * (16 + 16) + 2
+# ```
+#
+# The mean and variance that batch-norm remembers are not trained and do not count.
+#
+# </details>
+#
+# ### Exercise 2: which sizes go through
+#
+# Which of these sizes of an axis can the network take? Keep only those. The check sends each through it.
+
+# %%
+sizes = ...  # a list, from 16, 24, 32, 36, 48, 56, 64
+
+# %%
+if sizes is ...:
+    print("Not tried yet: replace ... above.")
+elif set(sizes) == {n for n in (16, 24, 32, 36, 48, 56, 64) if n % 2**4 == 0}:
+    passed = [network(Tensor(np.zeros((1, 2, n, 16, 16)), ms.float32)).shape[2] for n in sizes]
+    print("Right: sizes in and out", list(sizes), passed)
+else:
+    print("Not yet: halve each size four times; every result must be whole.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# The multiples of 16. The number 24 fails late: 24, 12, 6, 3 and then 2, which comes back up as 4.
+#
+# ```python
+# sizes = [16, 32, 48, 64]
+# ```
+#
+# </details>
+#
+# ### Exercise 3: find the mode
+#
+# A colleague says: "The mask of a scan depends on which other scan is in the batch." Write down the one line, as a string, that is
+# missing in the colleague's script `network = ...; ms.load_checkpoint(...); logits = network(scan)`.
+
+# %%
+missing = ...
+
+# %%
+if missing is ...:
+    print("Not tried yet: replace ... above.")
+elif str(missing).replace(" ", "") == "network.set_train(False)":
+    print("Right.")
+else:
+    print("Not yet: which layer remembers what it has seen, and in which mode?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# Batch-norm in training mode: the statistics of the whole batch are used.
+#
+# ```python
+# missing = "network.set_train(False)"
+# ```
+#
+# The mistake likes to hide where a script looks at held-out scans between two training steps. The function `validate` of the
+# package switches to evaluation mode and back.
+#
+# </details>
+#
+# ## What to remember
+#
+# - A figure is not a network. Count the parameters and print the shapes.
+# - Encoder: strided residual units, volume down, channels up. Decoder: join the skip connection, double, refine. Logits come
+#   out at the input's size.
+# - Four halvings: every axis of a crop is a multiple of 16.
+# - Batch-norm needs `set_train(False)` for every prediction. Nothing warns you.
+# - Convolutions do not know where they are. If the labels need it, give them the position.
+# - On a processor: the environment variable of oneDNN and `launch_blocking`, before you blame the network.
+#
+# ## References
+#
+# - Ö. Çiçek, A. Abdulkadir, S. S. Lienkamp, T. Brox, O. Ronneberger. *3D U-Net: Learning Dense Volumetric Segmentation from
+#   Sparse Annotation.* MICCAI, 2016. [doi:10.1007/978-3-319-46723-8_49](https://doi.org/10.1007/978-3-319-46723-8_49)
+# - E. Kerfoot, J. Clough, I. Oksuz, J. Lee, A. P. King, J. A. Schnabel. *Left-Ventricle Quantification Using Residual U-Net.*
+#   STACOM, 2019. [doi:10.1007/978-3-030-12029-0_40](https://doi.org/10.1007/978-3-030-12029-0_40)
+# - K. He, X. Zhang, S. Ren, J. Sun. *Delving Deep into Rectifiers.* ICCV, 2015.
+#   [arXiv:1502.01852](https://arxiv.org/abs/1502.01852)
+# - K. He, X. Zhang, S. Ren, J. Sun. *Deep Residual Learning for Image Recognition.* CVPR, 2016.
+#   [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)
+# - S. Ioffe, C. Szegedy. *Batch Normalization.* ICML, 2015. [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
+# - A. Odena, V. Dumoulin, C. Olah. *Deconvolution and Checkerboard Artifacts.* Distill, 2016.
+#   [doi:10.23915/distill.00003](https://doi.org/10.23915/distill.00003)
+# - W. Luo, Y. Li, R. Urtasun, R. Zemel. *Understanding the Effective Receptive Field in Deep Convolutional Neural Networks.*
+#   NIPS, 2016. [arXiv:1701.04128](https://arxiv.org/abs/1701.04128)
+#
+# ## Next
+#
+# The network is there and knows nothing. Before it learns, [chapter 6](06_learning_rate.ipynb) decides how large its steps are.
+
+# %% tags=["nbval-ignore-output"]
+chapter.leave()

@@ -1,0 +1,380 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Learning rate
+#
+# One number decides more about a training run than any other: how large a step the weights take. This chapter makes the list of
+# learning rates that the run of [chapter 8](08_training.ipynb) uses, one for each step, and holds it against the case's.
+# At the end you can write such a schedule down, check it before a run is spent on it, and tell from a loss curve that the rate
+# was wrong.
+#
+# **You will learn**
+# - linear warm-up and cosine decay, as a formula and as a list
+# - why the first steps of Adam are large, whatever the gradient
+# - what too high and too low a rate look like, on a problem of seconds
+# - how steps, epochs and batch size turn into each other, and three ways to get it wrong
+#
+# **You need**: [chapter 5](05_model.ipynb) for the network, and the phantoms of [chapter 2](02_data.ipynb), which are counted.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import chapter
+
+chapter.enter("phantom")
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import mindspore as ms
+import numpy as np
+from IPython.display import Markdown, display
+from mindspore import Tensor, nn
+
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.dataset import list_cases
+from unet3d_tutorial.plotting import schedule_curve
+from unet3d_tutorial.schedule import case_cosine, warmup_cosine
+
+quick, luna16 = Config.preset("quick"), Config.preset("luna16")
+
+# %% [markdown]
+# ## Warm-up, then cosine
+#
+# Let $T$ be the number of steps of the run, $w$ the number of warm-up steps, $\eta$ the highest rate and $r$ the share of it
+# that the warm-up starts from. The rate of step $s = 0, 1, \ldots, T - 1$ is
+#
+# $$
+# \eta_s = \begin{cases}
+# \eta \left(r + (1 - r)\,\dfrac{s}{w}\right) & s < w \quad\text{(warm-up)} \\[2ex]
+# \dfrac{\eta}{2} \left(1 + \cos \pi\,\dfrac{s - w}{T - w}\right) & s \ge w \quad\text{(cosine)}
+# \end{cases}
+# $$
+#
+# The first part climbs on a straight line. The second falls along half a cosine: slowly at first, fast in the middle, slowly at
+# the end, where small steps let the weights settle (Loshchilov and Hutter, 2017).
+
+# %% tags=["hide-input"]
+chapter.source(warmup_cosine)
+
+# %% [markdown]
+# A run of ten steps, small enough to check by hand: two steps of warm-up from a tenth of the rate, then eight of cosine.
+
+# %%
+rates = warmup_cosine(lr=1.0, total_steps=10, warmup_step=2, warmup_ratio=0.1)
+print([round(rate, 3) for rate in rates])
+
+# %% [markdown]
+# Three things to see. The first step already has a rate above zero, so that it is not wasted. The highest rate comes at step
+# $w$, the first of the cosine. The last step is close to zero but not zero: zero would be reached one step later.
+#
+# ## Counting steps
+#
+# The formula needs the number of steps $T$, and no setting holds it: it follows from the number of volumes, the batch size
+# and the number of epochs.
+
+# %%
+volumes = {"quick": len(list_cases(Path(quick.data.data_path) / "train")), "luna16": 888 - 10}  # ten are held out
+presets, steps = {"quick": quick, "luna16": luna16}, {}
+for name, preset in presets.items():
+    steps[name] = volumes[name] * preset.train.epoch_size // preset.train.batch_size
+    print(f"{name:7} {volumes[name]} volumes x {preset.train.epoch_size} epochs / {preset.train.batch_size} a batch "
+          f"= {steps[name]} steps, {preset.train.warmup_step} of them warm-up")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the quick preset over all its steps: a short straight rise, then half a cosine down to zero."}}
+train = quick.train
+schedule = warmup_cosine(lr=train.lr, total_steps=steps["quick"], warmup_step=train.warmup_step, warmup_ratio=train.warmup_ratio)
+display(schedule_curve(schedule, title="quick preset"))
+
+# %% [markdown]
+# *Figure 1. The learning rate of every step of the quick run. This is the list that chapter 8 trains with.*
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the luna16 preset with three lengths of warm-up: the case's 120 steps are a thin spike of rise at the start, three epochs rise over nearly a third of the run."}}
+train, epoch = luna16.train, steps["luna16"] // luna16.train.epoch_size
+curves = {
+    name: warmup_cosine(lr=train.lr, total_steps=steps["luna16"], warmup_step=warmup, warmup_ratio=train.warmup_ratio)
+    for name, warmup in {"120 steps, as the case's code": 120, "3 epochs, as the case's text": 3 * epoch}.items()
+}
+display(schedule_curve(curves, title="luna16 preset"))
+
+# %% [markdown]
+# *Figure 2. The luna16 preset with the two warm-ups of the case.*
+#
+# ## The case's schedule
+#
+# > **Pitfall 7.** The text of the case promises a warm-up of three epochs, its code does 120 steps. And its cosine is
+# > stretched over *all* steps but starts only after the warm-up, so the run ends before the cosine does.
+# > [All pitfalls](../book/pitfalls.md#pitfall-7)
+#
+# How much does it matter? The package keeps the formula of the case under the name `case_cosine`, so that we can ask. The rate of
+# the last step should be next to nothing.
+
+# %%
+for warmup, name in ((120, "120 steps"), (3 * epoch, "3 epochs")):
+    options = {"lr": train.lr, "total_steps": steps["luna16"], "warmup_step": warmup, "warmup_ratio": train.warmup_ratio}
+    ends = [schedule(**options)[-1] / train.lr for schedule in (case_cosine, warmup_cosine)]
+    print(f"warm-up of {name:9}: {warmup / steps['luna16']:5.1%} of the run; "
+          f"it ends at {ends[0]:.2%} of the highest rate (case), {ends[1]:.6%} (ours)")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "With three epochs of warm-up the case's cosine is cut off well above zero at the end of the run, ours reaches zero."}}
+display(schedule_curve({"case": case_cosine(**options), "ours": warmup_cosine(**options)}, title="3 epochs of warm-up"))
+
+# %% [markdown]
+# *Figure 3. The two formulas with three epochs of warm-up. The case's curve is cut off before it reaches its end.*
+#
+# With the short warm-up of the code the two mistakes hide each other: hardly anything is cut off. Let somebody
+# mend only one of them, and make the warm-up as long as the text says, and training stops while the steps are still large.
+# That is the trouble with a formula that is *nearly* right.
+#
+# To state a warm-up in epochs, multiply: `warmup_step = epochs * (volumes // batch_size)`. The setting counts steps, because a
+# step is what the optimiser knows.
+#
+# ## Why warm up
+#
+# Adam divides the mean gradient by its typical size. In the first step both come from the same single gradient, so the quotient is
+# plus or minus one, in every weight, however small the gradient: **the first step moves every weight by the full learning
+# rate.** The network is as good as random at that moment, and so is the direction. Is that a large step? It depends on
+# the weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
+
+# %%
+from unet3d_tutorial.losses import DiceCELoss
+from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.training import build_network, make_train_step
+from unet3d_tutorial.transforms import CenterOnBody, Compose, OneHot, RandomCropSamples, grid_steps, input_steps
+
+small = quick.updated({"data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]}, "model": {"channels": [8, 16, 32, 64, 128]}})
+crop = RandomCropSamples(small.data.roi_size, seed=0)
+prepare = Compose([*grid_steps(small.data), CenterOnBody(), *input_steps(small.data), crop, OneHot(small.model.num_classes)])
+image, label = (Tensor(volume.array) for volume in prepare(*generate(seed=3, spacing_mm=8.0)))
+print("image", image.shape, "label", label.shape)
+
+# %% [markdown]
+# This is the toy problem of the chapter: *one* crop of *one* phantom on a coarse grid of 8 mm, and the network with half the
+# channels. A step takes a fraction of a second. The only question is how fast the network learns this crop by heart.
+
+# %% tags=["nbval-ignore-output"]
+setup(seed=1)
+network = build_network(small)
+network.set_train(True)
+before = {p.name: p.asnumpy().copy() for p in network.trainable_params()}
+optimizer = nn.Adam(network.trainable_params(), learning_rate=0.003)
+make_train_step(network, DiceCELoss(), optimizer)(image, label)
+for parameter in network.trainable_params():
+    if parameter.name in ("down1.down_conv.down_conv_1.weight", "down5.down_conv.down_conv_2.weight"):
+        moved = np.median(abs(parameter.asnumpy() - before[parameter.name]))
+        spread = before[parameter.name].std()
+        print(f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}")
+
+# %% [markdown]
+# The step is the learning rate to the last printed digit. In the first layer, with few large weights, it is small. In the deepest,
+# with many small weights, a few steps in a wrong direction wipe out what the initialisation had balanced. Warm-up takes the
+# first steps with a small rate, while Adam collects enough gradients to know their typical size.
+#
+# ## Too low, too high
+#
+# The list becomes a tensor, the tensor goes to the optimiser, and the optimiser takes one value a step. Four schedules, the same
+# first weights, the same crop.
+
+# %% tags=["nbval-ignore-output"]
+T = 24
+schedules = {
+    "0.003, warm-up and cosine": warmup_cosine(lr=0.003, total_steps=T, warmup_step=4, warmup_ratio=0.1),
+    "0.003, constant": [0.003] * T,
+    "0.00003, constant": [0.00003] * T,
+    "0.3, constant": [0.3] * T,
+}
+losses = {}
+for name, rates in schedules.items():
+    setup(seed=1)
+    network = build_network(small)
+    network.set_train(True)
+    optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
+    step = make_train_step(network, DiceCELoss(), optimizer)
+    losses[name] = [float(step(image, label)[0].asnumpy()) for _ in rates]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate jumps up and down without getting anywhere, the two middle ones fall steadily, the constant one faster."}}
+figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+for (name, values), style in zip(losses.items(), ("-", "--", ":", "-."), strict=True):
+    ax.plot(values, style, linewidth=2, label=name)
+ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice)", yscale="log")
+ax.legend(fontsize=8)
+ax.grid(alpha=0.3)
+plt.show()
+
+# %% [markdown]
+# *Figure 4. The toy problem with four schedules. Read the shape of each curve.*
+
+# %% tags=["nbval-ignore-output"]
+rows = [f"| {name} | {values[0]:.2f} | {min(values):.2f} | {values[-1]:.2f} |" for name, values in losses.items()]
+display(Markdown("\n".join(["| schedule | first loss | lowest | last |", "|---|--:|--:|--:|", *rows])))
+
+# %% [markdown]
+# - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it would take days. Multiply the rate by ten.
+# - **Too high**: the loss leaps up and down and does not settle. The weights are thrown from one place to the next. Nothing
+#   becomes infinite here, because batch-norm keeps the numbers in bounds and the gradient is clipped, so do not wait
+#   for a `nan` to tell you. Divide the rate by ten.
+# - **About right**: a steady fall.
+#
+# And be honest about the fourth curve: on this toy the *constant* rate without warm-up falls faster than our schedule. The crop never
+# changes, so there is no noise for small last steps to average out, and in a run this short the warm-up is time lost. A
+# schedule earns its keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy
+# shows what is broken; it does not show what is best.
+#
+# ## Failures on purpose
+#
+# ### A warm-up longer than the run
+#
+# Shorten a run to try something, keep the other settings, and the warm-up may not fit. A schedule that only ever climbs would
+# train, and badly. This one refuses.
+
+# %%
+few_steps = 20 * luna16.train.epoch_size // luna16.train.batch_size  # only 20 of LUNA16's scans
+try:
+    warmup_cosine(lr=luna16.train.lr, total_steps=few_steps, warmup_step=luna16.train.warmup_step)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ### A list shorter than the run
+#
+# The list is made before training. If the steps were counted wrongly, say with a batch size that the data set does not use, the
+# list runs out. MindSpore's optimiser then asks the list for an entry that is not there, at the end of a long run.
+
+# %%
+weight = ms.Parameter(Tensor([1.0], ms.float32), name="weight")
+optimizer = nn.SGD([weight], learning_rate=Tensor([0.1, 0.2, 0.3], ms.float32))
+for step in range(4):
+    try:
+        optimizer((Tensor([1.0], ms.float32),))
+        print(f"step {step}: weight {weight.asnumpy()[0]:.2f}")
+    except RuntimeError as error:
+        print(f"step {step}:", str(error).splitlines()[0])
+
+# %% [markdown]
+# The three steps took 0.1, 0.2 and 0.3, as listed; the fourth has no rate. What happens here may differ on a GPU or on
+# Ascend, where an index out of range need not raise an error. The package counts the steps of the data set itself, with
+# `get_dataset_size()`, so that list and run have the same length.
+#
+# The opposite, a list longer than the run, is silent: the run ends before the cosine does. That was pitfall 7.
+#
+# ## Exercises
+#
+# ### Exercise 1: half-way up
+#
+# The rate is 0.002, the warm-up has 100 steps and starts at a share of 0.2. What is the learning rate of step 50?
+# Replace `...` and run the check.
+
+# %%
+answer = ...
+
+# %%
+check = warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100, warmup_ratio=0.2)[50]
+if answer is ...:
+    print("Not tried yet: replace ... above.")
+elif abs(answer - check) < 1e-9:
+    print("Right.")
+else:
+    print("Not yet: the line runs from 0.2 * 0.002 to 0.002; where is its middle?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 1</summary>
+#
+# Half-way between the two ends of the line:
+#
+# ```python
+# answer = 0.002 * (0.2 + 0.8 * 50 / 100)
+# ```
+#
+# </details>
+#
+# ### Exercise 2: half-way down
+#
+# At which step does the same schedule, 1000 steps with 100 of warm-up, come down through half of the highest rate?
+
+# %%
+step = ...
+
+# %%
+if step is ...:
+    print("Not tried yet: replace ... above.")
+elif step == 550:
+    print("Right: the rate there is", round(warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100)[step], 6))
+else:
+    print("Not yet: the cosine is zero in the middle of its own part, which starts at step 100.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# The cosine is zero where its argument is $\pi / 2$, that is half of the way from step $w$ to step $T$:
+#
+# ```python
+# step = (100 + 1000) // 2
+# ```
+#
+# </details>
+#
+# ### Exercise 3: three epochs
+#
+# You have 500 training volumes and a batch size of 4, and want three epochs of warm-up. Which `warmup_step` do you set?
+
+# %%
+warmup_step = ...
+
+# %%
+if warmup_step is ...:
+    print("Not tried yet: replace ... above.")
+elif warmup_step == 3 * (500 // 4):
+    print("Right:", quick.updated({"train": {"warmup_step": warmup_step}}).train.warmup_step, "steps")
+else:
+    print("Not yet: how many steps has one epoch?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# An epoch has 500 / 4 steps:
+#
+# ```python
+# warmup_step = 3 * 500 // 4
+# ```
+#
+# </details>
+#
+# ## What to remember
+#
+# - A schedule is a list, one rate a step. Plot it before you train with it.
+# - Warm-up, because Adam's first steps are as large as the rate, whatever the gradient says.
+# - The cosine must end where the run ends. Steps = volumes x epochs / batch size.
+# - Flat curve: too low. Leaping curve: too high. Neither raises an error.
+# - A toy problem finds what is broken, not what is best.
+#
+# ## References
+#
+# - I. Loshchilov, F. Hutter. *SGDR: Stochastic Gradient Descent with Warm Restarts.* ICLR, 2017.
+#   [arXiv:1608.03983](https://arxiv.org/abs/1608.03983)
+# - D. P. Kingma, J. Ba. *Adam: A Method for Stochastic Optimization.* ICLR, 2015.
+#   [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)
+# - P. Goyal and others. *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour.* 2017.
+#   [arXiv:1706.02677](https://arxiv.org/abs/1706.02677) (gradual warm-up)
+# - L. Liu and others. *On the Variance of the Adaptive Learning Rate and Beyond.* ICLR, 2020.
+#   [arXiv:1908.03265](https://arxiv.org/abs/1908.03265) (why Adam needs it)
+#
+# ## Next
+#
+# The steps have a size. [Chapter 7](07_loss.ipynb) gives them a direction.
+
+# %% tags=["nbval-ignore-output"]
+chapter.leave()

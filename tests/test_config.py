@@ -1,0 +1,71 @@
+"""Configuration: round trip, overrides, and refusal of what cannot work."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from unet3d_tutorial.config import PRESETS, Config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_saved_configuration_loads_equal(preset, tmp_path):
+    config = Config.preset(preset)
+    config.save(tmp_path / "config.yaml")
+    assert Config.load(tmp_path / "config.yaml") == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_luna16_preset_has_the_values_of_the_case():
+    config = Config.preset("luna16")
+    assert (config.train.lr, config.train.batch_size, config.train.epoch_size) == (5e-4, 2, 10)
+    assert (config.train.warmup_step, config.train.warmup_ratio, config.train.keep_checkpoint_max) == (120, 0.3, 1)
+    assert (config.data.min_val, config.data.max_val, config.data.roi_size) == (-500, 1000, (224, 224, 96))
+    assert (config.model.in_channels, config.model.num_classes, config.inference.overlap) == (1, 4, 0.25)
+
+
+def test_overrides_take_the_type_of_the_setting():
+    config = Config.preset("quick").override(["train.lr=1e-3", "data.roi_size=[32, 48, 64]", "data.spacing_mm=null"])
+    assert config.train.lr == 0.001
+    assert config.data.roi_size == (32, 48, 64)
+    assert config.data.spacing_mm is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rate=1", "learning_rate"),
+        ("train.warmup_steps=1", "did you mean 'warmup_step'"),
+        ("trian.lr=1", "did you mean 'train'"),
+        ("lr=1", "section.name=value"),
+        ("train.lr=fast", "train.lr: expected float, found 'fast'"),
+        ("train.epoch_size=1.5", "train.epoch_size: expected int"),
+        ("train.seed=true", "train.seed: expected int"),
+        ("data.augment=1", "data.augment: expected bool"),
+        ("data.roi_size=[32, 32]", "data.roi_size"),
+        ("data.roi_size=[32, 32, 40]", "multiples of 16"),
+        ("data.spacing_mm=[1, 1, 0]", "data.spacing_mm"),
+        ("data.min_val=500", "data.min_val: expected below data.max_val"),
+        ("data.position=false", "model.in_channels: expected 2 with data.position, 1 without"),
+        ("inference.overlap=1", "inference.overlap"),
+        ("inference.mode=median", "constant or gaussian"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(override, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        Config.preset("quick").override([override])
+
+
+def test_files_that_are_not_a_configuration(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
+    (tmp_path / "broken.yaml").write_text("train: {lr: 1")
+    with pytest.raises(ValueError, match="list.yaml: expected sections"):
+        Config.load(tmp_path / "list.yaml")
+    with pytest.raises(ValueError, match="broken.yaml is not valid YAML"):
+        Config.load(tmp_path / "broken.yaml")
+    with pytest.raises(ValueError, match="unknown preset 'fast'; there are quick, luna16"):
+        Config.preset("fast")
+
+
+def test_a_configuration_cannot_be_changed_in_place():
+    with pytest.raises(FrozenInstanceError):
+        Config().train.lr = 1.0

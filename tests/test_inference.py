@@ -1,0 +1,331 @@
+"""Windows, their weights, the largest piece, and above all the way back to the scan's own grid."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unet3d_tutorial import inference
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.inference import (
+    keep_largest_component,
+    labels_on_grid,
+    segment,
+    sliding_window_inference,
+    window_slices,
+    window_weight,
+)
+from unet3d_tutorial.volume import Volume
+
+ROI = (16, 16, 16)
+
+
+def identity(batch):
+    return batch
+
+
+# --------------------------------------------------------------------------------------------------------- windows
+
+
+def test_windows_of_a_known_case():
+    """40 voxels, windows of 16, overlap 0.25: every 12 voxels, the last window flush with the border."""
+    starts = [window[0].start for window in window_slices((40, 16, 16), ROI, 0.25)]
+    assert starts == [0, 12, 24]
+    assert [window[2].start for window in window_slices((16, 16, 37), ROI, 0.25)] == [0, 12, 21]
+    assert len(window_slices((40, 37, 16), ROI, 0.25)) == 9
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.99])
+def test_windows_cover_every_voxel_and_stay_inside(overlap):
+    for shape in ((4, 5, 6), (7, 9, 6), (13, 5, 8)):
+        seen = np.zeros(shape, int)
+        for window in window_slices(shape, (4, 5, 6), overlap):
+            assert seen[window].shape == (4, 5, 6)
+            seen[window] += 1
+        assert seen.min() >= 1
+
+
+def test_gaussian_weight():
+    weight = window_weight((16, 8, 32), "gaussian")
+    assert weight.dtype == np.float32
+    assert weight.min() == np.float32(1e-3)
+    assert np.array_equal(weight, weight[::-1, ::-1, ::-1])
+    # along the first axis sigma is 2 voxels: from 0.5 to 2.5 voxels off the centre
+    assert weight[10, 4, 16] / weight[8, 4, 16] == pytest.approx(np.exp(-(2.5**2 - 0.5**2) / 8), rel=1e-5)
+    assert (window_weight((3, 4, 5), "constant") == 1).all()
+
+
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 20, 17, 30), (1, 5, 40, 16), (3, 1, 2, 3)])
+def test_a_predictor_that_changes_nothing_gives_the_image_back(mode, batch_size, shape):
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    before = image.copy()
+    out = sliding_window_inference(image, ROI, identity, overlap=0.4, mode=mode, batch_size=batch_size)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, image, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(image, before)
+
+
+def test_windows_are_averaged_with_their_weights():
+    """A predictor that answers with the number of its call: every voxel is the weighted mean of the calls over it."""
+    for mode in ("constant", "gaussian"):
+        calls = iter(range(100))
+        image = np.zeros((1, 24, 16, 16), np.float32)
+        out = sliding_window_inference(
+            image, ROI, lambda batch, calls=calls: np.full_like(batch, next(calls)), overlap=0.5, mode=mode
+        )
+        weight = window_weight(ROI, mode)
+        assert (out[0, :8] == 0).all() and (out[0, 16:] == 1).all()
+        np.testing.assert_allclose(out[0, 8:16], weight[:8] / (weight[:8] + weight[8:]), rtol=1e-5)
+
+
+def test_what_the_predictor_is_given():
+    shapes, edges = [], []
+
+    def predictor(batch):
+        assert batch.dtype == np.float32
+        shapes.append(batch.shape)
+        edges.append((batch[0, 0, 0, 0, 0], batch[0, 0, 8, 8, 8]))
+        return np.stack([batch[:, 0], -batch[:, 0]], axis=1).astype(np.float64)
+
+    out = sliding_window_inference(np.full((1, 40, 10, 10), 5.0), ROI, predictor, batch_size=2)
+    assert shapes == [(2, 1, *ROI), (1, 1, *ROI)]
+    assert edges[0] == (0.0, 5.0), "an axis shorter than the window is padded with 0, the scaled value of air"
+    assert out.shape == (2, 40, 10, 10)
+    assert (out[0] == 5).all() and (out[1] == -5).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((20, 20, 20))}, r"image.*\(C, I, J, K\).*\(20, 20, 20\)"),
+        ({"image": np.zeros((1, 0, 20, 20))}, "image"),
+        ({"roi_size": (16, 16)}, "roi_size"),
+        ({"overlap": 1.0}, "overlap.*1.0"),
+        ({"overlap": -0.1}, "overlap"),
+        ({"mode": "median"}, "mode.*constant or gaussian.*median"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"predictor": lambda batch: batch[0]}, "predictor.*found"),
+        ({"predictor": lambda batch: batch[..., ::2]}, "predictor.*found"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    arguments = {"image": np.zeros((1, 20, 20, 20)), "roi_size": ROI, "predictor": identity} | change
+    with pytest.raises(ValueError, match=message):
+        sliding_window_inference(**arguments)
+
+
+# -------------------------------------------------------------------------------------------------- the largest piece
+
+
+def test_largest_piece_of_each_structure():
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[1:5, 1:5, 1:5] = 1
+    labels[5, 5, 5] = 1  # touches by a corner: belongs
+    labels[8:10, 8:10, 8:10] = 1
+    labels[0, 11, 0:3] = 3
+    labels[11, 11, 0:2] = 3
+    before = labels.copy()
+    kept = keep_largest_component(labels)
+    expected = before.copy()
+    expected[8:10, 8:10, 8:10] = 0
+    expected[11, 11, 0:2] = 0
+    assert np.array_equal(kept, expected) and kept.dtype == np.uint8
+    assert np.array_equal(labels, before)
+    assert not keep_largest_component(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+# --------------------------------------------------------------------------------- back to the scan's own grid
+
+
+def scan_affine(codes, spacing_mm, shape, oblique=False):
+    """An affine whose axes point to ``codes``, with an odd origin; ``oblique`` tilts it by 12 degrees."""
+    turn = nib.orientations.axcodes2ornt(codes)
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, sign) in enumerate(turn):
+        affine[int(world), axis] = sign * spacing_mm[axis]
+    if oblique:
+        c, s = np.cos(np.radians(12)), np.sin(np.radians(12))
+        affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ affine[:3, :3]
+    affine[:3, 3] = (-37.5, 12.25, 301.0)
+    return affine
+
+
+def config(spacing_mm=None, **inference_settings):
+    sections = {"data": {"roi_size": ROI, "spacing_mm": spacing_mm, "min_val": -1000, "max_val": 400},
+                "inference": {"largest_component": False, "hu_weight": 0.0, **inference_settings}}
+    return Config().updated(sections)
+
+
+def threshold(batch):
+    """Logits whose winner is class 1 below a scaled 0.25 (-650 HU), 2 below 0.5, 3 below 0.75, else 0."""
+    levels = np.array([0.875, 0.125, 0.375, 0.625], np.float32).reshape(1, 4, 1, 1, 1)
+    return -((batch[:, :1] - levels) ** 2)
+
+
+def expected_classes(hu):
+    return np.select([hu < -650, hu < -300, hu < 50], [1, 2, 3], 0)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "SPL", "ARI"])
+@pytest.mark.parametrize("oblique", [False, True])
+def test_mask_follows_the_header_to_the_voxel(codes, oblique):
+    hu = np.random.default_rng(1).integers(-2000, 600, (11, 19, 23)).astype(np.int16)
+    hu[np.isin(hu, (-650, -300, 50))] += 1  # the thresholds themselves are ties
+    image = Volume(hu, scan_affine(codes, (0.7, 0.9, 2.5), hu.shape, oblique))
+    result = segment(image, threshold, config())
+    assert result.array.dtype == np.uint8
+    assert np.array_equal(result.affine, image.affine)
+    assert np.array_equal(result.array, expected_classes(hu))
+
+
+def blocks(shape, codes, spacing_mm):
+    """A scan of ``shape`` with air left, lung right, fat above: by position in the patient, not by index."""
+    affine = scan_affine(codes, spacing_mm, shape)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    centre = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+    offset = world - centre
+    hu = np.where(offset[..., 0] < 0, -950, -450)
+    hu[offset[..., 2] > 0] = -120
+    return Volume(hu.astype(np.int16), affine), offset
+
+
+def test_padding_of_a_small_scan_stays_out_of_its_edge():
+    """Scores of the padding are background; the outermost slices must not mix with them."""
+    hu = np.full((30, 30, 30), -450, np.int16)  # 45 mm high, the window is 64 mm
+    hu[:8] = -900
+
+    def predictor(batch):
+        scores = threshold(batch)
+        scores[:, 0, ..., :2] = 100.0
+        scores[:, 0, ..., -2:] = 100.0  # two slices of padding at least on either side
+        return scores
+
+    result = segment(Volume(hu, scan_affine("LPS", (2, 2, 1.5), hu.shape)), predictor, config((4.0, 4.0, 4.0)))
+    assert (result.array[:6] == 1).all() and (result.array[-6:] == 2).all()
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAR"])
+def test_resampled_mask_lies_where_the_tissue_lies(codes):
+    """Through a coarser grid: classes are exact but for a voxel of that grid on either side of a boundary."""
+    sizes = {"RAS": (40, 36, 20), "LPS": (40, 36, 20), "SAR": (20, 36, 40)}
+    spacings = {"RAS": (1.5, 1.5, 3.0), "LPS": (1.5, 1.5, 3.0), "SAR": (3.0, 1.5, 1.5)}
+    image, offset = blocks(sizes[codes], codes, spacings[codes])
+    result = segment(image, threshold, config((4.0, 4.0, 4.0), mode="gaussian"))
+    sure = (np.abs(offset[..., 0]) > 4) & (np.abs(offset[..., 2]) > 4)
+    assert sure.sum() > 10000
+    assert np.array_equal(result.array[sure], expected_classes(image.array)[sure])
+    assert set(np.unique(result.array)) >= {1, 2, 3}
+
+
+def test_orientation_of_the_file_does_not_change_the_answer():
+    """The same patient stored in two ways gives the same mask, voxel for voxel, after resampling too."""
+    hu = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(30, 26, 20)), 3) * 9000 - 400
+    affine = scan_affine("RAS", (1.2, 1.4, 2.0), hu.shape)
+    first = Volume(hu.astype(np.int16), affine)
+    turned = nib.Nifti1Image(first.array, affine).as_reoriented(
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt("PIL")
+        )
+    )
+    second = Volume(np.asarray(turned.dataobj), turned.affine)
+    settings = config((3.0, 3.0, 3.0))
+    mine, theirs = segment(first, threshold, settings), segment(second, threshold, settings)
+    assert second.axis_codes == "PIL" and theirs.array.shape == second.array.shape
+    back = theirs.array.transpose(2, 0, 1)[::-1, ::-1, ::-1]  # (P, I, L) to (R, A, S)
+    assert np.array_equal(mine.array, back)
+    assert len(np.unique(mine.array)) == 4
+
+
+def test_padding_does_not_smear_into_the_patient():
+    """Circular fields of view are filled with -3024: the answer must be that for -1024, and for not-a-number."""
+    results = []
+    for filling in (-1024, -3024, np.nan):
+        hu = np.full((32, 32, 16), 40, np.float32)
+        hu[:7] = filling
+        image = Volume(hu, scan_affine("LPS", (1, 1, 1), hu.shape))
+        results.append(segment(image, threshold, config((3.0, 3.0, 3.0))).array)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+    assert (results[0][0] == 1).all() and (results[0][-1] == 3).all()
+
+
+def test_labels_on_grid_equals_scipy():
+    """Against scipy's general, slower affine transform of each class score, on a flipped, swapped, finer grid."""
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(4, 9, 8, 7)).astype(np.float32)
+    source = scan_affine("RAS", (4, 4, 4), None)
+    target = scan_affine("PIR", (1.1, 2.3, 0.9), None)
+    shape = (34, 15, 40)
+    target[:3, 3] = source[:3, 3] + (-2.0, 30.0, 27.0)  # partly outside the scores: the nearest counts
+    to_source = np.linalg.inv(source) @ target
+    expected = np.stack([
+        ndimage.affine_transform(c, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=1, mode="nearest")
+        for c in scores
+    ]).argmax(axis=0)
+    labels = labels_on_grid(Volume(scores, source), shape, target)
+    assert (labels != expected).mean() < 1e-4, "but for ties within rounding"
+
+
+def test_rotated_grids_are_refused():
+    scores = Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4))
+    with pytest.raises(ValueError, match="affine.*parallel"):
+        labels_on_grid(scores, (8, 8, 8), scan_affine("RAS", (1, 1, 1), None, oblique=True))
+
+
+def test_linear_weights():
+    weights = inference.linear_weights(np.array([-3.0, 0.0, 0.25, 2.0, 9.0]), 3).toarray()
+    expected = [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 1]]
+    assert np.array_equal(weights, np.array(expected, np.float32))
+    assert np.array_equal(inference.linear_weights(np.array([-1.0, 2.0]), 1).toarray(), [[1.0], [1.0]])
+
+
+def test_largest_component_is_a_setting():
+    hu = np.full((20, 20, 20), 300, np.int16)
+    hu[2:9, 2:9, 2:9] = -900
+    hu[15, 15, 15] = -900
+    image = Volume(hu, scan_affine("LPS", (1, 1, 1), hu.shape))
+    kept = segment(image, threshold, config(largest_component=True)).array
+    assert segment(image, threshold, config()).array[15, 15, 15] == 1
+    assert kept[15, 15, 15] == 0 and kept[2:9, 2:9, 2:9].all() and kept.sum() == 7**3
+
+
+def test_what_segment_refuses():
+    with pytest.raises(ValueError, match="image.*3-D"):
+        segment(Volume(np.zeros((1, 8, 8, 8)), np.eye(4)), threshold, config())
+    with pytest.raises(ValueError, match="predictor.*4 classes.*found 3"):
+        segment(Volume(np.zeros((8, 8, 8)), np.eye(4)), lambda batch: batch[:, [0, 0, 0]], config())
+
+
+def test_the_voxel_itself_decides_where_the_network_hesitates():
+    """Left lung and background are level, trachea far below: air becomes left lung, tissue background, by weight."""
+    hu = np.linspace(-1000, 400, 20 * 20 * 20).round().astype(np.int16).reshape(20, 20, 20)
+    image = Volume(hu, scan_affine("LPS", (1, 1, 1), hu.shape))
+
+    def undecided(batch):
+        scores = np.full((len(batch), 4, *ROI), -9.0, np.float32)
+        scores[:, 0], scores[:, 1] = 0.0, 0.2
+        return scores
+
+    assert (segment(image, undecided, config(hu_weight=0.0)).array == 1).all()
+    strict = segment(image, undecided, config(hu_weight=2.0)).array  # 2 * (-500 - HU) / 300 > -0.2 below -470 HU
+    assert np.array_equal(strict[hu != -470], (hu < -470)[hu != -470])
+    loose = segment(image, undecided, config(hu_weight=0.2)).array  # below -200 HU
+    assert np.array_equal(loose[hu != -200], (hu < -200)[hu != -200])
+
+
+def test_hu_scores_are_limited_and_leave_the_trachea_alone():
+    background, left, right, trachea = inference.hu_scores(np.array([[-3024, -600, -500, -200, 200, 3000]], np.int16))
+    assert background[0] == pytest.approx([-1 / 3, -1 / 3, 0, 0, 0, 0])
+    assert left[0] == pytest.approx([0, 0, 0, -1, -7 / 3, -7 / 3])
+    assert np.array_equal(left, right) and not trachea.any()
+    assert np.isfinite(inference.hu_scores(np.array([[np.nan]]))).all()
+
+
+def test_one_slice():
+    hu = np.full((24, 20, 1), -900, np.int16)
+    result = segment(Volume(hu, scan_affine("LPS", (1, 1, 5), hu.shape)), threshold, config((4.0, 4.0, 4.0)))
+    assert result.array.shape == hu.shape and (result.array == 1).all()

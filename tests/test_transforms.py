@@ -1,0 +1,251 @@
+"""Transforms: image, label and affine stay in step, nothing changes its input, bad input is refused by name."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.transforms import (
+    AddPosition,
+    CenterOnBody,
+    ClipHU,
+    Compose,
+    ConvertLabel,
+    ExpandChannel,
+    LoadData,
+    OneHot,
+    Orientation,
+    Pad,
+    RandomBlur,
+    RandomCropSamples,
+    RandomGamma,
+    RandomNoise,
+    RandomShift,
+    ScaleIntensityRange,
+    Spacing,
+    grid_steps,
+    input_steps,
+    interpolate,
+)
+from unet3d_tutorial.volume import Volume, save_volume
+
+
+def pair(shape=(12, 10, 8), affine=None, seed=0) -> tuple[Volume, Volume]:
+    rng = np.random.default_rng(seed)
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0]) if affine is None else affine
+    image = rng.integers(-1000, 1000, shape).astype(np.int16)
+    return Volume(image, affine), Volume(rng.integers(0, 7, shape).astype(np.uint8), affine)
+
+
+def positions(volume: Volume) -> np.ndarray:
+    """World position in mm of every voxel, ``(I, J, K, 3)``."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.array.shape[-3:]), indexing="ij"), axis=-1)
+    return index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+
+
+affines = st.builds(
+    lambda angles, spacing, flips, order: np.vstack([np.column_stack([
+        (Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * spacing * flips)[:, order], [1.0, -2.0, 3.0]]),
+        [0, 0, 0, 1]]),
+    st.tuples(*[st.floats(-20, 20)] * 3), st.tuples(*[st.floats(0.5, 4)] * 3),
+    st.tuples(*[st.sampled_from([-1, 1])] * 3), st.permutations([0, 1, 2]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(affine=affines, axcodes=st.sampled_from(["RAS", "LPS", "SAR", "AIL"]))
+def test_orientation_moves_no_voxel_in_the_patient(affine, axcodes):
+    image, label = pair((5, 4, 3), affine)
+    turned, turned_label = Orientation(axcodes)(*ExpandChannel()(image, label))
+    assert turned.axis_codes == axcodes
+    for before, after in ((image, turned), (label, turned_label)):
+        assert _same_places(before, after)
+
+
+def _same_places(before: Volume, after: Volume) -> bool:
+    """Whether two volumes hold the same values at the same positions in the patient."""
+    rows = []
+    for volume in (before, after):
+        table = np.column_stack([positions(volume).reshape(-1, 3).round(3) + 0.0, volume.array.ravel()])
+        rows.append(table[np.lexsort(table.T[::-1])])
+    return np.allclose(*rows, atol=2e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(affine=affines)
+def test_orientation_is_undone_by_its_inverse(affine):
+    image, label = pair((5, 4, 3), affine)
+    back, back_label = Orientation(image.axis_codes)(*Orientation("RAS")(image, label))
+    assert np.array_equal(back.array, image.array) and np.array_equal(back_label.array, label.array)
+    assert np.allclose(back.affine, affine, atol=1e-9)
+
+
+def test_spacing_keeps_a_linear_field_where_it_is():
+    """A field that is linear in world coordinates must have the same value at the same place on the new grid."""
+    affine = nib.affines.from_matvec(np.diag([-1.0, 2.0, 2.5]), [30, -20, 5])
+    image = Volume(np.zeros((40, 30, 24), np.float32), affine)
+    world = positions(image)
+    image = Volume((world @ [1.0, -2.0, 0.5]).astype(np.float32), affine)
+    new, _ = Spacing((3.0, 1.5, 4.0))(image)
+    assert new.spacing_mm == pytest.approx((3.0, 1.5, 4.0)) and new.array.shape == (13, 40, 15)
+    inner = (slice(3, -3),) * 3
+    assert np.allclose(new.array[inner], (positions(new) @ [1.0, -2.0, 0.5])[inner], atol=1e-3)
+
+
+def test_spacing_agrees_with_scipy_where_no_smoothing_is_needed():
+    image, _ = pair((9, 8, 7), np.eye(4))
+    new, _ = Spacing((0.5, 0.8, 1.0))(image)
+    place = [(np.arange(n) + 0.5) * r - 0.5 for n, r in zip(new.array.shape, (0.5, 0.8, 1.0), strict=True)]
+    expected = ndimage.map_coordinates(image.array.astype(float), np.meshgrid(*place, indexing="ij"), order=1,
+                                       mode="nearest")
+    assert np.allclose(new.array, expected, atol=1e-2)
+
+
+def test_spacing_gives_labels_no_new_value_and_keeps_equal_grids():
+    image, label = pair()
+    _, coarse = Spacing((4, 4, 4))(image, label)
+    assert set(np.unique(coarse.array)) <= set(np.unique(label.array))
+    same, same_label = Spacing(image.spacing_mm)(image, label)
+    assert same is image and same_label is label
+
+
+def test_interpolate_hits_samples_and_stays_within_ends():
+    values = np.array([1.0, 3.0, 7.0], np.float32)
+    assert interpolate(values, 0, np.array([-1.0, 0.0, 0.5, 2.0, 9.0])).tolist() == [1, 1, 2, 7, 7]
+    assert interpolate(values[:1], 0, np.array([0.0, 2.0])).tolist() == [1, 1]
+
+
+def test_scaling_by_hand():
+    image = Volume(np.array([-2000, -1000, -300, 400, 3000], np.int16).reshape(5, 1, 1), np.eye(4))
+    clipped, _ = ScaleIntensityRange(-1000, 400)(image)
+    assert clipped.array.dtype == np.float32 and clipped.array.ravel().tolist() == [0, 0, 0.5, 1, 1]
+    free, _ = ScaleIntensityRange(-1000, 400, -1, 1, is_clip=False)(image)
+    assert free.array.ravel()[[1, 2, 3]].tolist() == [-1, 0, 1] and free.array[0] < -1
+    with pytest.raises(ValueError, match="src_min: expected a value below src_max = 0, found 0"):
+        ScaleIntensityRange(0, 0)
+
+
+def test_convert_label_and_one_hot():
+    _, label = pair()
+    _, classes = ConvertLabel(3, 5)(None, label)
+    expected = np.select([label.array == 3, label.array == 4, label.array == 5], [1, 2, 3], 0)
+    assert np.array_equal(classes.array, expected)
+    image, classes = ExpandChannel()(classes, classes)
+    _, hot = OneHot(4)(image, classes)
+    assert hot.array.shape == (4, 12, 10, 8) and hot.array.dtype == np.float32
+    assert np.array_equal(hot.array.argmax(axis=0), expected) and (hot.array.sum(axis=0) == 1).all()
+    with pytest.raises(ValueError, match="expected values below 3, found 3"):
+        OneHot(3)(image, classes)
+    with pytest.raises(ValueError, match="add ExpandChannel"):
+        OneHot(4)(image, label)
+
+
+def test_clip_hu_replaces_padding_and_nan():
+    image = Volume(np.array([-3024.0, np.nan, -1024.0, 50.0], np.float32).reshape(4, 1, 1), np.eye(4))
+    assert ClipHU()(image)[0].array.ravel().tolist() == [-1024, -1024, -1024, 50]
+    whole = Volume(np.array([-3024, 7], np.int16).reshape(2, 1, 1), np.eye(4))
+    assert ClipHU()(whole)[0].array.dtype == np.int16
+
+
+def test_padding_keeps_places_and_values():
+    image, label = ExpandChannel()(*pair((5, 20, 6)))
+    padded, padded_label = Pad((8, 16, 16))(image, label)
+    assert padded.array.shape == padded_label.array.shape == (1, 8, 20, 16)
+    assert np.array_equal(padded.array[0, 1:6, :, 5:11], image.array[0])
+    assert padded.array[0, 0].max() == image.array.min() and padded_label.array[0, 0].max() == 0
+    assert np.allclose(positions(padded)[1, 0, 5], positions(image)[0, 0, 0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=st.tuples(*[st.integers(3, 30)] * 3), roi=st.tuples(*[st.integers(4, 24)] * 3), seed=st.integers(0, 99))
+def test_crops_lie_inside_and_image_and_label_stay_together(shape, roi, seed):
+    index = np.arange(np.prod(shape), dtype=np.int32).reshape(1, *shape) + 1
+    image, label = Volume(index, np.eye(4)), Volume(index, np.eye(4))
+    crop, crop_label = RandomCropSamples(roi, 2).set_random_state(seed)(image, label)
+    assert crop.array.shape == (2, 1, *roi)
+    inside = crop_label.array > 0
+    assert np.array_equal(crop.array[inside], crop_label.array[inside])
+    assert (crop.array[~inside] == 1).all() if (~inside).any() else True  # the minimum fills the padding
+    corner = crop.array[0, 0][tuple(max(r - n, 0) // 2 for n, r in zip(shape, roi, strict=True))] - 1
+    place = np.array(np.unravel_index(corner, shape))
+    first = np.array([max(r - n, 0) // 2 for n, r in zip(shape, roi, strict=True)])
+    assert np.allclose(crop.affine[:3, :3] @ first + crop.affine[:3, 3], place)
+
+
+RANDOM = [RandomCropSamples((4, 4, 4), 2), RandomShift(), RandomNoise(chance=1), RandomBlur(chance=1),
+          RandomGamma(chance=1), AddPosition(jitter=True)]
+
+
+@pytest.mark.parametrize("step", RANDOM, ids=lambda step: type(step).__name__)
+def test_random_steps_repeat_with_their_seed_and_differ_without(step):
+    image, label = ExpandChannel()(*pair())
+    image = ScaleIntensityRange(-1000, 1000)(image)[0] if isinstance(step, RandomGamma) else image
+    first, again = (step.set_random_state([1, 2])(image, label)[0].array for _ in range(2))
+    other = step.set_random_state([1, 3])(image, label)[0].array
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("step", [*RANDOM, Orientation(), Spacing((3, 3, 3)), ScaleIntensityRange(-1000, 400), ClipHU(),
+                                  Pad((16, 16, 16)), CenterOnBody(), ConvertLabel(), OneHot(7)],
+                         ids=lambda step: type(step).__name__)
+def test_no_step_changes_its_input(step):
+    image, label = ExpandChannel()(*pair())
+    kept = image.array.copy(), label.array.copy(), image.affine.copy()
+    step(image, label)
+    assert np.array_equal(image.array, kept[0]) and np.array_equal(label.array, kept[1])
+    assert np.array_equal(image.affine, kept[2])
+    assert step(image, None)[1] is None
+
+
+def test_position_is_the_distance_from_the_middle_of_the_body():
+    hu = np.full((21, 5, 5), -1000, np.int16)
+    hu[6:11] = 40  # tissue centred on index 8
+    image = Volume(hu[None], np.diag([2.0, 2.0, 2.0, 1.0]))
+    centred, _ = CenterOnBody()(image)
+    both, _ = AddPosition()(centred)
+    assert both.array.shape == (2, 21, 5, 5)
+    assert both.array[1, :, 2, 2] == pytest.approx((np.arange(21) - 8) * 0.02, abs=1e-6)
+    assert np.array_equal(both.array[0], hu)
+
+
+def test_compose_seeds_every_step_differently():
+    image, _ = ExpandChannel()(*pair())
+    steps = Compose([RandomShift(), RandomShift()]).set_random_state(5)
+    steps(image)
+    assert steps.steps[0].rng.normal() != steps.steps[1].rng.normal()
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPI", "SAR"])
+def test_the_whole_way_gives_the_same_network_input_for_every_array_order(axcodes):
+    config = Config.preset("quick").override(["data.roi_size=[16, 16, 16]"])
+    image, _ = pair((30, 24, 20), np.diag([4.0, 4.0, 4.0, 1.0]))
+    turned, _ = Orientation(axcodes)(image)
+    results = [Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])(volume)[0]
+               for volume in (image, turned)]
+    assert np.allclose(results[0].array, results[1].array, atol=1e-5)
+    assert np.allclose(results[0].affine, results[1].affine, atol=1e-4)
+
+
+def test_loading_names_the_file_that_is_wrong(tmp_path):
+    image, label = pair()
+    save_volume(image, tmp_path / "a.nii.gz")
+    save_volume(label, tmp_path / "b.nii.gz")
+    loaded, loaded_label = LoadData()(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    assert np.array_equal(loaded.array, image.array) and loaded_label.array.dtype == np.uint8
+    save_volume(Volume(label.array[1:], label.affine), tmp_path / "short.nii.gz")
+    save_volume(Volume(label.array, label.affine + np.eye(4)), tmp_path / "moved.nii.gz")
+    with pytest.raises(ValueError, match=r"short.nii.gz: shape \(11, 10, 8\)"):
+        LoadData()(tmp_path / "a.nii.gz", tmp_path / "short.nii.gz")
+    with pytest.raises(ValueError, match="moved.nii.gz: its affine differs"):
+        LoadData()(tmp_path / "a.nii.gz", tmp_path / "moved.nii.gz")
+    with pytest.raises(FileNotFoundError, match="none.nii.gz"):
+        LoadData()(tmp_path / "none.nii.gz")
+
+
+@pytest.mark.parametrize("axcodes", ["RAR", "RA", "XYZ"])
+def test_axis_codes_must_name_each_direction_once(axcodes):
+    with pytest.raises(ValueError, match="axcodes: expected"):
+        Orientation(axcodes)

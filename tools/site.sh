@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Build the site from executed notebooks: tools/site.sh FOLDER_WITH_NOTEBOOKS SITE
+# Always from scratch, because a second build would not repeat the warnings of the first; they count as errors.
+set -euo pipefail
+notebooks=$1
+site=$2
+
+work=$(dirname "$site")/$(basename "$site").work
+rm -rf "$work"
+mkdir -p "$work/source/notebooks"
+cp -r _config.yml _toc.yml LICENSE-text.md book "$work/source"
+cp -r book/_static "$work/source/_static"
+cp "$notebooks"/[0-9]*.ipynb "$work/source/notebooks"
+
+jupyter-book build "$work/source" --path-output "$work" -q -W --keep-going > "$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    exit 1
+}
+# Of MathJax only what the pages load, and no maps for debugging style sheets and scripts: half of the site's size.
+(cd "$work/_build/html/_static" && find . -name '*.map' -delete &&
+    rm -rf mathjax/{mml-*,tex-svg*,tex-mml-*,tex-chtml-full*,node-main.js,adaptors,output/svg})
+touch "$work/_build/html/done"
+rm -rf "$site"
+mv "$work/_build/html" "$site"
+rm -rf "$work"
