@@ -65,20 +65,20 @@ _build/sample: FORCE | $(INSTALLED)
 	if [ $$found = no ]; then echo "== No sample CT; the book goes on without it:"; tail -n 5 _build/sample.log; fi; \
 	if [ "$$(cat $@ 2>/dev/null)" != $$found ]; then echo $$found > $@; fi
 
-runs/quick/done: data/phantom/done $(TRAIN_CODE) | $(INSTALLED)
+runs/quick/unet3d.ckpt: data/phantom/done $(TRAIN_CODE) | $(INSTALLED)
 	@echo "== Training on the synthetic CTs (about ten minutes on two cores)"
 	@if [ -e $@ ]; then rm -rf runs/quick; fi
 	unet3d train --preset quick
 	@touch $@
 
-runs/quick/evaluation.json: runs/quick/done _build/sample $(EVALUATE_CODE) | $(INSTALLED)
+runs/quick/evaluation.json: runs/quick/unet3d.ckpt _build/sample $(EVALUATE_CODE) | $(INSTALLED)
 	@echo "== Evaluating the trained network (minutes)"
 	unet3d evaluate --preset quick
 	@touch $@
 
 # ------------------------------------------------------------------------------------------------------ chapters and site
 _build/chapters/%.ipynb: notebooks/%.py $(PACKAGE) tools/execute.py tools/notebooks.py \
-		data/phantom/done runs/quick/done runs/quick/evaluation.json _build/sample | $(INSTALLED)
+		data/phantom/done runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTALLED)
 	@echo "== Executing $<"
 	@python tools/execute.py $< --to _build/chapters
 
@@ -99,7 +99,7 @@ store: $(EXECUTED)
 # ------------------------------------------------------------------------------------------------------------------ checks
 # One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval.
 # Without the sample CT the notebooks must still run, but their outputs are not compared.
-test: runs/quick/done runs/quick/evaluation.json _build/sample | $(INSTALLED)
+test: runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTALLED)
 	@nbval=--nbval; if [ "$$(cat _build/sample)" = no ]; then nbval=--nbval-lax; fi; \
 	python -m pytest tests notebooks $$nbval --durations=15 --durations-min=5
 

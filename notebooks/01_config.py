@@ -121,10 +121,10 @@ display(Markdown(f"{len(rows) - 2} settings in {len(quick)} sections; the preset
 # %% [markdown]
 # `luna16` holds the values of the original case. It wants the real data set, scans at their own resolution, and a
 # graphics card. `quick` is made for two processor cores. Most of the difference in cost comes from one decision: how
-# much of the patient the network sees at once, and how finely. The next figure draws both windows over one synthetic
-# patient, in true size. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
+# much of the patient the network sees at once, and how finely. The next figure draws the training crops of both over one
+# synthetic patient, in true size. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's window holds most of the chest, the luna16 preset's window only its middle part."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's crop holds most of the chest, the luna16 preset's crop only its middle part."}}
 from unet3d_tutorial.phantom import generate
 from unet3d_tutorial.plotting import plane
 from unet3d_tutorial.transforms import Orientation
@@ -142,7 +142,7 @@ axis.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
-# *Figure 1. What the network sees at once, drawn over an axial slice of a phantom: the window (region of interest, ROI)
+# *Figure 1. What the network sees at once, drawn over an axial slice of a phantom: the training crop (region of interest, ROI)
 # of the `quick` preset (solid) and of the `luna16` preset (dotted), centred on the same place.*
 
 # %%
@@ -151,8 +151,8 @@ for name, preset in (("quick", quick), ("luna16", luna16)):
     print(f"{name:7} {i} x {j} x {k} voxels = {i * j * k / 1e6:.2f} million")
 
 # %% [markdown]
-# The coarse window has far fewer voxels and yet shows more of this plane. That is a fair trade for organs as large as
-# lungs, and a poor one for small structures: a nodule of 4 mm would be a single voxel. Chapter
+# The coarse crop has far fewer voxels and yet shows more of this plane. That is a fair trade for organs as large as
+# lungs, and a poor one for small structures: a nodule of a few millimetres would be a single voxel. Chapter
 # [Transforms](03_transforms.ipynb) shows what the coarse grid loses.
 #
 # ## Save, load, override
@@ -249,7 +249,7 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 # | `data_path` | `data.data_path` | the folder that holds `train` and `val` |
 # | `min_val`, `max_val` | `data.min_val`, `data.max_val` | the HU that become 0 and 1 |
 # | `lower_limit`, `upper_limit` | `data.lower_limit`, `data.upper_limit` | the label values of the structures |
-# | `roi_size` | `data.roi_size` | |
+# | `roi_size` | `data.roi_size`, `inference.roi_size` | the crop in training, the sliding window in use |
 # | `num_samples`, a literal in the code | `data.num_samples` | crops from each loaded scan |
 # | `in_channels`, `num_classes` | `model.in_channels`, `model.num_classes` | |
 # | `lr`, `batch_size`, `epoch_size` | `train.lr`, `train.batch_size`, `train.epoch_size` | the last two take effect |
@@ -262,8 +262,15 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 # | `num_worker` | gone | each scan is prepared once and kept in memory, see chapter [Dataset](04_dataset.ipynb) |
 # | `enable_modelarts`, `data_url`, `train_ur`, `checkpoint_url` | gone | they belong to a cloud service |
 #
-# New are `data.spacing_mm`, `data.augment`, `data.position`, `model.channels`,
-# `train.validate_every`, `train.seed`, `inference.mode`, `inference.hu_weight` and `inference.largest_component`. Each has its chapter.
+# The settings that the original case does not have at all:
+
+# %%
+kept = {"data_path", "min_val", "max_val", "lower_limit", "upper_limit", "roi_size", "num_samples", "in_channels", "num_classes", "lr",
+        "batch_size", "epoch_size", "warmup_step", "warmup_ratio", "keep_checkpoint_max", "output_path", "device_target", "overlap"}
+print(*(name for name in names if name.partition(".")[2] not in kept), sep="\n")
+
+# %% [markdown]
+# Each has its chapter.
 #
 # ## Exercises
 #
@@ -288,7 +295,7 @@ else:
 # <summary>Solution of exercise 1</summary>
 #
 # ```python
-# overrides = ["train.lr=1.5e-3", "data.num_samples=2", "train.output_path=runs/mine"]
+# overrides = [f"train.lr={config.train.lr / 2}", "data.num_samples=2", "train.output_path=runs/mine"]
 # ```
 #
 # </details>

@@ -341,7 +341,7 @@ plt.show()
 # phantoms. A validation set from the very same distribution would only tell us that the network has learnt our painting
 # program.
 #
-# Does the real patient lie within the breadth of the phantoms? Measure a few things in thirty of them:
+# Does the real patient lie within the breadth of the phantoms? Measure a few things in a good number of them:
 
 # %%
 measures = {"lungs, mL": [], "left / right": [], "trachea, mL": [], "lung, mean HU": [], "length of scan, mm": []}
@@ -359,9 +359,9 @@ from IPython.display import Markdown, display
 
 rows = ["| measure | phantoms, least | median | most | patient | |", "|---|---|---|---|---|---|"]
 for name, values in measures.items():
-    low, middle, high = np.percentile(values[:30], [0, 50, 100])
+    low, middle, high = np.percentile(values[:len(paths)], [0, 50, 100])
     digits = 2 if "/" in name else 0
-    patient = values[30] if ct else np.nan
+    patient = values[-1] if ct else np.nan
     verdict = "within" if low <= patient <= high else "outside"
     rows.append(f"| {name} | {low:.{digits}f} | {middle:.{digits}f} | {high:.{digits}f} | {patient:.{digits}f} | {verdict if ct else ''} |")
 display(Markdown("\n".join(rows)))

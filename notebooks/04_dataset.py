@@ -97,6 +97,8 @@ for times in seconds.values():
         start = time.perf_counter()
         source[index]
         times.append(time.perf_counter() - start)
+
+# %% tags=["nbval-ignore-output"]
 for name, times in seconds.items():
     print(f"{name:11} {np.median(times):.2f} s a crop")
 held = sum(image.array.nbytes + label.array.nbytes for image, label in source.cache.values()) / len(source.cache)
@@ -157,7 +159,7 @@ for axis, corners, title in zip(axes, (shared, drawn), ("one seed for all worker
         axis.scatter(x, y, s=160 - 40 * worker, marker=marker, color=color, label=f"worker {worker}")
     axis.set(title=title, xlabel="corner along R, voxels")
 axes[0].set_ylabel("corner along A, voxels")
-axes[1].legend(fontsize=8)
+axes[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]

@@ -133,7 +133,7 @@ chapter.source(conv3d)
 # $$\mathrm{PReLU}(x) = \max(x, 0) + a \min(x, 0) = \mathrm{relu}(x) - a\,\mathrm{relu}(-x)$$
 #
 # The right-hand form is the one that the package computes. It uses ReLU alone, and the reason is a measurement: on a
-# processor the gradient of MindSpore's own `nn.PReLU` with respect to $a$ is inexact, and not the same from call to call.
+# processor the gradient of MindSpore's own `nn.PReLU` with respect to $a$ is inexact, and may change from call to call.
 # The true gradient is the sum of $\min(x, 0)$ times the gradient that arrives, which NumPy gives in double precision.
 
 # %% tags=["nbval-ignore-output"]

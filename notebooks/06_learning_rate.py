@@ -99,7 +99,7 @@ display(schedule_curve(schedule, title="quick preset"))
 # %% [markdown]
 # *Figure 1. The learning rate of every step of the quick run. This is the list that chapter 8 trains with.*
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the luna16 preset with three lengths of warm-up: the case's 120 steps are a thin spike of rise at the start, three epochs rise over nearly a third of the run."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the luna16 preset with two lengths of warm-up: 120 steps are a steep rise at the very start, three epochs rise over nearly a third of the run; both end at zero."}}
 train, epoch = luna16.train, steps["luna16"] // luna16.train.epoch_size
 curves = {
     name: warmup_cosine(lr=train.lr, total_steps=steps["luna16"], warmup_step=warmup, warmup_ratio=train.warmup_ratio)
@@ -177,8 +177,8 @@ for parameter in network.trainable_params():
         print(f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}")
 
 # %% [markdown]
-# The step is the learning rate to the last printed digit. In the first layer, with few large weights, it is small. In the deepest,
-# with many small weights, a few steps in a wrong direction wipe out what the initialisation had balanced. Warm-up takes the
+# The step is close to the learning rate in both layers. In the first, with few large weights, that is little. In the deepest, with
+# many small weights, a few steps in a wrong direction wipe out what the initialisation had balanced. Warm-up takes the
 # first steps with a small rate, while Adam collects enough gradients to know their typical size.
 #
 # ## Too low, too high
@@ -203,7 +203,7 @@ for name, rates in schedules.items():
     step = make_train_step(network, DiceCELoss(), optimizer)
     losses[name] = [float(step(image, label)[0].asnumpy()) for _ in rates]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate jumps up and down without getting anywhere, the two middle ones fall steadily, the constant one faster."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up to several times the first value and then comes down unsteadily, the two middle ones fall steadily, the constant one faster."}}
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for (name, values), style in zip(losses.items(), ("-", "--", ":", "-."), strict=True):
     ax.plot(values, style, linewidth=2, label=name)
@@ -221,12 +221,12 @@ display(Markdown("\n".join(["| schedule | first loss | lowest | last |", "|---|-
 
 # %% [markdown]
 # - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it would take days. Multiply the rate by ten.
-# - **Too high**: the loss leaps up and down and does not settle. The weights are thrown from one place to the next. Nothing
-#   becomes infinite here, because batch-norm keeps the numbers in bounds and the gradient is clipped, so do not wait
+# - **Too high**: the loss shoots up in the first steps, to several times its first value, and comes back unsteadily. What the
+#   initialisation had prepared is lost. Nothing becomes infinite here, because batch-norm keeps the numbers in bounds and the gradient is clipped, so do not wait
 #   for a `nan` to tell you. Divide the rate by ten.
-# - **About right**: a steady fall.
+# - **About right**: a steady fall from the first step.
 #
-# And be honest about the fourth curve: on this toy the *constant* rate without warm-up falls faster than our schedule. The crop never
+# And be honest about the two in the middle: on this toy the *constant* rate without warm-up falls faster than our schedule. The crop never
 # changes, so there is no noise for small last steps to average out, and in a run this short the warm-up is time lost. A
 # schedule earns its keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy
 # shows what is broken; it does not show what is best.
@@ -358,7 +358,7 @@ else:
 # - A schedule is a list, one rate a step. Plot it before you train with it.
 # - Warm-up, because Adam's first steps are as large as the rate, whatever the gradient says.
 # - The cosine must end where the run ends. Steps = volumes x epochs / batch size.
-# - Flat curve: too low. Leaping curve: too high. Neither raises an error.
+# - Flat curve: too low. A curve that shoots up at once: too high. Neither raises an error.
 # - A toy problem finds what is broken, not what is best.
 #
 # ## References

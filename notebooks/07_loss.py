@@ -299,9 +299,9 @@ plt.show()
 #
 # Cross-entropy treats voxels as equals, so a structure's say grows with its volume: half-way, the trachea has next to none. Dice treats
 # *structures* as equals, so half-way the trachea's few voxels get a large part of the whole pull. At the start it is otherwise.
-# Where the prediction is spread over the whole volume, Dice divides by that volume, its pull is no stronger at the trachea than
-# that of cross-entropy, and hardly there in the background. Cross-entropy carries the first steps, Dice sees to it that nothing
-# small is forgotten later. That is the reason for the sum.
+# Where the prediction is spread over the whole volume, Dice divides by that volume: its pull at a voxel of the trachea is of the
+# same order as that of cross-entropy, and in the background it is weak. Cross-entropy clears the background in the first
+# steps, Dice sees to it that nothing small is forgotten later. That is the reason for the sum.
 #
 # ## What Dice does not treat equally
 #

@@ -67,7 +67,8 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, message, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["evaluate"], ["predict"], ["data", "phantom"], ["data", "luna16"]])
+@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["evaluate"], ["predict"], ["data", "phantom"],
+                                     ["data", "luna16"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "-h"])

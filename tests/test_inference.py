@@ -317,11 +317,11 @@ def test_the_voxel_itself_decides_where_the_network_hesitates():
     assert np.array_equal(loose[hu != -200], (hu < -200)[hu != -200])
 
 
-def test_hu_scores_are_limited_and_leave_the_trachea_alone():
-    background, left, right, trachea = inference.hu_scores(np.array([[-3024, -600, -500, -200, 200, 3000]], np.int16))
-    assert background[0] == pytest.approx([-1 / 3, -1 / 3, 0, 0, 0, 0])
-    assert left[0] == pytest.approx([0, 0, 0, -1, -7 / 3, -7 / 3])
-    assert np.array_equal(left, right) and not trachea.any()
+def test_hu_scores_are_limited_and_half_as_strong_for_the_trachea():
+    background, left, right, trachea = inference.hu_scores(np.array([[-3024, -600, -400, -100, 200, 3000]], np.int16))
+    assert background[0] == pytest.approx([-2 / 3, -2 / 3, 0, 0, 0, 0])
+    assert left[0] == pytest.approx([0, 0, 0, -1, -2, -2])
+    assert np.array_equal(left, right) and np.array_equal(trachea, left / 2)
     assert np.isfinite(inference.hu_scores(np.array([[np.nan]]))).all()
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import check_pairs
 import pytest
 
+from unet3d_tutorial.pipeline import REAL, load_evaluation
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 
@@ -45,3 +47,20 @@ def test_site(tmp_path: Path) -> None:
     loaded = re.compile(r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^\"']+")
     for page in (tmp_path / "html").rglob("*.html"):
         assert not loaded.findall(page.read_text()), f"{page.name} loads something from the network"
+
+
+def test_results_in_the_readme_are_those_of_the_run() -> None:
+    """The table was written by the run that the authors stored; a run elsewhere may differ a little, not a lot."""
+    stored = ROOT / "runs" / "quick" / "evaluation.json"
+    if not stored.exists():
+        pytest.skip("no evaluated run")
+    methods = load_evaluation(stored.parent).get(REAL)
+    if methods is None:
+        pytest.skip("the run was evaluated without the real CT")
+    for path in (ROOT / "README.md", ROOT / "book" / "intro.md"):
+        text = path.read_text()
+        for method, rows in methods.items():
+            line = re.search(rf"^\| {re.escape(method)} \| (.*) \|$", text, flags=re.M)
+            assert line, f"{path.name} has no row for {method!r}"
+            dices = [float(cell) for cell in line[1].split(" | ")[::2]]
+            assert dices == pytest.approx([row.dice for row in rows], abs=0.03), f"{path.name}, {method}"

@@ -92,7 +92,8 @@ def test_the_loaded_network_is_in_evaluation_mode_and_repeats_itself(run):
     batch = np.random.default_rng(0).random((2, 2, 32, 16, 16)).astype(np.float32)
     both = predictor(network)(batch)
     assert not network.training and both.shape == (2, 4, 32, 16, 16)
-    assert np.allclose(both[:1], predictor(network)(batch[:1]), atol=1e-5)  # a scan's result does not depend on its neighbour
+    # a scan's result does not depend on its neighbour in the batch
+    assert np.allclose(both[:1], predictor(network)(batch[:1]), atol=1e-5)
 
 
 def test_checkpoints_that_do_not_fit_are_named(run, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 #: what a chapter may need: the file that says that it is complete, and the commands that make it
 NEEDS = {
     "phantom": ("data/phantom/done", ["data", "phantom", "--preset", "quick"]),
-    "run": ("runs/quick/done", ["train", "--preset", "quick"]),
+    "run": ("runs/quick/unet3d.ckpt", ["train", "--preset", "quick"]),
     "evaluation": ("runs/quick/evaluation.json", ["evaluate", "--preset", "quick"]),
 }
 _start = 0.0

@@ -21,7 +21,7 @@ class DataConfig:
     max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
     lower_limit: int = 3  #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     upper_limit: int = 5  #: largest label value of a structure; everything outside the limits is background
-    roi_size: tuple[int, ...] = (64, 64, 64)  #: voxels of a training crop along the R, A and S axes
+    roi_size: tuple[int, ...] = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
     num_samples: int = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
     position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
@@ -46,7 +46,7 @@ class TrainConfig:
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
     keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
-    validate_every: int = 100  #: steps between looks at the held-out volumes
+    validate_every: int = 120  #: steps between looks at the held-out volumes
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
     device_target: str = "CPU"  #: CPU, GPU or Ascend

@@ -78,7 +78,7 @@ class TrainingCrops:
         return len(self.cases) * self.epochs
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image ``(S, 1, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
+        """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
         epoch, position = divmod(int(index), len(self.cases))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))
         steps = copy.deepcopy(self.random).set_random_state([self.seed, int(index)])
@@ -95,7 +95,7 @@ class TrainingCrops:
 def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> ds.GeneratorDataset:
     """MindSpore dataset over all steps of a training run.
 
-    One pass gives every batch of every epoch: ``image (N, 1, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
+    One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
     ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` processes each sees its share.
     """
     source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)

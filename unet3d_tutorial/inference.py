@@ -148,15 +148,13 @@ def _check_window(
 def hu_scores(hu: np.ndarray) -> np.ndarray:
     """What the HU ``(I, J)`` of a slice say about the classes, as logits ``(4, I, J)``.
 
-    Air inside the body is not background, and tissue is not lung.
-
-    Half of a voxel at -500 HU is lung. The scores are linear in HU around that and limited (-600 to 200 HU), so that they
-    decide only where the network hesitates: at surfaces, which the scan shows finer than the working grid. The trachea's
-    label includes its wall, so HU say nothing about it.
+    Below -400 HU a voxel is more air than tissue, which speaks against background; above, against lung, and half as much
+    against the trachea, whose label includes its wall. The scores are linear in HU and limited (-600 to 200 HU), so that
+    they decide only where the network hesitates: at surfaces, which the scan shows finer than the working grid.
     """
-    air = (-500 - np.fmin(np.fmax(hu, -600), 200)).astype(np.float32) / 300
-    lung = np.minimum(air, 0)
-    return np.stack([-np.maximum(air, 0), lung, lung, np.zeros_like(air)])
+    air = (-400 - np.fmin(np.fmax(hu, -600), 200)).astype(np.float32) / 300
+    tissue = np.minimum(air, 0)
+    return np.stack([-np.maximum(air, 0), tissue, tissue, 0.5 * tissue])
 
 
 def labels_on_grid(

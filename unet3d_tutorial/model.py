@@ -12,16 +12,16 @@ from mindspore.common.initializer import HeNormal
 class PReLU(nn.Cell):
     """``max(x, 0) + a * min(x, 0)`` with one learned slope ``a`` (He et al., 2015, equation 1).
 
-    MindSpore's own PReLU has a gradient on CPU that is 0.3 % off and changes from call to call. This form is exact and
-    repeatable, and its parameter has the same name.
+    MindSpore's own PReLU has a slightly wrong gradient on CPU that may change from call to call. This form is exact and
+    repeatable, and its parameter has the same name, ``w``.
     """
 
     def __init__(self, slope: float = 0.25):
         super().__init__()
-        self.weight = Parameter(Tensor([slope], ms.float32), name="a")
+        self.w = Parameter(Tensor([slope], ms.float32))
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.relu(x) - self.weight * ops.relu(-x)
+        return ops.relu(x) - self.w * ops.relu(-x)
 
 
 class BatchNorm3d(nn.Cell):

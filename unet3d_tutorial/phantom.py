@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .volume import Volume
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .config import Config
 from .dataset import create_dataset, validation_cases
