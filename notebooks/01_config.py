@@ -265,8 +265,9 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 # The settings that the original case does not have at all:
 
 # %%
-kept = {"data_path", "min_val", "max_val", "lower_limit", "upper_limit", "roi_size", "num_samples", "in_channels", "num_classes", "lr",
-        "batch_size", "epoch_size", "warmup_step", "warmup_ratio", "keep_checkpoint_max", "output_path", "device_target", "overlap"}
+kept = {"data_path", "min_val", "max_val", "lower_limit", "upper_limit", "roi_size", "num_samples", "in_channels",
+        "num_classes", "lr", "batch_size", "epoch_size", "warmup_step", "warmup_ratio", "keep_checkpoint_max",
+        "output_path", "device_target", "overlap"}
 print(*(name for name in names if name.partition(".")[2] not in kept), sep="\n")
 
 # %% [markdown]
@@ -314,7 +315,7 @@ if roi_size is ...:
 else:
     try:
         tried = config.updated({"data": {"roi_size": roi_size}}).data.roi_size
-        print("Right." if tried == (112, 96, 80) else f"{tried} works, but is not the smallest of at least 100 x 90 x 70.")
+        print("Right." if tried == (112, 96, 80) else f"{tried} works, but is it the smallest of at least 100 x 90 x 70?")
     except ValueError as error:
         print("Not yet:", error)
 

@@ -221,7 +221,8 @@ if ct:
     scans["patient"] = (ct, ct_label)
 for name, (image, _) in scans.items():
     extent = [round(n * mm) for n, mm in zip(image.array.shape, image.spacing_mm, strict=True)]
-    print(f"{name}: {extent} mm, {image.array.size / 1e6:.1f} million voxels, {image.array.min():.0f} to {image.array.max():.0f} HU")
+    print(f"{name}: {extent} mm, {image.array.size / 1e6:.1f} million voxels, "
+          f"{image.array.min():.0f} to {image.array.max():.0f} HU")
 
 # %% mystnb={"image": {"alt": "Three planes of a phantom above three planes of a real patient, in true proportions; left lung blue, right lung orange, trachea green in both."}}
 from unet3d_tutorial.plotting import compare_planes
@@ -235,7 +236,9 @@ def thinned(volume):
 rows = [("phantom", phantom, phantom_label)]
 if ct:
     rows.append(("patient", thinned(ct), thinned(ct_label)))
-compare_planes(rows)
+figure = compare_planes(rows)
+figure.set_dpi(66)  # a smaller picture makes a smaller file
+figure
 
 # %% [markdown]
 # *Figure 1. A phantom (top) and the real patient (bottom) in three planes, with their labels. The picture shows the
@@ -363,7 +366,8 @@ for name, values in measures.items():
     digits = 2 if "/" in name else 0
     patient = values[-1] if ct else np.nan
     verdict = "within" if low <= patient <= high else "outside"
-    rows.append(f"| {name} | {low:.{digits}f} | {middle:.{digits}f} | {high:.{digits}f} | {patient:.{digits}f} | {verdict if ct else ''} |")
+    cells = " | ".join(f"{value:.{digits}f}" for value in (low, middle, high, patient))
+    rows.append(f"| {name} | {cells} | {verdict if ct else ''} |")
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
@@ -494,7 +498,8 @@ if left_centre is ...:
     print("Not tried yet: replace ... above.")
 else:
     centres = [phantom_label.affine @ [*np.argwhere(phantom_label.array == value).mean(axis=0), 1] for value in (1, 2)]
-    print("Right." if np.allclose(left_centre[:3], centres[0][:3], atol=0.1) else "Not yet: mean index first, then the affine.")
+    right = np.allclose(left_centre[:3], centres[0][:3], atol=0.1)
+    print("Right." if right else "Not yet: mean index first, then the affine.")
 
 # %% [markdown]
 # <details>

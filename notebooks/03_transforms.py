@@ -102,8 +102,10 @@ from unet3d_tutorial.volume import Volume
 blind = np.diag([*scan.spacing_mm, 1.0])
 rows = [("affine ignored", blind, scan, scan_label), ("by its affine", turned.affine, turned, turned_label)]
 n = 4 if scan.array.shape[0] > 256 else 1  # of a large scan, every fourth voxel in the plane is enough for a picture
-compare_planes([(name, *(Volume(volume.array[::n, ::n], affine @ np.diag([n, n, 1, 1])) for volume in pair))
-                for name, affine, *pair in rows])
+figure = compare_planes([(name, *(Volume(volume.array[::n, ::n], affine @ np.diag([n, n, 1, 1])) for volume in pair))
+                         for name, affine, *pair in rows])
+figure.set_dpi(66)  # a smaller picture makes a smaller file
+figure
 
 # %% [markdown]
 # *Figure 1. The same file, read without its affine (top) and with it (bottom). Look at the heart, which belongs on the
@@ -140,7 +142,8 @@ for name, volume in (("before", scan_label), ("after", turned_label)):
 clipped, _ = ClipHU()(turned)
 fine, coarse = clipped, Spacing(data.spacing_mm)(clipped, turned_label)
 for name, volume in (("scan's own grid", fine), ("working grid", coarse[0])):
-    print(f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {volume.array.size / 1e6:.1f} million")
+    millions = volume.array.size / 1e6
+    print(f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {millions:.1f} million")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same coronal slice on the scan's own grid and on the working grid: the coarse one has lost the fine vessels, the borders of the lungs are kept."}}
 import matplotlib.pyplot as plt
@@ -250,8 +253,8 @@ print("same result:", np.array_equal(looped, at_once.array))
 
 # %% tags=["nbval-ignore-output"]
 for name, value in seconds.items():
-    crops = {preset: value * np.prod(Config.preset(preset).data.roi_size) / box.array.size for preset in ("quick", "luna16")}
-    print(f"{name:15} {1000 * value:8.2f} ms" + "".join(f", a {preset} crop {crop:8.3f} s" for preset, crop in crops.items()))
+    quick, luna16 = (value * np.prod(Config.preset(preset).data.roi_size) / box.array.size for preset in ("quick", "luna16"))
+    print(f"{name:15} {1000 * value:8.2f} ms, a quick crop {quick:8.3f} s, a luna16 crop {luna16:8.3f} s")
 
 # %% [markdown]
 # ## Crops, and scans smaller than a crop
@@ -327,17 +330,25 @@ except ValueError as error:
 # Four random steps imitate this, so that the network does not rely on such details. Each draws from its own random stream.
 # They are drawn here with more strength than in training, so that you can see them:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice five times: unchanged, blurred, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
+# %%
 from unet3d_tutorial.transforms import RandomBlur, RandomGamma, RandomNoise, RandomShift
 
 hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
 scale = ScaleIntensityRange(data.min_val, data.max_val)
-varied = {"unchanged": [scale], "RandomBlur": [RandomBlur(max_sigma=1.5, chance=1, seed=1), scale], "RandomShift": [RandomShift(60, seed=3), scale],
-          "RandomNoise": [RandomNoise(150, chance=1, seed=1), scale], "RandomGamma": [scale, RandomGamma(0.25, chance=1, seed=3)]}
+varied = {
+    "unchanged": [scale],
+    "RandomBlur": [RandomBlur(max_sigma=1.5, chance=1, seed=1), scale],
+    "RandomShift": [RandomShift(60, seed=3), scale],
+    "RandomNoise": [RandomNoise(150, chance=1, seed=1), scale],
+    "RandomGamma": [scale, RandomGamma(0.25, chance=1, seed=3)],
+}
 results = [Compose(chain)(hu)[0] for chain in varied.values()]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice five times: unchanged, blurred, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
 figure, axes = plt.subplots(2, 5, figsize=(10, 3.6), dpi=80, layout="constrained")
 for column, name, result in zip(axes.T, varied, results, strict=True):
-    now, then = (plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[0][20:88, 12:96] for volume in (result, results[0]))
+    now, then = (plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[0][20:88, 12:96]
+                 for volume in (result, results[0]))
     column[0].imshow(now, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     column[1].imshow(now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest")
     column[0].set_title(name, fontsize=10)
@@ -380,7 +391,8 @@ chapter.source(AddPosition.__call__)
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice of a phantom: first channel in grey, second channel as a colour ramp from one side to the other with a line at zero in the middle of the body."}}
 both, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.6), dpi=80, layout="constrained")
-for axis, channel, look in zip(axes, both.array, ({"cmap": "gray"}, {"cmap": "PuOr", "vmin": -2.5, "vmax": 2.5}), strict=True):
+looks = {"cmap": "gray"}, {"cmap": "PuOr", "vmin": -2.5, "vmax": 2.5}
+for axis, channel, look in zip(axes, both.array, looks, strict=True):
     pixels, (wide, high) = plane(Volume(channel, both.affine), "coronal", channel.shape[1] // 2)
     shown = axis.imshow(pixels, extent=(wide, 0, 0, high), **look)
     figure.colorbar(shown, ax=axis, shrink=0.8)
@@ -474,10 +486,10 @@ mirrored_image, mirrored_label = ..., ...
 if mirrored_image is ... or mirrored_label is ...:
     print("Not tried yet: replace ... above.")
 else:
-    count = [(np.asarray(a) == v).sum() for a, v in ((mirrored_label, 1), (label.array, 2), (mirrored_label, 3), (label.array, 3))]
+    new, old = (np.bincount(np.asarray(array).ravel(), minlength=4) for array in (mirrored_label, label.array))
     moved = np.array_equal(mirrored_image[:, ::-1], image.array)
-    print("Right." if moved and count[0] == count[1] and count[2] == count[3] else
-          f"Not yet: image mirrored: {moved}; voxels of the new left and the old right lung: {count[0]}, {count[1]}.")
+    print("Right." if moved and new[1] == old[2] and new[3] == old[3] else
+          f"Not yet: image mirrored: {moved}; voxels of the new left and the old right lung: {new[1]}, {old[2]}.")
 
 # %% [markdown]
 # <details>

@@ -230,7 +230,8 @@ from unet3d_tutorial.dataset import create_dataset
 
 dataset = create_dataset(config)
 batch = next(dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
-print(f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / {config.train.batch_size} scans a step")
+print(f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / "
+      f"{config.train.batch_size} scans a step")
 for name, array in batch.items():
     print(f"{name:6} {array.shape} {array.dtype}, {array.min():.2f} to {array.max():.2f}")
 print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all()))

@@ -26,7 +26,7 @@ def scan(tmp_path, monkeypatch):
 
 def test_predict_writes_the_mask_on_the_scans_grid(scan, tmp_path, capsys):
     output = tmp_path / "mask.nii.gz"
-    assert main(["predict", str(scan), "-o", str(output)]) == 0
+    assert main(["predict", str(scan), "-o", str(output), "data.spacing_mm=null"]) == 0
     mask, image = load_volume(output), load_volume(scan)
     assert mask.array.dtype == np.uint8 and np.allclose(mask.affine, image.affine)
     assert np.array_equal(mask.array == 1, image.array < -500)
@@ -43,7 +43,7 @@ def test_predict_reads_metaimage(scan, tmp_path):
     written.SetSpacing(image.spacing_mm)
     written.SetOrigin([-40.0, -30.0, -20.0])
     sitk.WriteImage(written, str(tmp_path / "scan.mhd"))
-    assert main(["predict", str(tmp_path / "scan.mhd"), "-o", str(tmp_path / "m.nii.gz")]) == 0
+    assert main(["predict", str(tmp_path / "scan.mhd"), "-o", str(tmp_path / "m.nii.gz"), "data.spacing_mm=null"]) == 0
     mask = load_volume(tmp_path / "m.nii.gz")
     assert np.allclose(mask.affine, image.affine, atol=1e-4) and np.array_equal(mask.array == 1, image.array < -500)
 
@@ -65,6 +65,13 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, message, tmp_pa
     error = capsys.readouterr().err
     assert message in error and error.startswith("unet3d: ") and len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["train", "--fast"], ["train", "word"], ["data", "sample", "train.lr=1"]])
+def test_unknown_arguments_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [[], ["data"], ["train"], ["evaluate"], ["predict"], ["data", "phantom"],

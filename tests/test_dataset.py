@@ -27,7 +27,8 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config(folder):
     return Config.preset("quick").updated(
-        {"data": {"data_path": str(folder), "roi_size": ROI}, "train": {"epoch_size": 2, "batch_size": 2}})
+        {"data": {"data_path": str(folder), "roi_size": ROI, "spacing_mm": (3, 3, 3)}, "inference": {"roi_size": ROI},
+         "train": {"epoch_size": 2, "batch_size": 2}})
 
 
 def test_a_sample_depends_on_seed_and_number_alone(config, folder):

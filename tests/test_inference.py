@@ -311,10 +311,10 @@ def test_the_voxel_itself_decides_where_the_network_hesitates():
         return scores
 
     assert (segment(image, undecided, config(hu_weight=0.0)).array == 1).all()
-    strict = segment(image, undecided, config(hu_weight=2.0)).array  # 2 * (-500 - HU) / 300 > -0.2 below -470 HU
-    assert np.array_equal(strict[hu != -470], (hu < -470)[hu != -470])
-    loose = segment(image, undecided, config(hu_weight=0.2)).array  # below -200 HU
-    assert np.array_equal(loose[hu != -200], (hu < -200)[hu != -200])
+    strict = segment(image, undecided, config(hu_weight=2.0)).array  # 2 * (-400 - HU) / 300 > -0.2 below -370 HU
+    assert np.array_equal(strict[hu != -370], (hu < -370)[hu != -370])
+    loose = segment(image, undecided, config(hu_weight=0.2)).array  # below -100 HU
+    assert np.array_equal(loose[hu != -100], (hu < -100)[hu != -100])
 
 
 def test_hu_scores_are_limited_and_half_as_strong_for_the_trachea():

@@ -9,7 +9,11 @@ from .config import PRESETS, Config
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; user errors become one line on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)  # settings stand last, which argparse alone cannot do
+    if wrong := [text for text in rest if text.startswith("-") or "=" not in text or "preset" not in options]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    options.overrides = rest
     try:
         return options.run(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
@@ -50,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(parent, name: str, run, text: str) -> argparse.ArgumentParser:
-    command = parent.add_parser(name, help=text, description=text)
+    command = parent.add_parser(name, help=text, description=text,
+                                epilog="Settings may follow as SECTION.NAME=VALUE, such as train.lr=1e-3.")
     command.add_argument("--preset", choices=PRESETS, default="quick", help="settings to start from (default: quick)")
     command.add_argument("--config", type=Path, help="YAML file with settings, in place of a preset")
-    command.add_argument("overrides", nargs="*", default=[], metavar="SECTION.NAME=VALUE", help="such as train.lr=1e-3")
     command.set_defaults(run=run)
     return command
 
