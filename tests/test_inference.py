@@ -155,7 +155,7 @@ def scan_affine(codes, spacing_mm, shape, oblique=False):
 
 def config(spacing_mm=None, **inference_settings):
     sections = {"data": {"roi_size": ROI, "spacing_mm": spacing_mm, "min_val": -1000, "max_val": 400},
-                "inference": {"largest_component": False, "hu_weight": 0.0, **inference_settings}}
+                "inference": {"roi_size": ROI, "largest_component": False, "hu_weight": 0.0, **inference_settings}}
     return Config().updated(sections)
 
 
