@@ -1,9 +1,12 @@
 """Configuration: round trip, overrides, and refusal of what cannot work."""
 
-from dataclasses import FrozenInstanceError
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
+from unet3d_tutorial import config as config_module
 from unet3d_tutorial.config import PRESETS, Config
 
 
@@ -28,6 +31,20 @@ def test_overrides_take_the_type_of_the_setting():
     assert config.train.lr == 0.001
     assert config.data.roi_size == (32, 48, 64)
     assert config.data.spacing_mm is None
+
+
+def test_settings_that_belong_together_can_be_overridden_together():
+    config = Config.preset("quick").override(["data.position=false", "model.in_channels=1"])
+    assert (config.data.position, config.model.in_channels) == (False, 1)
+
+
+def test_every_setting_is_used():
+    """A setting that no module reads would be a promise that nobody keeps."""
+    sources = "".join(path.read_text() for path in Path(config_module.__file__).parent.glob("*.py")
+                      if path.name != "config.py")
+    names = [entry.name for section in fields(Config) for entry in fields(getattr(Config(), section.name))]
+    assert len(names) > 20
+    assert [name for name in names if not re.search(rf"\.{name}\b", sources)] == []
 
 
 @pytest.mark.parametrize(

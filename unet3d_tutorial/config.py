@@ -126,15 +126,15 @@ class Config:
         return cls.from_dict(values).override(overrides)
 
     def override(self, overrides: list[str]) -> "Config":
-        """A copy with ``"section.name=value"`` settings applied; values are read as YAML."""
-        config = self
+        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as YAML."""
+        values: dict[str, dict[str, Any]] = {}
         for text in overrides:
             key, equals, value = text.partition("=")
             section, dot, name = key.strip().partition(".")
             if not (equals and dot):
                 raise ValueError(f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3")
-            config = config.updated({section: {name: yaml.safe_load(value)}})
-        return config
+            values.setdefault(section, {})[name] = yaml.safe_load(value)
+        return self.updated(values)
 
     def updated(self, values: dict[str, dict[str, Any]]) -> "Config":
         """A copy with ``values[section][name]`` replaced."""
