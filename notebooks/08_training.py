@@ -82,6 +82,7 @@ for folder, split, count in (("some", "train", 40), ("some", "val", 4), ("few", 
 small = quick.updated({
     "data": {"data_path": str(sandbox / "some"), "spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
     "model": {"channels": [8, 16, 32, 64, 128]},
+    "inference": {"roi_size": [32, 32, 32]},
     "train": {"output_path": str(sandbox / "run"), "epoch_size": 2, "warmup_step": 5, "validate_every": 10},
 })
 print("steps of the small run:", create_dataset(small).get_dataset_size())
@@ -178,10 +179,8 @@ display(loss_curves(trial.history, trial.validation, smooth=7, title="small run:
 # Every step sees two other crops, and some crops are harder than others. So the thin line jumps, and a single value says nothing: judge
 # means. The loss falls steeply, so the machine works.
 #
-# And now the right-hand picture. After all that progress the held-out phantoms get next to nothing. The small run has learnt what is frequent and
-# easy, that most voxels are background and most of the rest is not trachea. Its few steps are not enough for more; and batch-norm has
-# seen only small crops, whose deepest feature maps hold a handful of voxels, so its memory of mean and variance is poor. **A falling loss shows that
-# something is learnt. Only held-out Dice shows what.**
+# And now the right-hand picture. After all that progress the held-out phantoms get little. The small run has learnt what is frequent and easy: that
+# most voxels are background, and roughly where lung is. Its few steps are not enough for more. **A falling loss shows that something is learnt. Only held-out Dice shows what.**
 #
 # ## The real run
 #
@@ -243,7 +242,6 @@ for path in sorted(result.checkpoint.parent.iterdir()):
 # | `step-....ckpt` | weights at the last looks, as many as `keep_checkpoint_max` |
 # | `unet3d.ckpt` | the final weights, written last |
 # | `evaluation.json` | the scores of chapter 9, if they have been made |
-# | `done` | an empty file by which `make` knows that the run is up to date |
 #
 # > **Pitfall 6.** The case saves `Epoch_9_model.ckpt` and prints that it saved `model_9_epoch.ckpt`. Whoever copies the printed name into
 # > the inference script gets a missing file, after hours of training. Here the name is a variable, and what is returned is what was
@@ -347,6 +345,7 @@ axis.plot(scales_mm, accuracy, "o-", color="black")
 axis.axhline(0.5, color="0.6", linestyle="--", label="a coin")
 axis.set(xscale="log", xticks=scales_mm, xticklabels=scales_mm, ylim=(0.4, 1), ylabel="side named rightly",
          xlabel="standard deviation of the widest blur (mm)")
+axis.minorticks_off()
 axis.legend()
 plt.show()
 

@@ -35,7 +35,7 @@ def table(methods: dict[str, list[StructureScore]]) -> str:
 def replace_between(path: Path, text: str) -> None:
     """Replace what stands between the two marks, whole file or not at all."""
     old = path.read_text()
-    new, count = re.subn(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + text + m[2], old, flags=re.S)
+    new, count = re.subn(r"(<!-- results -->).*?(<!-- /results -->)", lambda m: f"{m[1]}\n{text}\n{m[2]}", old, flags=re.S)
     if count != 1:
         raise ValueError(f"{path}: expected the marks <!-- results --> and <!-- /results --> once")
     part = path.with_name(path.name + ".part")
