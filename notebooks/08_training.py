@@ -52,6 +52,7 @@ from IPython.display import Markdown, display
 from mindspore import Tensor
 from scipy import ndimage
 
+# %%
 from unet3d_tutorial import training
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import create_dataset, fixed_steps, list_cases, validation_cases
@@ -71,8 +72,7 @@ from unet3d_tutorial.training import build_network, load_network, make_train_ste
 
 # %%
 quick = Config.preset("quick")
-temporary = TemporaryDirectory()
-sandbox = Path(temporary.name)
+sandbox = Path((temporary := TemporaryDirectory()).name)
 for folder, split, count in (("some", "train", 40), ("some", "val", 4), ("few", "train", 6), ("few", "val", 1)):
     for pair in list_cases(Path(quick.data.data_path) / split)[:count]:
         for kind, path in zip(("image", "seg"), pair, strict=True):
