@@ -220,7 +220,7 @@ for shape in ((40, 70, 20), (64, 64, 64), (65, 130, 5)):
 # inside the chest is hardly background. `hu_scores` puts that into logits, limited so that it decides only where the network hesitates. Nothing is learnt here:
 # it is physics.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Logits that a voxel's HU add to each class: background loses below minus 500 HU, lungs lose more and more above it, trachea stays at zero."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Logits that a voxel's HU add to each class: all are zero at minus 400 HU; below it background loses, above it the lungs lose more and more, and the trachea half as much."}}
 hu = np.linspace(-1100, 400, 301)
 added = config.inference.hu_weight * inference.hu_scores(hu[:, None])[:, :, 0]
 plt.figure(figsize=(6.5, 3))
@@ -233,7 +233,8 @@ plt.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# *Figure 4. What a voxel's own HU add to its logits. The trachea's label includes its wall, so HU say nothing about it.*
+# *Figure 4. What a voxel's own HU add to its logits. The trachea's label includes its wall, which is tissue, so HU speak only half as
+# loudly against it.*
 
 # %% tags=["nbval-ignore-output"]
 logits = Volume(scores, prepared.affine)  # of the quick preset, the last row
