@@ -5,6 +5,7 @@ order, so D runs from left to right, H from posterior to anterior, W from inferi
 """
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
@@ -40,11 +41,57 @@ class BatchNorm3d(nn.Cell):
         return self.bn2d(x.reshape((n, c, d * h, w))).reshape((n, c, d, h, w))
 
 
+def he_normal() -> HeNormal:
+    """First weights that keep the spread of the values through a PReLU of slope 0.25 (He et al., 2015, equation 15)."""
+    return HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
+
+
 def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv3d:
     """A convolution without bias (a batch-norm follows) whose output has the input's size divided by ``stride``."""
-    fan_in = HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
     return nn.Conv3d(in_channels, out_channels, kernel_size, stride=stride, pad_mode="pad", padding=kernel_size // 2,
-                     weight_init=fan_in)
+                     weight_init=he_normal())
+
+
+class TiledConv3d(nn.Conv3d):
+    """A 3x3x3 convolution of few channels that, in training, computes tiles of 2x2x2 voxels: ``(N, C, D, H, W)``, even axes.
+
+    MindSpore turns a convolution into a product of matrices with one column for each output channel. Four columns waste
+    the processor, and each voxel is copied 27 times to make the rows. A tile depends on 4x4x4 voxels, so a convolution
+    of that kernel and stride 2 gives the 8 voxels of each tile as ``8 C`` channels, with 8 copies of each voxel; a
+    transposed convolution with zeros and ones then lays the tiles out. The weight is the plain layer's, and so are the
+    results, to rounding. In evaluation mode this is the plain layer, so that an exported network stays simple.
+    """
+
+    def __init__(self, channels: int, weight_init):
+        super().__init__(channels, channels, 3, pad_mode="pad", padding=1, weight_init=weight_init)
+        taps, layout = tile_weights(channels)
+        self.taps, self.layout = Tensor(taps), Tensor(layout)
+        self.tiles = ops.Conv3D(8 * channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.lay_out = ops.Conv3DTranspose(8 * channels, channels, 2, stride=2, pad_mode="valid")
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.conv3d(x, self.weight)
+        c = self.out_channels
+        weight = ops.matmul(self.weight.reshape((c * c, 27)), self.taps.astype(self.weight.dtype))
+        weight = weight.reshape((c, c, 8, 64)).transpose((0, 2, 1, 3)).reshape((8 * c, c, 4, 4, 4))
+        return self.lay_out(self.tiles(x, weight), self.layout.astype(x.dtype))
+
+
+def tile_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Zeros and ones of :class:`TiledConv3d`: where each tap of a 3x3x3 kernel goes, and where each voxel of a tile goes.
+
+    ``(27, 8 * 64)``: tap ``t`` of the voxel at corner ``v`` of a tile falls on place ``t + v`` of the 4x4x4 kernel.
+    ``(8 * channels, channels, 2, 2, 2)``: channel ``8 c + v`` becomes the voxel at corner ``v`` of channel ``c``.
+    """
+    taps = np.zeros((3, 3, 3, 2, 2, 2, 4, 4, 4), np.float32)
+    layout = np.zeros((channels, 2, 2, 2, channels, 2, 2, 2), np.float32)
+    for voxel in np.ndindex(2, 2, 2):
+        for tap in np.ndindex(3, 3, 3):
+            taps[(*tap, *voxel, *np.add(tap, voxel))] = 1
+        for c in range(channels):
+            layout[(c, *voxel, c, *voxel)] = 1
+    return taps.reshape(27, 8 * 64), layout.reshape(8 * channels, channels, 2, 2, 2)
 
 
 class ResidualUnit(nn.Cell):
@@ -84,7 +131,7 @@ class OutputUnit(nn.Cell):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.down_conv_1 = conv3d(channels, channels)
+        self.down_conv_1 = TiledConv3d(channels, weight_init=he_normal())
 
     def construct(self, x: Tensor) -> Tensor:
         return self.down_conv_1(x)
@@ -108,9 +155,8 @@ class Up(nn.Cell):
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, is_output: bool = False,
                  momentum: float = 0.9):
         super().__init__()
-        fan_in = HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
         self.conv3d_transpose = nn.Conv3dTranspose(in_channels + skip_channels, out_channels, 3, stride=2,
-                                                   pad_mode="pad", padding=1, output_padding=1, weight_init=fan_in)
+                                                   pad_mode="pad", padding=1, output_padding=1, weight_init=he_normal())
         self.batchNormal1 = BatchNorm3d(out_channels, momentum)
         self.relu = PReLU()
         self.conv = OutputUnit(out_channels) if is_output else IdentityUnit(out_channels, momentum)
