@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 
 def softmax(logits: Tensor) -> Tensor:
     """Probabilities: softmax over the class axis, same shape."""
-    return ops.softmax(logits, 1)
+    return ops.Softmax(axis=1)(logits)
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def _log_softmax(logits: Tensor, p: Tensor) -> Tensor:
     MindSpore's own is fast, but its error, the same for all classes of a voxel, reaches 4e-6 on CPU, which is much where
     the logarithm is near zero. The softmax is exact, so it tells the error, as a mean with the probabilities for weights.
     """
-    rough = ops.log_softmax(logits, 1)
+    rough = ops.LogSoftmax(axis=1)(logits)
     return rough - class_sum(p * (rough - ops.log(p + 1e-30)))
 
 
@@ -76,16 +76,19 @@ class ClassSums(nn.Cell):
         """Gradient for the logits, from the gradients ``dout`` for the three sums; none for the labels.
 
         With ``g`` the gradient for ``log(p)``, that for the logits is ``g - p * sum(g)``, the sum over the classes.
-        A factor for each class is a product with a diagonal matrix ``(K, K)``.
         """
         n, k = logits.shape[:2]
         target = target.reshape((n, k, -1))
         p = softmax(logits).reshape((n, k, -1))
-        eye = ops.eye(k, k, p.dtype)
-        for_overlap, for_size, for_log_p = (eye * part.reshape((n, 1, k)) for part in dout)
         size = 2 * p * p if self.squared else p
-        g = ops.matmul(for_overlap, p * target) + ops.matmul(for_size, size) + ops.matmul(for_log_p, target)
+        g = scale(p * target, dout[0]) + scale(size, dout[1]) + scale(target, dout[2])
         return (g - p * class_sum(g)).reshape(logits.shape), ops.zeros_like(target).reshape(logits.shape)
+
+
+def scale(x: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: on CPU, fastest as a product with a diagonal matrix."""
+    n, k = factors.shape
+    return ops.matmul(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
 
 
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
