@@ -4,6 +4,7 @@ The names are those of the original case. Lengths are millimetres, intensities H
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,17 @@ class DataConfig:
 class ModelConfig:
     """The network."""
 
+    name: str = "ResidualUNet3D"  #: ResidualUNet3D (the case's) or UNet3D (the paper's)
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at the five levels
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The optimisation."""
 
+    loss: str = "DiceCELoss"  #: DiceCELoss, DiceLoss or CrossEntropyLoss
     lr: float = 3e-3  #: highest learning rate
     batch_size: int = 2  #: volumes a step
     epoch_size: int = 4  #: passes over the training volumes
@@ -62,6 +65,9 @@ class InferenceConfig:
     hu_weight: float = 2.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
     largest_component: bool = True  #: keep only the largest connected piece of each structure
 
+
+NETWORKS = ("ResidualUNet3D", "UNet3D")
+LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {},
@@ -169,6 +175,14 @@ def _names(owner: Any) -> list[str]:
     return [entry.name for entry in fields(owner)]
 
 
+def one_of(setting: str, name: str, names: Sequence[str]) -> None:
+    """Raise ``ValueError`` with the nearest of ``names`` unless ``name`` is one of them."""
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{setting}: expected one of {', '.join(names)}, found {name!r}{hint}")
+
+
 def _known(name: str, names: list[str], kind: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
@@ -203,19 +217,23 @@ def _typed(name: str, value: Any, old: Any) -> Any:
 def _check(config: Config) -> None:
     """Refuse values that cannot work, naming the setting."""
     data, model, train, inference = config.data, config.model, config.train, config.inference
+    one_of("model.name", model.name, NETWORKS)
+    one_of("train.loss", train.loss, LOSSES)
+    levels = len(model.channels)
+    multiple = 2 ** (levels - 1)
     rules = [
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
         (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
-        *((len(roi) == 3 and all(n >= 16 and n % 16 == 0 for n in roi), f"{section}.roi_size",
-           "three multiples of 16, which the network halves four times", roi)
+        *((len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi), f"{section}.roi_size",
+           f"three multiples of {multiple}, which the network halves {levels - 1} times", roi)
           for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))),
         (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
          "three positive lengths in mm", data.spacing_mm),
         (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
         (model.num_classes == data.upper_limit - data.lower_limit + 2, "model.num_classes",
          "one more than the label values from data.lower_limit to data.upper_limit", model.num_classes),
-        (len(model.channels) == 5 and min(model.channels) >= 1, "model.channels", "five positive numbers",
-         model.channels),
+        ((levels == 5 or model.name == "UNet3D" and levels >= 2) and min(model.channels) >= 2, "model.channels",
+         "five numbers, at least 2 (UNet3D: two or more)", model.channels),
         (model.in_channels == 1 + data.position, "model.in_channels", "2 with data.position, 1 without",
          model.in_channels),
         (train.lr > 0, "train.lr", "positive", train.lr),

@@ -6,6 +6,8 @@ Labels are one-hot, of the logits' shape, or class numbers ``(N, D, H, W)`` or `
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from .config import LOSSES, one_of
+
 
 def softmax(logits: Tensor) -> Tensor:
     """Probabilities: softmax over the class axis, same shape."""
@@ -86,7 +88,7 @@ class ClassSums(nn.Cell):
 
 
 def scale(x: Tensor, factors: Tensor) -> Tensor:
-    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: on CPU, fastest as a product with a diagonal matrix."""
+    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: a product with a diagonal matrix, fast on CPU."""
     n, k = factors.shape
     return ops.matmul(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
 
@@ -188,3 +190,12 @@ class DiceCELoss(nn.Cell):
 def voxels(logits: Tensor) -> int:
     """Number of voxels of a batch: all entries but for the classes."""
     return logits.size // logits.shape[1]
+
+
+def make_loss(name: str) -> DiceCELoss:
+    """The loss of a training run by its name, one of ``LOSSES``: the sum, or one part with the other only reported.
+
+    Raises ``ValueError`` with the nearest name for an unknown one.
+    """
+    one_of("train.loss", name, LOSSES)
+    return DiceCELoss(lambda_dice=float(name != "CrossEntropyLoss"), lambda_ce=float(name != "DiceLoss"))

@@ -1,13 +1,18 @@
-"""The case's network: a residual 3D U-Net.
+"""The networks: the 3D U-Net of its paper and the residual one of the case.
 
 Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package feeds volumes in RAS
 order, so D runs from left to right, H from posterior to anterior, W from inferior to superior.
 """
 
+import math
+import re
+
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
+
+from .config import one_of
 
 
 class PReLU(nn.Cell):
@@ -166,17 +171,39 @@ class Up(nn.Cell):
         return self.conv(self.relu(self.batchNormal1(self.conv3d_transpose(x))))
 
 
-class ResidualUNet3D(nn.Cell):
+class SegmentationNetwork(nn.Cell):
+    """What both networks share: an input that does not fit is refused in one line, before any layer sees it."""
+
+    def __init__(self, in_channels: int, multiple: int):
+        super().__init__()
+        self.in_channels, self.multiple = in_channels, multiple
+
+    def __call__(self, x: Tensor) -> Tensor:  # not in construct, so that an exported graph has no checks
+        self.check_input(x.shape)
+        return super().__call__(x)
+
+    def check_input(self, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` unless a batch of this shape fits."""
+        if len(shape) != 5 or shape[1] != self.in_channels:
+            raise ValueError(f"input: expected shape (N, {self.in_channels}, D, H, W), found {shape}")
+        if any(n == 0 or n % self.multiple for n in shape[2:]):
+            raise ValueError(f"input: expected D, H and W that are multiples of {self.multiple}, found {shape[2:]}")
+
+
+class ResidualUNet3D(SegmentationNetwork):
     """The case's network: five residual encoder levels, four of them with stride 2, and four decoder levels.
 
     ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
 
-    Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``.
+    Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``, where D, H and W
+    are multiples of 16. Raises ``ValueError`` unless ``channels`` has five entries.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (16, 32, 64, 128, 256),
                  momentum: float = 0.9):
-        super().__init__()
+        super().__init__(in_channels, multiple=16)
+        if len(channels) != 5:
+            raise ValueError(f"channels: expected five, one for each level, found {len(channels)}: {tuple(channels)}")
         c1, c2, c3, c4, c5 = channels
         self.down1 = Down(in_channels, c1, momentum=momentum)
         self.down2 = Down(c1, c2, momentum=momentum)
@@ -197,3 +224,155 @@ class ResidualUNet3D(nn.Cell):
         x = self.up2(x, x3)
         x = self.up3(x, x2)
         return self.up4(x, x1)
+
+
+# ------------------------------------------------------------------------------------------------------ the paper's network
+
+
+NORMALISATIONS = ("batch", "group", "instance", "none")
+
+
+def normalisation(kind: str, channels: int) -> nn.Cell:
+    """The layer between convolution and ReLU: ``"batch"``, ``"group"`` (8 groups at most), ``"instance"`` or ``"none"``.
+
+    Instance norm is group norm with a group for each channel, and has a CPU kernel only in that form.
+    """
+    if kind == "batch":
+        return BatchNorm3d(channels, momentum=0.9)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    return nn.GroupNorm(channels, channels) if kind == "instance" else nn.Identity()
+
+
+class ConvUnit(nn.Cell):
+    """3x3x3 convolution, normalisation, ReLU; without padding every axis gets 2 voxels shorter."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str, same: bool):
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, pad_mode="same" if same else "valid", has_bias=True,
+                              weight_init=HeNormal())
+        self.norm = normalisation(norm, out_channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.relu(self.norm(self.conv(x)))
+
+
+class UNet3D(SegmentationNetwork):
+    """The network of the 3D U-Net paper (Cicek et al., 2016, figure 2): max-pooling down, transposed convolutions up.
+
+    ``channels`` are the feature maps at each level, as many levels as entries; the first convolution of a level in the
+    encoder has half of them, so that they double before the pooling. ``norm`` is one of ``NORMALISATIONS``.
+
+    With ``padding="same"`` logits come out at the input's size, ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``,
+    where D, H and W are multiples of 2 to the number of poolings, 8 with four levels. With ``"valid"``, the paper's form,
+    no convolution sees beyond the border and the logits are smaller: :func:`valid_size` tells by how much. Three input
+    channels and three classes give the paper's 19,069,955 parameters, its batch-norms not counted.
+    """
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512), *,
+                 norm: str = "batch", padding: str = "same"):
+        same, levels = padding == "same", len(channels)
+        super().__init__(in_channels, multiple=2 ** (levels - 1) if same else 1)
+        one_of("norm", norm, NORMALISATIONS)
+        one_of("padding", padding, ("same", "valid"))
+        if levels < 2 or min(channels) < 2:
+            raise ValueError(f"channels: expected at least two levels of at least 2 channels, found {tuple(channels)}")
+        self.levels, self.same = levels, same
+        self.pool = nn.MaxPool3d(2, 2)
+        self.down = nn.CellList([nn.SequentialCell(ConvUnit(before, after // 2, norm, same),
+                                                   ConvUnit(after // 2, after, norm, same))
+                                 for before, after in zip((in_channels, *channels), channels, strict=False)])
+        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))  # from the bottom: (below, beside)
+        self.up = nn.CellList([nn.Conv3dTranspose(below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal())
+                               for below, _ in pairs])
+        self.join = nn.CellList([nn.SequentialCell(ConvUnit(below + beside, beside, norm, same),
+                                                   ConvUnit(beside, beside, norm, same)) for below, beside in pairs])
+        self.head = nn.Conv3d(channels[0], num_classes, 1, has_bias=True, weight_init=HeNormal())
+
+    def check_input(self, shape: tuple[int, ...]) -> None:
+        super().check_input(shape)
+        if not self.same:
+            valid_size(shape[2:], self.levels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        skips = []
+        for level in range(self.levels - 1):
+            x = self.down[level](x)
+            skips.append(x)
+            x = self.pool(x)
+        x = self.down[self.levels - 1](x)
+        for level in range(self.levels - 1):
+            x = self.up[level](x)
+            skip = skips[self.levels - 2 - level]
+            skip = skip if self.same else crop(skip, x.shape)
+            x = self.join[level](ops.concat((skip, x), axis=1))
+        return self.head(x)
+
+
+def crop(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The middle of ``x``, as large as ``shape`` in its last three axes."""
+    d, h, w = (x.shape[2] - shape[2]) // 2, (x.shape[3] - shape[3]) // 2, (x.shape[4] - shape[4]) // 2
+    return x[:, :, d:d + shape[2], h:h + shape[3], w:w + shape[4]]
+
+
+def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
+    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``: (132, 132, 116) becomes (44, 44, 28).
+
+    Raises ``ValueError`` if a level has an odd size to halve or nothing left.
+    """
+    found = []
+    for n in size:
+        down = [n - 4]
+        for _ in range(levels - 1):
+            if down[-1] % 2:
+                raise ValueError(f"input: {n} voxels become {down[-1]} before a pooling, which needs an even number")
+            down.append(down[-1] // 2 - 4)
+        for _ in range(levels - 1):
+            down.append(2 * down[-1] - 4)
+        if min(down) < 1:
+            raise ValueError(f"input: {n} voxels are too few for {levels} levels without padding")
+        found.append(down[-1])
+    return tuple(found)
+
+
+# ---------------------------------------------------------------------------------------------------- by name, from a file
+
+
+NETWORKS = {"ResidualUNet3D": ResidualUNet3D, "UNet3D": UNet3D}
+
+
+def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[int, ...]) -> SegmentationNetwork:
+    """A network by its name. Raises ``ValueError`` with the nearest name for an unknown one."""
+    one_of("model.name", name, tuple(NETWORKS))
+    return NETWORKS[name](in_channels, num_classes, channels)
+
+
+# What an optimizer, a loss scaler and a callback add to a checkpoint.
+TRAINING_STATE = re.compile(r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
+                            r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$")
+
+
+def zoo_name(name: str) -> str:
+    """The name that a parameter of MindSpore's public model zoo (``official/cv/Unet3d``) has in :class:`ResidualUNet3D`.
+
+    They are the same, but for the prefix that a checkpoint gets when network and loss were saved as one.
+    """
+    return re.sub(r"^(_backbone|backbone|network|_network)\.", "", name)
+
+
+def load_weights(network: nn.Cell, weights: dict[str, Parameter], source: str = "checkpoint") -> None:
+    """Put the weights of a checkpoint into ``network``, all of them or none.
+
+    Takes this package's checkpoints and the model zoo's, whose training state is left aside. Raises ``ValueError`` with
+    each parameter that is missing, extra or of another shape.
+    """
+    found = {zoo_name(name): value for name, value in weights.items() if not TRAINING_STATE.match(zoo_name(name))}
+    expected = {parameter.name: parameter for parameter in network.get_parameters()}
+    wrong = [f"missing {name}" for name in expected if name not in found]
+    wrong += [f"extra {name}" for name in found if name not in expected]
+    wrong += [f"{name} of shape {found[name].shape}, expected {value.shape}" for name, value in expected.items()
+              if name in found and found[name].shape != value.shape]
+    if wrong:
+        raise ValueError(f"{source} is of another network than {type(network).__name__}: {'; '.join(wrong)}")
+    for name, value in expected.items():
+        value.set_data(Tensor(found[name].asnumpy(), value.dtype))

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from .config import Config
 from .dataset import create_dataset, validation_cases
 from .inference import sliding_window_inference
-from .losses import DiceCELoss
+from .losses import make_loss
 from .metrics import dice
-from .model import ResidualUNet3D
+from .model import SegmentationNetwork, load_weights, make_network
 from .runtime import setup
 from .schedule import warmup_cosine
 
@@ -34,12 +34,12 @@ class TrainingResult:
     validation: dict[str, list[float]]  #: one entry a look: step and the mean Dice of each structure
 
 
-def build_network(config: Config) -> ResidualUNet3D:
+def build_network(config: Config) -> SegmentationNetwork:
     """The network that ``config.model`` describes, freshly initialised."""
-    return ResidualUNet3D(config.model.in_channels, config.model.num_classes, config.model.channels)
+    return make_network(config.model.name, config.model.in_channels, config.model.num_classes, config.model.channels)
 
 
-def load_network(config: Config, checkpoint: str | Path) -> ResidualUNet3D:
+def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
     """The network with the weights of ``checkpoint``, in evaluation mode.
 
     Evaluation mode matters: in training mode batch-norm uses the statistics of the scan at hand, and the result is
@@ -52,13 +52,7 @@ def load_network(config: Config, checkpoint: str | Path) -> ResidualUNet3D:
         weights = ms.load_checkpoint(str(checkpoint))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{checkpoint} is not a MindSpore checkpoint: {error}") from error
-    expected = {p.name: p.shape for p in network.get_parameters()}
-    wrong = [name for name in expected.keys() | weights.keys()
-             if name not in weights or name not in expected or weights[name].shape != expected[name]]
-    if wrong:
-        raise ValueError(f"{checkpoint} is of another network: {len(wrong)} parameters are missing, unknown or of another "
-                         f"shape, such as {min(wrong)}")
-    ms.load_param_into_net(network, weights, strict_load=True)
+    load_weights(network, weights, source=str(checkpoint))
     network.set_train(False)
     return network
 
@@ -127,7 +121,7 @@ def _run(config: Config, dataset, folder: Path) -> None:
     rates = warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=options.warmup_step,
                           warmup_ratio=options.warmup_ratio)
     optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
-    train_step = make_train_step(network, DiceCELoss(), optimizer)
+    train_step = make_train_step(network, make_loss(options.loss), optimizer)
     held_out = list(validation_cases(config))
     start = time.perf_counter()
     bar = tqdm(dataset.create_tuple_iterator(num_epochs=1), total=total_steps, desc="training", unit="step")
