@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from unet3d_tutorial.losses import CrossEntropyLoss, DiceCELoss, DiceLoss, log_softmax, soft_dice
+from unet3d_tutorial.losses import CrossEntropyLoss, DiceCELoss, DiceLoss, log_softmax, make_loss, soft_dice
 from unet3d_tutorial.runtime import setup
 
 VOXELS = (0, 2, 3, 4)
@@ -141,6 +141,71 @@ def test_dice_loss_stays_in_its_range_where_dice_on_logits_does_not(sign) -> Non
         assert here == sorted(here, reverse=True)
     else:
         assert min(on_logits) > 1
+
+
+def test_gradient_written_by_hand_is_that_of_automatic_differentiation() -> None:
+    """Against the plain formulas, differentiated by MindSpore, with uneven weights for the two parts."""
+    logits, target, _ = example()
+    truth = Tensor(target)
+
+    def plain(z):
+        p = ops.softmax(z, 1)
+        return 0.3 * -(ops.log(p) * truth).sum() / (2 * 4 * 5 * 6) + 0.7 * (1 - soft_dice(p, truth, 1.0)).mean()
+
+    expected = ms.grad(plain)(Tensor(logits)).asnumpy()
+    found = ms.grad(lambda z: DiceCELoss(lambda_ce=0.3, lambda_dice=0.7)(z, truth)[0])(Tensor(logits)).asnumpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5 * abs(expected).max())
+
+
+def test_gradient_goes_to_whichever_output_is_used() -> None:
+    logits, target, _ = example()
+    truth = Tensor(target)
+    for place, alone in ((1, CrossEntropyLoss()), (2, DiceLoss())):
+        expected = ms.grad(lambda z, f=alone: f(z, truth))(Tensor(logits)).asnumpy()
+        found = ms.grad(lambda z, i=place: DiceCELoss()(z, truth)[i])(Tensor(logits)).asnumpy()
+        assert np.array_equal(found, expected)
+
+
+def test_class_numbers_and_one_hot_labels_are_the_same() -> None:
+    logits, target, classes = example()
+    expected = [number(part) for part in DiceCELoss()(Tensor(logits), Tensor(target))]
+    for dtype in (np.uint8, np.int32, np.int64):
+        for labels in (classes, classes[:, None]):
+            assert [number(part) for part in DiceCELoss()(Tensor(logits), Tensor(labels.astype(dtype)))] == expected
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_class_number_out_of_range_is_refused(wrong) -> None:
+    logits, _, classes = example()
+    classes[0, 0, 0, 0] = wrong
+    with pytest.raises(ValueError, match=f"^labels: expected class numbers from 0 to 3, found .*{wrong}"):
+        DiceLoss()(Tensor(logits), Tensor(classes.astype(np.int32)))
+
+
+def test_labels_of_another_shape_or_kind_are_refused() -> None:
+    logits, target, classes = example()
+    for labels in (target[:, :3], target[0], classes[:, :2].astype(np.int32), classes.astype(np.float32)):
+        for loss in LOSSES:
+            with pytest.raises(ValueError, match="^labels: expected one-hot of the logits' shape"):
+                loss(Tensor(logits), Tensor(labels))
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="^reduction: expected mean, sum or none, found 'average'"):
+        DiceLoss(reduction="average")
+    with pytest.raises(ValueError, match="no single number"):
+        DiceCELoss(reduction="none")
+    with pytest.raises(ValueError, match="^train.loss: .*found 'DiceCEloss'; did you mean 'DiceCELoss'"):
+        make_loss("DiceCEloss")
+
+
+def test_loss_by_name_is_the_sum_or_one_part() -> None:
+    logits, target, _ = example()
+    for name, place in (("CrossEntropyLoss", 1), ("DiceLoss", 2)):
+        total, *_ = parts = [number(part) for part in make_loss(name)(Tensor(logits), Tensor(target))]
+        assert total == parts[place]
+    total, ce, dice = (number(part) for part in make_loss("DiceCELoss")(Tensor(logits), Tensor(target)))
+    assert total == pytest.approx(ce + dice)
 
 
 def test_shapes_that_do_not_agree_are_refused() -> None:

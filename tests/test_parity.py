@@ -118,8 +118,9 @@ def test_losses_are_monai_s(options, smooth, absent) -> None:
         z = torch.from_numpy(logits).double().requires_grad_()
         value = theirs(z, torch.from_numpy(classes))
         value.backward()
-        for labels in (classes[:, 0].astype(np.int32), (classes == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)):
-            found, gradient = ms.value_and_grad(lambda v, t=Tensor(labels), f=ours: f(v, t))(Tensor(logits))
+        one_hot = (classes == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
+        for labels in (Tensor(classes[:, 0].astype(np.int32)), Tensor(one_hot)):
+            found, gradient = ms.value_and_grad(lambda v, t=labels, f=ours: f(v, t))(Tensor(logits))
             assert float(found.asnumpy()) == pytest.approx(float(value), rel=1e-5)
             close(gradient.asnumpy(), z.grad, 1e-5)
 

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from unet3d_tutorial.schedule import case_cosine, warmup_cosine
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.schedule import case_cosine, warmup_cosine, warmup_steps
+from unet3d_tutorial.training import learning_rates
 
 HALF = math.sqrt(0.5)  # cos(pi / 4)
 
@@ -55,3 +57,28 @@ def test_ends_where_the_run_ends() -> None:
 def test_warmup_that_does_not_fit_is_refused(schedule, total_steps, warmup_step) -> None:
     with pytest.raises(ValueError, match=f"total_steps = {total_steps}, found {warmup_step}"):
         schedule(lr=1.0, total_steps=total_steps, warmup_step=warmup_step)
+
+
+@pytest.mark.parametrize(("epochs", "steps_per_epoch", "steps"), [(3, 439, 1317), (0.5, 95, 48), (0, 95, 0), (0.001, 95, 1)])
+def test_warmup_in_epochs(epochs, steps_per_epoch, steps) -> None:
+    assert warmup_steps(epochs=epochs, steps_per_epoch=steps_per_epoch) == steps
+
+
+def test_warmup_in_epochs_is_checked() -> None:
+    with pytest.raises(ValueError, match="found -1 and 10"):
+        warmup_steps(epochs=-1, steps_per_epoch=10)
+
+
+def test_run_warms_up_for_steps_or_for_epochs() -> None:
+    config = Config.preset("quick").updated({"train": {"warmup_step": 7, "epoch_size": 4}})
+    assert learning_rates(config, 40).index(config.train.lr) == 7
+    assert learning_rates(config.updated({"train": {"warmup_epoch": 1.5}}), 40).index(config.train.lr) == 15
+    with pytest.raises(ValueError, match="^train.warmup_epoch: expected at least 0"):
+        config.updated({"train": {"warmup_epoch": -1}})
+
+
+@pytest.mark.parametrize(("options", "name"), [({"lr": 0.0}, "lr"), ({"lr": -1.0}, "lr"), ({"lr": 1.0, "warmup_ratio": 1.1},
+                                                                                           "warmup_ratio")])
+def test_impossible_values_are_refused(options, name) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        warmup_cosine(**options, total_steps=10, warmup_step=2)

@@ -1,4 +1,4 @@
-"""The command line: ``unet3d data | train | evaluate | predict``. Each command is one call of the package."""
+"""The command line: ``unet3d data | train | evaluate | predict | doctor``. Each command is one call of the package."""
 
 import argparse
 import sys
@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
                          "1 left lung, 2 right lung, 3 trachea")
     predict.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
     predict.add_argument("--overwrite", action="store_true", help="replace an existing output file")
+    doctor = commands.add_parser("doctor", help="check the installation, its settings and its speed")
+    doctor.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default: %(default)s)")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -108,6 +111,14 @@ def _predict(options: argparse.Namespace) -> None:
     from .pipeline import predict_file
 
     print(predict_file(options.scan, options.output, _config(options), options.checkpoint, overwrite=options.overwrite))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine, report
+
+    findings = examine(options.seconds)
+    print(report(findings))
+    return int(any(finding.remedy for finding in findings))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class TrainConfig:
     batch_size: int = 2  #: volumes a step
     epoch_size: int = 4  #: passes over the training volumes
     warmup_step: int = 20  #: steps of linear warm-up
+    warmup_epoch: float = 0.0  #: epochs of linear warm-up, in place of warmup_step, if above 0
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
     keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
     validate_every: int = 120  #: steps between looks at the held-out volumes
@@ -240,6 +241,7 @@ def _check(config: Config) -> None:
         (train.batch_size >= 1, "train.batch_size", "at least 1", train.batch_size),
         (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
         (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
+        (train.warmup_epoch >= 0, "train.warmup_epoch", "at least 0", train.warmup_epoch),
         (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
         (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
         (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),

@@ -13,6 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
 from .config import one_of
+from .runtime import launch_at_once
 
 
 class PReLU(nn.Cell):
@@ -176,6 +177,7 @@ class SegmentationNetwork(nn.Cell):
 
     def __init__(self, in_channels: int, multiple: int):
         super().__init__()
+        launch_at_once()  # also where nobody called runtime.setup
         self.in_channels, self.multiple = in_channels, multiple
 
     def __call__(self, x: Tensor) -> Tensor:  # not in construct, so that an exported graph has no checks
@@ -335,6 +337,27 @@ def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
     return tuple(found)
 
 
+def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiplications with an addition in one forward pass of all convolutions, and numbers in their feature maps.
+
+    ``shape`` is the input's, ``(N, C, D, H, W)``. A convolution multiplies each output voxel with each weight of its
+    channel, a transposed one each input voxel with each weight it spreads.
+    """
+    counts, hooks = [], []
+
+    def count(cell: nn.Cell, inputs: tuple, output: Tensor) -> None:
+        voxels = inputs[0] if isinstance(cell, nn.Conv3dTranspose) else output
+        counts.append((voxels.size // voxels.shape[1] * cell.weight.size, output.size))
+
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Conv3d | nn.Conv3dTranspose):
+            hooks.append(cell.register_forward_hook(count))
+    network(ops.zeros(shape, ms.float32))
+    for hook in hooks:
+        hook.remove()
+    return sum(products for products, _ in counts), sum(size for _, size in counts)
+
+
 # ---------------------------------------------------------------------------------------------------- by name, from a file
 
 
@@ -345,6 +368,17 @@ def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[
     """A network by its name. Raises ``ValueError`` with the nearest name for an unknown one."""
     one_of("model.name", name, tuple(NETWORKS))
     return NETWORKS[name](in_channels, num_classes, channels)
+
+
+def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
+    """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in float32.
+
+    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout,
+    as its network for Ascend. Train with a loss scale (``amp.StaticLossScaler(256)`` there): small gradients vanish in
+    float16. Changes ``network`` in place.
+    """
+    one_of("level", level, ("O2", "O3"))
+    return ms.amp.auto_mixed_precision(network, level, ms.float16)
 
 
 # What an optimizer, a loss scaler and a callback add to a checkpoint.

@@ -8,8 +8,13 @@ def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio
 
     The rate rises linearly from ``warmup_ratio * lr`` to ``lr`` in ``warmup_step`` steps, then follows
     ``lr * (1 + cos(pi * t)) / 2`` with ``t`` from 0 to 1 over the *remaining* steps, so that it ends next to zero
-    (Loshchilov and Hutter, SGDR, 2017, equation 5, without restarts).
+    (Loshchilov and Hutter, SGDR, 2017, equation 5, without restarts). Raises ``ValueError`` for a warm-up that is longer
+    than the run, a rate that is not positive, or a ratio that is not from 0 to 1.
     """
+    if not lr > 0:
+        raise ValueError(f"lr: expected positive, found {lr}")
+    if not 0 <= warmup_ratio <= 1:
+        raise ValueError(f"warmup_ratio: expected from 0 to 1, found {warmup_ratio}")
     if not 0 <= warmup_step < total_steps:
         raise ValueError(f"warmup_step: expected at least 0 and below total_steps = {total_steps}, found {warmup_step}")
     rates = []
@@ -20,6 +25,14 @@ def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio
             done = (step - warmup_step) / (total_steps - warmup_step)
             rates.append(lr * (1 + math.cos(math.pi * done)) / 2)
     return rates
+
+
+def warmup_steps(*, epochs: float, steps_per_epoch: int) -> int:
+    """A warm-up in epochs, as the case's text gives it, in steps: rounded, at least one unless ``epochs`` is 0."""
+    if epochs < 0 or steps_per_epoch < 1:
+        raise ValueError(f"warm-up: expected epochs of at least 0 and steps per epoch of at least 1, found {epochs} and "
+                         f"{steps_per_epoch}")
+    return max(round(epochs * steps_per_epoch), int(epochs > 0))
 
 
 def case_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio: float = 0.0) -> list[float]:

@@ -18,7 +18,7 @@ from .losses import make_loss
 from .metrics import dice
 from .model import SegmentationNetwork, load_weights, make_network
 from .runtime import setup
-from .schedule import warmup_cosine
+from .schedule import warmup_cosine, warmup_steps
 
 HISTORY = ("step", "lr", "loss", "ce", "dice", "seconds")
 VALIDATION = ("step", "left lung", "right lung", "trachea")
@@ -118,8 +118,7 @@ def _run(config: Config, dataset, folder: Path) -> None:
     total_steps = dataset.get_dataset_size()
     network = build_network(config)
     network.set_train(True)
-    rates = warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=options.warmup_step,
-                          warmup_ratio=options.warmup_ratio)
+    rates = learning_rates(config, total_steps)
     optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
     train_step = make_train_step(network, make_loss(options.loss), optimizer)
     held_out = list(validation_cases(config))
@@ -138,6 +137,14 @@ def _run(config: Config, dataset, folder: Path) -> None:
             for old in sorted(folder.glob("step-*.ckpt"))[: -options.keep_checkpoint_max]:
                 old.unlink()
     save_checkpoint(network, folder / FINAL)
+
+
+def learning_rates(config: Config, total_steps: int) -> list[float]:
+    """The learning rate of each step, as ``config.train`` describes it."""
+    options, warmup = config.train, config.train.warmup_step
+    if options.warmup_epoch:
+        warmup = warmup_steps(epochs=options.warmup_epoch, steps_per_epoch=total_steps // options.epoch_size)
+    return warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=warmup, warmup_ratio=options.warmup_ratio)
 
 
 def save_checkpoint(network: nn.Cell, path: Path) -> None:
