@@ -24,14 +24,17 @@
 # - what a strided convolution, a PReLU, a batch-norm, a residual shortcut and a transposed convolution do to an array
 # - why batch-norm ruins predictions in training mode
 # - why crop sizes must be multiples of 16, and how far the network sees
+# - what the two networks cost: parameters, multiplications, memory, seconds
+# - what a trained network's feature maps look like
 # - what two settings make MindSpore fast on a processor
 #
-# **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here, and no file is read.
+# **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here; one figure looks into the
+# network that [chapter 8](08_training.ipynb) trains.
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial import chapter
 
-chapter.enter()
+chapter.enter("phantom", "run")
 
 # %% [markdown]
 # The package comes before MindSpore in the imports, because it sets a variable that MindSpore's kernels read. The
@@ -49,7 +52,7 @@ from mindspore import Tensor, nn
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.model import BatchNorm3d, IdentityUnit, PReLU, ResidualUNet3D, ResidualUnit, Up, conv3d
-from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.runtime import convolution_kernel, setup
 
 # %%
 config = Config.preset("quick")
@@ -84,6 +87,8 @@ rng = np.random.default_rng(0)
 # convolution from $a$ to $b$ channels has $27ab$ weights and $b$ biases, so the figure alone is enough to check it.
 
 # %%
+from unet3d_tutorial.model import ConvUnit, UNet3D, valid_size
+
 convolutions = [(3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512),  # down
                 (768, 256), (256, 256), (384, 128), (128, 128), (192, 64), (64, 64)]  # up, after the skip is joined
 going_up = [512, 256, 128]  # transposed 2 x 2 x 2 convolutions, without bias
@@ -91,13 +96,48 @@ paper = sum(27 * a * b + b for a, b in convolutions) + sum(8 * n * n for n in go
 
 case = sum(p.size for p in ResidualUNet3D(in_channels=1, num_classes=4).trainable_params())
 ours = sum(p.size for p in ResidualUNet3D(config.model.in_channels, config.model.num_classes).trainable_params())
+counted = sum(p.size for p in UNet3D(in_channels=3, num_classes=3).trainable_params() if "norm" not in p.name)
 print(f"paper, from its figure:          {paper:>10,}  (it states 19,069,955)")
+print(f"paper, built by this package:    {counted:>10,}")
 print(f"case, one input channel:         {case:>10,}")
 print(f"quick preset, {config.model.in_channels} input channels:  {ours:>10,}  (+{ours - case})")
 
 # %% [markdown]
-# The paper's count comes out to the last digit. The network of the case is a quarter of it, and is deeper by a level: it
-# spends its weights differently.
+# The paper's count comes out to the last digit, from the figure and from the network that the package builds after it. (It
+# leaves out the scale and shift of the batch-norms, and the transposed convolutions have no bias.) The network of the
+# case is a quarter of it, and is deeper by a level: it spends its weights differently.
+#
+# ## The paper's network, block by block
+#
+# Its only building block is a convolution, a normalisation and a ReLU. Two of them make a level.
+
+# %% tags=["hide-input"]
+chapter.source(ConvUnit, UNet3D)
+
+# %% [markdown]
+# Send the paper's own input through it, in thought: without padding each convolution costs two voxels of each axis, pooling
+# halves, the transposed convolution doubles. The package does the sum for any size, and checks it before it runs.
+
+# %%
+print("paper's input and output:", (132, 132, 116), "->", valid_size((132, 132, 116)))
+narrow = UNet3D(in_channels=1, num_classes=2, channels=(4, 8, 16), padding="valid")
+steps = []
+parts = [("down", narrow.down), ("up", narrow.up), ("join", narrow.join)]
+for part, levels in parts:
+    for level, cell in enumerate(levels):
+        cell.register_forward_hook(lambda cell, x, y, name=f"{part} {level}": steps.append((name, y.shape)))
+shape = narrow(Tensor(np.zeros((1, 1, 60, 60, 44)), ms.float32)).shape
+for name, size in [("input", (1, 1, 60, 60, 44)), *steps, ("logits", shape)]:
+    print(f"{name:7} {size}")
+try:
+    narrow(Tensor(np.zeros((1, 1, 58, 60, 44)), ms.float32))
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# These are the shapes of a forward pass of a narrow copy with three levels, written down by hooks. The logits cover the middle of the
+# input only. The rest is context, which a voxel at the border of the output sees in full, where padding would have shown
+# it zeros. The price is a smaller output for the same work. With `padding="same"` the network keeps the size, like the case's.
 #
 # ## Halving: stride or pooling
 #
@@ -340,18 +380,17 @@ for parameter in list(network.get_parameters())[:8]:
 # %% [markdown]
 # ## Sizes: multiples of 16
 #
-# Four halvings divide by 16. Let us send in a crop of 40 voxels: it becomes 20, 10, 5 and 3, since half of 5 is rounded up. Going
-# up, 3 becomes 6, and 6 does not fit the 5 of the skip connection.
+# Four halvings divide by 16. A crop of 40 voxels becomes 20, 10, 5 and 3, since half of 5 is rounded up. Going up, 3 becomes 6,
+# and 6 does not fit the 5 of the skip connection. The network refuses such a crop at its door, before any layer has worked.
 
 # %%
 try:
     network(Tensor(np.zeros((1, config.model.in_channels, 40, 32, 32)), ms.float32))
 except ValueError as error:
-    print(str(error).splitlines()[0])
+    print(error)
 
 # %% [markdown]
-# The diagnosis is in the two shapes: 6 against 5 in one axis, equal elsewhere. Such a message comes late, from the middle of the
-# network, and does not say which setting is wrong. So the configuration refuses the crop before anything runs.
+# Even that comes late, when the data are loaded. So the configuration refuses the crop before anything runs, and names the setting.
 
 # %%
 try:
@@ -409,6 +448,41 @@ plt.show()
 # This concentration is general: the *effective* receptive field is smaller than the theoretical one (Luo and others, 2016).
 # So a crop that is somewhat smaller than the receptive field loses little.
 #
+# ## What they cost
+#
+# Parameters are what a checkpoint holds. Time goes into multiplications, and memory into feature maps, which training keeps for
+# the gradient. All four, measured for one crop of 32 x 32 x 32 voxels:
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial.losses import DiceCELoss
+from unet3d_tutorial.model import load_weights, multiply_adds
+from unet3d_tutorial.training import make_train_step
+
+shape, rows = (1, 1, 32, 32, 32), []
+crop32 = Tensor(rng.normal(size=shape), ms.float32)
+label32 = Tensor(rng.integers(0, 4, (1, 32, 32, 32)), ms.int32)
+networks = {"the paper's": UNet3D(in_channels=1, num_classes=4), "the case's": ResidualUNet3D(in_channels=1, num_classes=4)}
+
+# %% tags=["nbval-ignore-output"]
+for name, compared in networks.items():
+    products, maps = multiply_adds(compared.set_train(False), shape)
+    step = make_train_step(compared.set_train(True), DiceCELoss(), nn.Adam(compared.trainable_params()))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        step(crop32, label32)[0].asnumpy()
+        seconds.append(time.perf_counter() - start)
+    count = sum(p.size for p in compared.trainable_params())
+    rows.append(f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {min(seconds):.2f} |")
+header = ["| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | seconds a training step |", "|---|--:|--:|--:|--:|"]
+display(Markdown("\n".join([*header, *rows])))
+
+# %% [markdown]
+# The parameters differ by a factor of four, the multiplications by far more. The paper's network works at full resolution with 32 and
+# 64 channels; the case's halves the volume in its very first convolution and returns to full resolution only at the end,
+# with as many channels as there are classes. On a processor that decides. With `model.name=UNet3D` in the configuration you can
+# train the paper's network all the same, narrower if need be: `model.channels=[16,32,64,128]`.
+#
 # ## Where am I: the position channel
 #
 # A convolution does the same everywhere. It knows what is around a voxel, not where the voxel is. For lungs that is a problem of
@@ -446,23 +520,63 @@ plt.show()
 # body's middle plane, in 100 mm. The price is a second input channel in the two convolutions of `down1` that touch the
 # input, the few weights counted in the first table. The `luna16` preset keeps the case's single channel.
 #
+# ## Inside a trained network
+#
+# What do the feature maps hold? We load the trained run, send in a phantom that it has never seen, and keep what leaves each part.
+# `load_weights` insists on every name and shape, so that a checkpoint of another network cannot slip in.
+
+# %% tags=["nbval-ignore-output"]
+trained = ResidualUNet3D(config.model.in_channels, config.model.num_classes, config.model.channels)
+load_weights(trained, ms.load_checkpoint(f"{config.train.output_path}/unet3d.ckpt"))
+trained.set_train(False)
+unseen = Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])(generate(seed=9001, spacing_mm=4.0)[0], None)[0].array
+starts = [(n - n // 16 * 16) // 2 for n in unseen.shape[1:]]
+box = tuple(slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True))
+maps = {}
+for name, part in trained.name_cells().items():
+    part.register_forward_hook(lambda cell, x, y, name=name: maps.setdefault(name, y.asnumpy()[0]))
+logits = trained(Tensor(np.ascontiguousarray(unseen[None, :, *box]))).asnumpy()[0]
+print("input", unseen[:, *box].shape, "classes found:", np.unique(logits.argmax(axis=0)))
+
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "One coronal slice through the input and through the strongest channel of each part of the trained network: fine outlines at the top of the encoder, coarse blobs at the bottom, lungs taking shape again in the decoder, and the labels found."}}
+figure, axes = plt.subplots(2, 6, figsize=(11, 5), layout="constrained")
+pictures = {"input": unseen[0][box]}
+for name, values in maps.items():
+    pictures[name] = values[values.std(axis=(1, 2, 3)).argmax()]  # the channel with the largest spread
+pictures["labels found"] = logits.argmax(axis=0)
+for ax, (name, values) in zip(axes.flat, pictures.items(), strict=False):
+    ax.imshow(values[::-1, values.shape[1] // 2].T, cmap="gray" if name != "labels found" else "viridis", origin="lower")
+    ax.set_title(f"{name}\n" + " x ".join(map(str, values.shape)), fontsize=8)
+for ax in axes.flat:
+    ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# *Figure 6. A coronal slice of a phantom (patient's right on the left of the picture), the channel with the largest spread
+# that leaves each part of the trained network, and the labels found. Each picture is drawn to its own scale.*
+#
+# Read it along the U. `down1` still looks like the scan, with its outlines. Further down there is less *where* in every picture and,
+# we hope, more *what*; at the bottom a voxel is 64 mm wide. On the way up the shapes come back, and what comes out of `up4` are no
+# longer grey values but logits. One channel of many is a keyhole, so do not read too much into a single picture.
+#
 # ## Two traps on a processor
 #
 # MindSpore is at home on accelerators. On a processor two defaults can make it many times slower than it has to be. The package
 # removes both.
 #
-# 1. **The slow kernel.** MindSpore's convolutions come from the library oneDNN. On a processor with AVX-512 instructions MindSpore
-#    2.10 gets oneDNN's *reference* kernel for 3-D convolutions, a plain loop. Asking for the older AVX2 family with an
-#    environment variable gives the fast one. The variable is read once, before the first convolution, so the package sets
-#    it when it is imported. A value that you set yourself stays.
+# 1. **The slow kernel.** MindSpore's convolutions come from the library oneDNN. On a processor with AVX-512 instructions oneDNN
+#    prefers, for the plain memory layout that MindSpore 2.10 hands it, a path that ends in its *reference* kernel, a plain loop.
+#    Kept to the older AVX2 family by an environment variable, it makes matrix products. The variable is read once, at the first
+#    operation, so the package sets it when it is imported. A value that you set yourself stays.
 # 2. **The stalling queue.** In PyNative mode Python puts operations into a queue, and other threads run them. Where few cores
-#    share the work, the queue spends its time waiting. `launch_blocking()` runs each operation at once.
+#    share the work, the queue spends its time waiting. `launch_blocking()` runs each operation at once; every network of the package
+#    asks for it when it is built. Set `UNET3D_LAUNCH=queue` to keep the queue.
 #
-# If your training is slow, look at these two before anything else. `ONEDNN_VERBOSE=1` in the environment makes oneDNN print
-# the kernel it runs: `ref` is the slow one.
+# If your training is slow, let the package look: `unet3d doctor` in a terminal prints versions, kernel, launch mode and the time of a
+# training step, with a remedy for each thing that is wrong. Here is what it asks oneDNN; a name with `ref` would be the slow kernel.
 
 # %% tags=["nbval-ignore-output"]
-print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"])
+print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"], "kernel:", convolution_kernel())
 for attempt in ("first", "second", "third"):
     start = time.perf_counter()
     network(crop).asnumpy()  # asnumpy waits until the result is there
@@ -526,7 +640,7 @@ else:
 # <details>
 # <summary>Solution of exercise 2</summary>
 #
-# The multiples of 16. The number 24 fails late: 24, 12, 6, 3 and then 2, which comes back up as 4.
+# The multiples of 16. The number 24 would fail late: 24, 12, 6, 3 and then 2, which comes back up as 4.
 #
 # ```python
 # sizes = [16, 32, 48, 64]
@@ -573,7 +687,8 @@ else:
 # - Four halvings: every axis of a crop is a multiple of 16.
 # - Batch-norm needs `set_train(False)` for every prediction. Nothing warns you.
 # - Convolutions do not know where they are. If the labels need it, give them the position.
-# - On a processor: the environment variable of oneDNN and `launch_blocking`, before you blame the network.
+# - Multiplications, not parameters, decide the time; full resolution with many channels is dear.
+# - On a processor: `unet3d doctor`, before you blame the network.
 #
 # ## References
 #

@@ -41,7 +41,7 @@ from IPython.display import Markdown, display
 from mindspore import Tensor, ops
 
 from unet3d_tutorial.labels import COLORS, STRUCTURES
-from unet3d_tutorial.losses import CrossEntropyLoss, DiceCELoss, DiceLoss, log_softmax, soft_dice
+from unet3d_tutorial.losses import ClassSums, CrossEntropyLoss, DiceCELoss, DiceLoss, log_softmax, soft_dice
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom import generate
 from unet3d_tutorial.runtime import setup
@@ -104,13 +104,32 @@ with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
 # $$\log p_k = (z_k - m) - \log \sum_j e^{z_j - m}, \qquad m = \max_j z_j$$
 #
 # Now the largest exponential is $e^0 = 1$. Nothing overflows, the sum is at least 1, and its logarithm is finite. The logarithm
-# is never taken of a probability that has been rounded to zero. This is the *log-sum-exp* form.
+# is never taken of a probability that has been rounded to zero. This is the *log-sum-exp* form, and MindSpore's own softmax and
+# log-softmax use it.
+#
+# All losses of this book are made of three sums over the voxels, so the package computes those, for each sample and each class,
+# and everything else is arithmetic on a handful of numbers.
 
 # %% tags=["hide-input"]
-chapter.source(log_softmax, CrossEntropyLoss)
+chapter.source(ClassSums, CrossEntropyLoss)
 
 # %% [markdown]
-# It must agree with MindSpore's own cross-entropy, which takes class numbers instead of one-hot labels.
+# The method `bprop` is the gradient, written by hand. MindSpore can derive it, but what it derives for the softmax is slow on a
+# processor, and the loss once took a quarter of a training step. A gradient by hand is easy to get wrong, so check it against a
+# finite difference: nudge one logit, and see whether the loss moves as the gradient says.
+
+# %%
+z = rng.normal(size=(1, 4, 3, 3, 3)).astype(np.float32)
+t = (rng.integers(0, 4, (1, 1, 3, 3, 3)) == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
+both = DiceCELoss()
+gradient = ms.grad(lambda v: both(v, Tensor(t))[0])(Tensor(z)).asnumpy()
+nudge = np.zeros_like(z)
+nudge[0, 2, 1, 1, 1] = 0.05
+up, down = (float(both(Tensor(z + sign * nudge), Tensor(t))[0].asnumpy()) for sign in (1, -1))
+print(f"by hand {gradient[0, 2, 1, 1, 1]:.5f}, finite difference {(up - down) / 0.1:.5f}")
+
+# %% [markdown]
+# The cross-entropy must agree with MindSpore's own cross-entropy, which takes class numbers instead of one-hot labels.
 
 # %%
 target_classes = rng.integers(0, 4, (2, 6, 5, 4))
@@ -135,6 +154,18 @@ print(f"package {package:.5f}, mindspore.ops {mindspore:.5f}")
 
 # %% tags=["hide-input"]
 chapter.source(soft_dice, DiceLoss)
+
+# %% [markdown]
+# `DiceLoss` has a switch for each choice that papers make differently, so that you can compute *their* loss: squares or plain sums in
+# the denominator, one Dice for the batch or one for each sample, with the background or without. The numbers differ, so a Dice
+# loss quoted without its form says little.
+
+# %%
+guess = Tensor(logits)
+forms = {"this book": {}, "plain denominator": {"squared": False}, "each sample for itself": {"batch": False},
+         "without background": {"include_background": False}}
+for name, options in forms.items():
+    print(f"{name:23} {float(DiceLoss(**options)(guess, Tensor(one_hot)).asnumpy()):.4f}")
 
 # %% [markdown]
 # ### On probabilities, not on logits
@@ -428,7 +459,8 @@ else:
 # - The share of right voxels says nothing where one class is rare.
 # - Cross-entropy counts voxels, Dice counts structures. Their sum has what each lacks.
 # - Dice is for probabilities. On logits it punishes being sure.
-# - Subtract the largest logit before the exponential.
+# - Never write the exponential of a raw logit: take a softmax that subtracts the largest first.
+# - A gradient written by hand is checked against finite differences.
 # - The smoothing term decides what an absent class costs. It belongs above and below.
 # - Dice values of large and of thin structures cannot be compared.
 #
