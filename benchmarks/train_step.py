@@ -36,8 +36,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     image = rng.normal(size=options.shape).astype(np.float32)
     label = rng.integers(0, 4, (options.shape[0], *options.shape[2:]))
-    print(f"batch {options.shape}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, MindSpore {ms.__version__} "
-          f"with {convolution_kernel()}")
+    print(f"batch {options.shape}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
+          f"MindSpore {ms.__version__} with {convolution_kernel()}")
     plain, last = torch.contiguous_format, torch.channels_last_3d
     compare("training step", {"MindSpore": mindspore_step(image, label), "PyTorch": torch_step(image, label, plain),
                               "PyTorch, channels last": torch_step(image, label, last)}, options.rounds)

@@ -115,7 +115,7 @@ chapter.source(ClassSums, CrossEntropyLoss)
 
 # %% [markdown]
 # The method `bprop` is the gradient, written by hand. MindSpore can derive it, but what it derives for the softmax is slow on a
-# processor, and the loss once took a quarter of a training step. A gradient by hand is easy to get wrong, so check it against a
+# processor. A gradient by hand is easy to get wrong, so check it against a
 # finite difference: nudge one logit, and see whether the loss moves as the gradient says.
 
 # %%
