@@ -331,7 +331,7 @@ except ValueError as error:
 # They are drawn here with more strength than in training, so that you can see them:
 
 # %%
-from unet3d_tutorial.transforms import RandomBlur, RandomGamma, RandomNoise, RandomShift
+from unet3d_tutorial.augment import RandomBlur, RandomGamma, RandomNoise, RandomShift
 
 hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
 scale = ScaleIntensityRange(data.min_val, data.max_val)

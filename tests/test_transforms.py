@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from unet3d_tutorial.augment import RandomBlur, RandomGamma, RandomNoise, RandomShift
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.transforms import (
     AddPosition,
@@ -20,11 +21,7 @@ from unet3d_tutorial.transforms import (
     OneHot,
     Orientation,
     Pad,
-    RandomBlur,
     RandomCropSamples,
-    RandomGamma,
-    RandomNoise,
-    RandomShift,
     ScaleIntensityRange,
     Spacing,
     grid_steps,

@@ -8,6 +8,7 @@ from pathlib import Path
 import mindspore.dataset as ds
 import numpy as np
 
+from .augment import RandomBlur, RandomGamma, RandomNoise, RandomShift
 from .config import Config
 from .transforms import (
     AddPosition,
@@ -17,11 +18,7 @@ from .transforms import (
     LoadData,
     OneHot,
     Pad,
-    RandomBlur,
     RandomCropSamples,
-    RandomGamma,
-    RandomNoise,
-    RandomShift,
     ScaleIntensityRange,
     grid_steps,
     input_steps,
