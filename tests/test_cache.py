@@ -35,7 +35,8 @@ def never(*_):
 
 
 def test_disk_and_memory_hold_the_same(files, tmp_path):
-    memory, disk = PreparedCases(files, steps(Spacing((3, 3, 3)))), PreparedCases(files, steps(Spacing((3, 3, 3))), tmp_path / "c")
+    coarse = steps(Spacing((3, 3, 3)))
+    memory, disk = PreparedCases(files, coarse), PreparedCases(files, coarse, tmp_path / "c")
     for mine, other in zip(memory[0], disk[0], strict=True):
         assert np.array_equal(mine.array, other.array) and np.array_equal(mine.affine, other.affine)
     image, label = disk[0]

@@ -79,7 +79,7 @@ def run(config, **ranks) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_workers_change_nothing(config):
     """Threads and processes give the batches of one worker, in the same order: the case's repeated crops cannot return."""
     alone = run(config)
-    for settings in ({"num_worker": 3}, {"num_worker": 2, "worker_processes": True}):
+    for settings in ({"num_worker": 2}, {"num_worker": 2, "worker_processes": True}):
         together = run(config.updated({"data": settings}))
         assert len(together) == len(alone)
         for batch, same in zip(alone, together, strict=True):
@@ -149,7 +149,7 @@ def test_crops_from_disk_take_little_memory(tmp_path):
         volume = Volume(rng.integers(0, 6, (160, 160, 160)).astype(dtype), np.eye(4))
         save_volume(volume, tmp_path / "train" / kind / "0.nii.gz")
     config = Config.preset("luna16").updated(
-        {"data": {"data_path": str(tmp_path), "cache_path": str(tmp_path / "prepared"), "roi_size": (32, 32, 32)}})
+        {"data": {"data_path": str(tmp_path), "cache_path": str(tmp_path / "prepared"), "roi_size": (16, 16, 16)}})
     source = TrainingCrops(list_cases(tmp_path / "train"), config)
     sample = sum(array.nbytes for array in source[0])
     tracemalloc.start()
@@ -157,7 +157,7 @@ def test_crops_from_disk_take_little_memory(tmp_path):
         source[index]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * sample < 160**3
+    assert peak < 4 * sample < 160**3 / 3
 
 
 def test_batches_are_the_samples_in_order(config, folder):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> d
     """
     source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config, rank_size=rank_size, rank_id=rank_id)
     ds.config.set_prefetch_size(AHEAD)
-    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=config.data.num_worker,
+    workers = min(config.data.num_worker, os.cpu_count() or 1)  # MindSpore refuses more than there are cores
+    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=workers,
                                   python_multiprocessing=config.data.worker_processes)
     dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
     for column in ("image", "label"):

@@ -265,8 +265,10 @@ class OneHot:
             raise ValueError(f"label: expected shape (..., 1, I, J, K), found {label.array.shape}; add ExpandChannel")
         if label.array.max() >= self.num_classes:
             raise ValueError(f"label: expected values below {self.num_classes}, found {label.array.max()}")
-        classes = np.arange(self.num_classes).reshape(-1, 1, 1, 1)
-        return image, replace(label, array=(label.array == classes).astype(np.float32))
+        classes = np.arange(self.num_classes, dtype=label.array.dtype).reshape(-1, 1, 1, 1)
+        hot = np.empty(np.broadcast_shapes(label.array.shape, classes.shape), np.float32)
+        np.equal(label.array, classes, out=hot, casting="unsafe")  # writes 0 and 1 straight into place
+        return image, replace(label, array=hot)
 
 
 # ----------------------------------------------------------------------------------------------------- random steps
