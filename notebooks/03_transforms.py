@@ -390,7 +390,7 @@ patient = CenterOnBody()(hu, label)
 moved = {
     "unchanged": patient,
     "RandomFlip": RandomFlip(chance=1)(*patient),
-    "RandomAffine": RandomAffine(20, 1.2, chance=1, seed=5)(*patient),
+    "RandomAffine": RandomAffine(20, 1.2, chance=1, seed=30)(*patient),
     "RandomElastic": RandomElastic(12, chance=1, seed=2)(*patient),
 }
 for name, (_, moved_label) in moved.items():
@@ -430,7 +430,7 @@ plt.show()
 # written down, and applied once more:
 
 # %%
-step = RandomAffine(20, 1.2, chance=1, seed=5)
+step = RandomAffine(20, 1.2, chance=1, seed=30)
 angles, size = step.draw(hu.array.shape)
 print(f"turn by {angles.round(1)} degrees about the axes R, A and S, and scale by {size:.2f}")
 again, _ = step.apply(*patient, (angles, size))

@@ -358,7 +358,7 @@ for share in (0.0, 0.5, 1.0):
 # The stream must not keep the network waiting. Where does the time of one sample go, once the scan is in memory?
 
 # %% tags=["nbval-ignore-output"]
-image, label = source.cache[next(iter(source.cache))]
+image, label = source.prepared[0]
 steps = random_steps(config).set_random_state([1, 0]).steps
 total = 0.0
 for step in steps:
