@@ -114,7 +114,8 @@ class TrainingCrops:
         epoch, position = divmod(number, len(self.prepared))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))
         image, label = self.prepared[int(order[position])]
-        seeds = [[self.seed, number], *([self.seed, number, extra] for extra in range(1, self.rounds))]
+        # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear of the steps' numbers
+        seeds = [[self.seed, number], *([self.seed, number, extra, 1] for extra in range(1, self.rounds))]
         crops = [copy.deepcopy(self.random).set_random_state(seed)(image, label) for seed in seeds]
         if len(crops) == 1:
             return crops[0][0].array, crops[0][1].array
@@ -129,7 +130,7 @@ def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> d
     batches are the same whatever ``data.num_worker`` is. Only a few batches are made ahead, so memory stays bounded.
     """
     source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config, rank_size=rank_size, rank_id=rank_id)
-    ds.config.set_prefetch_size(AHEAD)
+    ds.config.set_prefetch_size(AHEAD)  # for all data sets of this process
     workers = min(config.data.num_worker, os.cpu_count() or 1)  # MindSpore refuses more than there are cores
     dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=workers,
                                   python_multiprocessing=config.data.worker_processes)
