@@ -37,14 +37,14 @@ chapter.enter("phantom", "run")
 import matplotlib.pyplot as plt
 
 stages = [("files", "image and seg"), ("fixed steps", "once a scan"), ("prepared scans", "memory or disk"),
-          ("random steps", "anew for each sample"), ("batch", "(N, C, D, H, W)"), ("network", "one step")]
+          ("random steps", "each sample anew"), ("batch", "(N, C, D, H, W)"), ("network", "one step")]
 figure, axis = plt.subplots(figsize=(10, 1.9), dpi=80, layout="constrained")
 for x, (name, text) in enumerate(stages):
     color = "#E69F00" if name == "random steps" else "#0072B2"
     box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": color, "linewidth": 2}
     axis.annotate(f"{name}\n{text}", (x, 0), ha="center", va="center", fontsize=8, bbox=box)
     if x:
-        axis.annotate("", (x - 0.4, 0), (x - 0.6, 0), arrowprops={"arrowstyle": "->", "linewidth": 2})
+        axis.annotate("", (x - 0.44, 0), (x - 0.58, 0), arrowprops={"arrowstyle": "->", "linewidth": 2})
 axis.annotate("run's seed, number of the sample", (3, 0.35), (3, 0.95), ha="center", fontsize=8, arrowprops={"arrowstyle": "->"})
 axis.axis([-0.5, 5.5, -0.5, 1.2])
 axis.set_axis_off()
@@ -472,7 +472,7 @@ else:
 # without_trachea = sum(not source[index][1][:, 3].any() for index in range(40))
 # ```
 #
-# With `data.foreground=0.5` it would be fewer.
+# If there are too many for your taste, `data.foreground` is the remedy.
 #
 # </details>
 #
