@@ -23,7 +23,7 @@
 # - what happens if the affine is ignored: a patient with the heart on the wrong side
 # - why images and labels must be resampled differently
 # - why a transform must leave its input alone
-# - which random variations help, and which one would ruin this task
+# - which random variations there are, what each does to the affine, and which one would ruin this task
 # - why the network gets a second channel that says left or right
 #
 # **You need**: [Data](02_data.ipynb), and the phantoms.
@@ -299,6 +299,20 @@ places = (short[0].affine @ [0, 0, 0, 1]), (padded.affine @ [0, 0, before, 1])
 print("the first slice lies at", places[0][2].round(1), "mm before and", places[1][2].round(1), "mm after")
 
 # %% [markdown]
+# The opposite is common too: a scan that holds more air and table than patient. `CropForeground` finds the smallest box that
+# holds every voxel above a threshold, and cuts the rest away, the affine along with it. At -500 HU the box is that of the
+# patient, with the table:
+
+# %%
+from unet3d_tutorial.transforms import CropForeground
+
+boxed, boxed_label = CropForeground(above_hu=-500)(*coarse)
+print("from", coarse[0].array.shape, "to", boxed.array.shape, f"{boxed.array.size / coarse[0].array.size:.0%} of the voxels")
+print("voxels with a label:", (coarse[1].array > 0).sum(), "before,", (boxed_label.array > 0).sum(), "after")
+
+# %% [markdown]
+# A box around the patient saves memory and time, if scans have wide margins. It is not part of the `quick` preset.
+#
 # ## Failure on purpose: the wrong label range
 #
 # Another mask, another numbering. Suppose that you take the labels for 1, 2 and 3, but the files hold 3, 4 and 5. No
@@ -324,47 +338,113 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# ## Random variation
+# ## Random variation: intensities
 #
-# Two scanners never agree to the last HU: they differ in calibration, in noise, in the sharpness of their reconstruction.
-# Four random steps imitate this, so that the network does not rely on such details. Each draws from its own random stream.
-# They are drawn here with more strength than in training, so that you can see them:
+# Two scanners never agree to the last HU: they differ in calibration, in noise, in the sharpness of their reconstruction, in
+# the thickness of their slices. Random steps imitate this, so that the network does not rely on such details. Each draws
+# from its own random stream. They are drawn here with more strength than in training, so that you can see them:
 
 # %%
-from unet3d_tutorial.transforms import RandomBlur, RandomGamma, RandomNoise, RandomShift
+from unet3d_tutorial.augment import RandomBlur, RandomGamma, RandomLowResolution, RandomNoise, RandomShift
 
 hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
 scale = ScaleIntensityRange(data.min_val, data.max_val)
 varied = {
     "unchanged": [scale],
     "RandomBlur": [RandomBlur(max_sigma=1.5, chance=1, seed=1), scale],
+    "RandomLowResolution": [RandomLowResolution(3, chance=1, seed=1), scale],
     "RandomShift": [RandomShift(60, seed=3), scale],
     "RandomNoise": [RandomNoise(150, chance=1, seed=1), scale],
     "RandomGamma": [scale, RandomGamma(0.25, chance=1, seed=3)],
 }
 results = [Compose(chain)(hu)[0] for chain in varied.values()]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice five times: unchanged, blurred, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
-figure, axes = plt.subplots(2, 5, figsize=(10, 3.6), dpi=80, layout="constrained")
+# %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice six times: unchanged, blurred, coarse, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
+figure, axes = plt.subplots(2, 6, figsize=(11, 3.4), dpi=80, layout="constrained")
 for column, name, result in zip(axes.T, varied, results, strict=True):
     now, then = (plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[0][20:88, 12:96]
                  for volume in (result, results[0]))
     column[0].imshow(now, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     column[1].imshow(now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest")
-    column[0].set_title(name, fontsize=10)
+    column[0].set_title(name, fontsize=9)
 plt.setp(axes, xticks=[], yticks=[])
 plt.show()
 
 # %% [markdown]
 # *Figure 3. One slice of a phantom, varied, and below it the difference from the unchanged slice (orange: darker, purple:
-# brighter). Blur acts at borders only, a shift everywhere alike, except where the window clips; gamma changes the middle
-# of the range and leaves its ends.*
+# brighter). Blur and low resolution act at borders only, a shift everywhere alike, except where the window clips; gamma
+# changes the middle of the range and leaves its ends.*
 #
-# One popular variation is missing: **mirroring left to right**. For cats and dogs it is harmless. Here it would turn the
-# left lung into a right one while its label still says left, and the network would be taught that the two are the same.
-# Mirroring is allowed only if the labels are exchanged along with it (exercise 2), and even then it produces patients with
-# the heart on the right, of whom there are few.
+# All of these change the image and leave label and affine as they are.
 #
+# ## Random variation: shapes
+#
+# Patients differ in size, in how they lie, and in the shape of everything. Steps that change shapes must move the label
+# along with the image, the image by interpolation, the label by nearest neighbour:
+
+# %%
+from unet3d_tutorial.augment import RandomAffine, RandomElastic, RandomFlip
+from unet3d_tutorial.transforms import CenterOnBody
+
+patient = CenterOnBody()(hu, label)
+moved = {
+    "unchanged": patient,
+    "RandomFlip": RandomFlip(chance=1)(*patient),
+    "RandomAffine": RandomAffine(20, 1.2, chance=1, seed=30)(*patient),
+    "RandomElastic": RandomElastic(12, chance=1, seed=2)(*patient),
+}
+for name, (_, moved_label) in moved.items():
+    print(f"{name:14} voxels of left lung, right lung, trachea:", np.bincount(moved_label.array.ravel(), minlength=4)[1:])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "One coronal slice with labels four times: unchanged; mirrored, with blue still on the right-hand side of the picture; turned and scaled; and bent."}}
+from matplotlib.colors import ListedColormap
+
+from unet3d_tutorial.labels import COLORS
+
+figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), dpi=80, layout="constrained")
+for axis, (name, volumes) in zip(axes, moved.items(), strict=True):
+    pixels, classes = (plane(Volume(volume.array[0], volume.affine), "coronal", hu.array.shape[2] // 2)[0]
+                       for volume in volumes)
+    axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, interpolation="nearest")
+    axis.imshow(np.ma.masked_equal(classes, 0), cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.4,
+                interpolation="nearest")
+    axis.set_title(name, fontsize=9)
+plt.setp(axes, xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# *Figure 4. A coronal slice of a phantom, mirrored, turned and scaled, and bent, with its labels: left lung blue, right lung
+# orange, trachea green. The patient's right is on the left. After mirroring, the lung on the patient's left is still called
+# left, although its shape is that of a right one.*
+#
+# **Mirroring left to right** needs care. For cats and dogs it is harmless. Here it would turn the left lung into a right one
+# while its label still says left, and the network would be taught that the two are the same. `RandomFlip` exchanges the
+# two labels, and changes the affine too: what was 50 mm to the right is now 50 mm to the left. Even then it produces patients
+# with the heart on the right, of whom there are few.
+#
+# `RandomAffine` turns and scales in millimetres, so a ball stays a ball where voxels are longer than wide. `RandomElastic`
+# bends space as if it were rubber, held in such limits that it cannot fold over. Both leave the affine as it is: the grid
+# stays, the patient moves.
+#
+# Each random step works in two halves: `draw` gives its parameters, `apply` uses them. So a variation can be looked at,
+# written down, and applied once more:
+
+# %%
+step = RandomAffine(20, 1.2, chance=1, seed=30)
+angles, size = step.draw(hu.array.shape)
+print(f"turn by {angles.round(1)} degrees about the axes R, A and S, and scale by {size:.2f}")
+again, _ = step.apply(*patient, (angles, size))
+print("same as in figure 4:", np.array_equal(again.array, moved["RandomAffine"][0].array))
+
+# %% [markdown]
+# Which of these does training use? The configuration says so. The default varies intensities only. The
+# others are one setting away, to be tried on data that need them:
+
+# %%
+for name in ("augment", "low_resolution", "mirror", "deform", "foreground"):
+    print(f"data.{name:15} {getattr(data, name)}")
+
+# %% [markdown]
 # ## Left or right? The position channel
 #
 # Left and right lung are much alike. In HU there is next to no difference between them:
@@ -384,9 +464,9 @@ for value, name in ((1, "left lung"), (2, "right lung")):
 # patient's right. This is the whole of the second one:
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.transforms import AddPosition, CenterOnBody
+from unet3d_tutorial.transforms import AddPosition
 
-chapter.source(AddPosition.__call__)
+chapter.source(AddPosition.apply)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice of a phantom: first channel in grey, second channel as a colour ramp from one side to the other with a line at zero in the middle of the body."}}
 both, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
@@ -402,7 +482,7 @@ axes[1].set(title="channel 1: position, in 100 mm", xlabel="mm")
 plt.show()
 
 # %% [markdown]
-# *Figure 4. The network's two input channels on a coronal slice of a phantom. The line is the middle plane of the body as
+# *Figure 5. The network's two input channels on a coronal slice of a phantom. The line is the middle plane of the body as
 # `CenterOnBody` found it.*
 #
 # How far would the sign of this channel alone get us? In ten phantoms, give each lung voxel to the side that the sign says:
@@ -539,7 +619,8 @@ else:
 # - Interpolate images; take the nearest voxel for labels.
 # - A transform returns new arrays. In-place changes and a cache ruin the labels from the second epoch on.
 # - Pad what is too small, and remember where it was.
-# - Vary what scanners vary. Do not mirror where left and right have names.
+# - Vary what scanners and patients vary. Where left and right have names, mirror only with the names exchanged.
+# - Draw first, then apply: a variation that can be written down can be repeated.
 # - If you know something that the network needs, such as the side, consider telling it.
 #
 # ## References
@@ -550,6 +631,10 @@ else:
 #   [doi:10.1038/s41592-020-01008-z](https://doi.org/10.1038/s41592-020-01008-z): resampling and augmentation in practice.
 # - R. Liu et al., *An intriguing failing of convolutional neural networks and the CoordConv solution*, NeurIPS 2018,
 #   [arXiv:1807.03247](https://arxiv.org/abs/1807.03247): why convolutions have trouble with positions.
+# - D. Rueckert et al., *Nonrigid registration using free-form deformations*, IEEE Transactions on Medical Imaging 18(8), 1999,
+#   [doi:10.1109/42.796284](https://doi.org/10.1109/42.796284): deformation by B-splines.
+# - Y. Choi, S. Lee, *Injectivity conditions of 2D and 3D uniform cubic B-spline functions*, Graphical Models 62(6), 2000,
+#   [doi:10.1006/gmod.2000.0531](https://doi.org/10.1006/gmod.2000.0531): how far one may bend before space folds.
 # - J. Wasserthal et al., *TotalSegmentator*, Radiology: Artificial Intelligence 5(5), 2023,
 #   [doi:10.1148/ryai.230024](https://doi.org/10.1148/ryai.230024).
 #

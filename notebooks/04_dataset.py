@@ -20,19 +20,39 @@
 #
 # **You will learn**
 # - how image and label files are paired, and what happens if one is missing
-# - which steps are done once for each scan and which anew for each crop
+# - which steps are done once for each scan and which anew for each crop, and where the prepared scans are kept
 # - how a fixed seed makes all workers cut the same crops, and how to seed well
 # - what a batch looks like, in numbers and in pictures
-# - how fast the stream is, and where its time goes
+# - how workers and devices share the work without changing the result
+# - how fast the stream is, where its time goes, and whether the network ever waits for it
 #
-# **You need**: [Transforms](03_transforms.ipynb), and the phantoms.
+# **You need**: [Transforms](03_transforms.ipynb), the phantoms, and, for one comparison at the end, the training run.
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial import chapter
 
-chapter.enter("phantom")
+chapter.enter("phantom", "run")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram, left to right: files; fixed steps, once a scan; prepared scans in memory or on disk; random steps, for each sample; batch; network. The seed and the number of the sample point at the random steps."}}
+import matplotlib.pyplot as plt
+
+stages = [("files", "image and seg"), ("fixed steps", "once a scan"), ("prepared scans", "memory or disk"),
+          ("random steps", "each sample anew"), ("batch", "(N, C, D, H, W)"), ("network", "one step")]
+figure, axis = plt.subplots(figsize=(10, 1.9), dpi=80, layout="constrained")
+for x, (name, text) in enumerate(stages):
+    color = "#E69F00" if name == "random steps" else "#0072B2"
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": color, "linewidth": 2}
+    axis.annotate(f"{name}\n{text}", (x, 0), ha="center", va="center", fontsize=8, bbox=box)
+    if x:
+        axis.annotate("", (x - 0.44, 0), (x - 0.58, 0), arrowprops={"arrowstyle": "->", "linewidth": 2})
+axis.annotate("run's seed, number of the sample", (3, 0.35), (3, 0.95), ha="center", fontsize=8, arrowprops={"arrowstyle": "->"})
+axis.axis([-0.5, 5.5, -0.5, 1.2])
+axis.set_axis_off()
+plt.show()
 
 # %% [markdown]
+# *Figure 1. The pipeline of this chapter. Everything random happens in one place, and depends on two numbers only.*
+#
 # ## Cases: pairs of files
 #
 # A case is an image and its label. `list_cases` pairs them by name and sorts them, so that every computer sees the same
@@ -101,13 +121,36 @@ for times in seconds.values():
 # %% tags=["nbval-ignore-output"]
 for name, times in seconds.items():
     print(f"{name:11} {np.median(times):.2f} s a crop")
-held = sum(image.array.nbytes + label.array.nbytes for image, label in source.cache.values()) / len(source.cache)
+held = np.mean([image.array.nbytes + label.array.nbytes for image, label in source.prepared.held.values()])
 print(f"in memory: {held / 1e6:.0f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}")
 
 # %% [markdown]
 # That is a choice for scans on a coarse grid. Full-resolution LUNA16 scans would not fit into the memory of a laptop this
-# way; there one would store the prepared scans on disk.
-#
+# way. With `data.cache_path` the prepared scans go to a folder instead, and are *memory-mapped*: the arrays look as usual, but
+# only the parts that a crop touches are read, all workers share them, and the next run finds them.
+
+# %%
+with TemporaryDirectory() as folder:
+    on_disk = config.override([f"data.cache_path={folder}/prepared"])
+    mapped = TrainingCrops(cases, on_disk)
+    print("same sample:", all(np.array_equal(a, b) for a, b in zip(mapped[0], source[0], strict=True)))
+    print("prepared scans on disk:", len(list(Path(folder, "prepared").iterdir())))
+    TrainingCrops(cases, on_disk)[0]
+    print("after the same again:", len(list(Path(folder, "prepared").iterdir())))
+    TrainingCrops(cases, on_disk.override(["data.spacing_mm=[5, 5, 5]"]))[0]
+    print("after a change of the grid:", len(list(Path(folder, "prepared").iterdir())))
+
+# %% [markdown]
+# A cache that hands out yesterday's result for today's settings is worse than none. The name of each entry is therefore a
+# hash of everything that decides its content: the two files, byte by byte, the settings of the steps, and even their code.
+# If any of these changes, the old entry is not found, and a new one is made.
+
+# %% tags=["hide-input"]
+from unet3d_tutorial.cache import key, recipe
+
+chapter.source(recipe, key)
+
+# %% [markdown]
 # ## The crop that repeats itself
 #
 # Random numbers in a computer come from a seed. The original case seeds its cropping with 0, always. With one worker, that
@@ -150,8 +193,6 @@ shared = [corner for worker in same for corner in worker]
 print("different crops of 24: one seed for all:", len(set(shared)), " a seed for each sample:", len(set(drawn)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of crop corners. With one seed for all workers 24 crops fall on six places; with a seed for each sample they spread over the area."}}
-import matplotlib.pyplot as plt
-
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), dpi=80, layout="constrained", sharex=True, sharey=True)
 for axis, corners, title in zip(axes, (shared, drawn), ("one seed for all workers", "a seed for each sample"), strict=True):
     for worker, (marker, color) in enumerate(zip("o^sD", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True)):
@@ -163,8 +204,25 @@ axes[0].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# *Figure 1. Where 24 crops begin. Left, each place is hit by all four workers; right, every crop is its own.*
+# *Figure 2. Where 24 crops begin. Left, each place is hit by all four workers; right, every crop is its own.*
 #
+# So much for what ought to be. The same with the real thing: the first batches of the run, once made by one worker and once
+# by two.
+
+# %%
+from unet3d_tutorial.dataset import create_dataset
+
+
+def first_batches(workers, number=4):
+    stream = create_dataset(config.override([f"data.num_worker={workers}"])).create_tuple_iterator(output_numpy=True)
+    return [image for image, _ in (next(stream) for _ in range(number))]
+
+
+one, two = first_batches(1), first_batches(2)
+print("two workers make the batches of one:", all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)))
+print("different crops:", len({crop.tobytes() for batch in two for crop in batch}), "of", sum(map(len, two)))
+
+# %% [markdown]
 # ## Repeatable, and yet never the same
 #
 # Two properties can be proved rather than believed. A *hash* is a short fingerprint of an array: if two fingerprints agree,
@@ -217,7 +275,7 @@ for axis, epoch, index in zip(axes, ("first", "second"), (first, second), strict
 plt.show()
 
 # %% [markdown]
-# *Figure 2. The same phantom in two epochs: another place, other noise, another contrast. Left lung blue, right lung orange,
+# *Figure 3. The same phantom in two epochs: another place, other noise, another contrast. Left lung blue, right lung orange,
 # trachea green.*
 #
 # ## Batches
@@ -226,8 +284,6 @@ plt.show()
 # holds `batch_size` scans with `num_samples` crops of each.
 
 # %%
-from unet3d_tutorial.dataset import create_dataset
-
 dataset = create_dataset(config)
 batch = next(dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
 print(f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / "
@@ -247,11 +303,14 @@ batch = next(create_dataset(large).create_dict_iterator(output_numpy=True, num_e
 print("batch of", batch["image"].shape[0], "crops:", batch["image"].shape, batch["label"].shape)
 
 # %% [markdown]
-# With several devices, each sees its share of the samples, `rank_id` of `rank_size`, and nothing twice:
+# With several devices, each sees its share of the samples, `rank_id` of `rank_size`, and nothing twice. Step by step, two
+# devices see together what one device with twice the batch size would see:
 
 # %%
-shares = [create_dataset(config, rank_size=2, rank_id=rank) for rank in (0, 1)]
-print("steps of each of two devices:", [share.get_dataset_size() for share in shares])
+shares = [TrainingCrops(cases, config, rank_size=2, rank_id=rank) for rank in (0, 1)]
+print("samples of each of two devices:", [len(share) for share in shares], "of", len(source))
+taken = [fingerprint(share[index]) for index in (0, 1) for share in shares]
+print("the first two of each are the first four of all:", taken == [fingerprint(source[index]) for index in range(4)])
 
 # %% [markdown]
 # Numbers tell you that the shapes are right. Only pictures tell you that the contents are.
@@ -263,7 +322,7 @@ for index, axis in enumerate(axes.flat):
 plt.show()
 
 # %% [markdown]
-# *Figure 3. The first eight training samples, a coronal slice through the middle of each. Check: do the colours cover the
+# *Figure 4. The first eight training samples, a coronal slice through the middle of each. Check: do the colours cover the
 # lungs to their borders; is blue always on the right of the picture; do crops differ in place and look?*
 #
 # How much of what the network sees is each structure?
@@ -280,12 +339,26 @@ for number, name in enumerate(("background", *STRUCTURES)):
 # The trachea is a tiny share. A network that never finds it would still get nearly every voxel right. Chapter
 # [Loss](07_loss.ipynb) deals with that.
 #
+# Where a structure were missing from most crops, one would cut some of them around it on purpose. That is what
+# `data.foreground` is for: the share of crops that are centred on a voxel of a structure, each structure equally often.
+
+# %%
+for share in (0.0, 0.5, 1.0):
+    chosen = TrainingCrops(cases, config.override([f"data.foreground={share}", "data.augment=false"]))
+    chosen.prepared = source.prepared  # no need to prepare the scans again
+    labels = np.array([chosen[index][1].mean(axis=(0, 2, 3, 4)) for index in range(20)])
+    print(f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 20 crops")
+
+# %% [markdown]
+# More is not better without end: crops that are always centred on something teach the network that something is always in
+# the centre.
+#
 # ## How fast is it?
 #
 # The stream must not keep the network waiting. Where does the time of one sample go, once the scan is in memory?
 
 # %% tags=["nbval-ignore-output"]
-image, label = source.cache[next(iter(source.cache))]
+image, label = source.prepared[0]
 steps = random_steps(config).set_random_state([1, 0]).steps
 total = 0.0
 for step in steps:
@@ -300,17 +373,26 @@ print(f"{'together':20} {1000 * total:7.1f} ms")
 # the draw. And through MindSpore's pipeline, batch after batch:
 
 # %% tags=["nbval-ignore-output"]
+from unet3d_tutorial.training import load_result
+
 iterator = dataset.create_dict_iterator(output_numpy=True, num_epochs=1)
 times = []
 for _ in range(12):
     start = time.perf_counter()
     next(iterator)
     times.append(time.perf_counter() - start)
-print(f"{1 / np.mean(times):.1f} batches a second, reading from disk for the first time")
+step = np.median(np.diff(load_result("runs/quick").history["seconds"]))
+print(f"a batch: {np.median(times):.2f} s, reading each scan for the first time")
+print(f"a step of the training run: {step:.2f} s, of which the batch is {np.median(times) / step:.0%}")
 
 # %% [markdown]
-# Compare this with the seconds that one training step takes in chapter [Training](08_training.ipynb). As long as a batch is
-# ready sooner than the network asks for it, more workers would win nothing.
+# The run recorded its own times, and we shall look at them again in chapter [Training](08_training.ipynb). Batches are made
+# ahead, while the network is at work on the one before. As long as a batch is ready sooner than the network asks for the
+# next, more workers would win nothing.
+#
+# Two more settings matter for large scans, and the `luna16` preset has both. `data.crop_first` cuts before it varies, so that
+# noise is not drawn for millions of voxels that nobody will see. `data.num_worker` lets several threads make samples at
+# once; the batches stay the same.
 #
 # ## Exercises
 #
@@ -390,7 +472,7 @@ else:
 # without_trachea = sum(not source[index][1][:, 3].any() for index in range(40))
 # ```
 #
-# If a structure were missing from most crops, one would cut some crops around it on purpose.
+# If there are too many for your taste, `data.foreground` is the remedy.
 #
 # </details>
 #
@@ -398,6 +480,7 @@ else:
 #
 # - Pair files by name. A missing label must be an error, not a shift by one.
 # - Do once what gives the same result each time; do anew what is random.
+# - Name a cached result by a hash of all that it was made from.
 # - Seed samples, not workers: varied, repeatable, and independent of the number of workers.
 # - Prove it with fingerprints. Look at crops with your own eyes before you train.
 # - Measure the stream. It must be faster than the network, and need not be faster than that.

@@ -1,10 +1,15 @@
 """The data set: pairs that belong together, samples that depend on seed and number alone, batches of the right shape."""
 
+import copy
+import shutil
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import TrainingCrops, create_dataset, list_cases, validation_cases
+from unet3d_tutorial.dataset import TrainingCrops, create_dataset, list_cases, random_steps, validation_cases
+from unet3d_tutorial.transforms import RandomCropSamples
 from unet3d_tutorial.volume import Volume, save_volume
 
 ROI = (32, 16, 16)
@@ -44,13 +49,115 @@ def test_a_sample_depends_on_seed_and_number_alone(config, folder):
     assert not np.array_equal(other, first[0][0])
 
 
+class Spy:
+    """Prepared cases that write down which were asked for."""
+
+    def __init__(self, prepared):
+        self.prepared, self.visited = prepared, []
+
+    def __len__(self):
+        return len(self.prepared)
+
+    def __getitem__(self, number):
+        self.visited.append(number)
+        return self.prepared[number]
+
+
 def test_every_epoch_visits_every_volume_once(config, folder):
     source = TrainingCrops(list_cases(folder / "train"), config)
-    visited = []
-    source._case = lambda number, case=source._case: visited.append(number) or case(number)
+    source.prepared = Spy(source.prepared)
     for index in range(len(source)):
         source[index]
+    visited = source.prepared.visited
     assert sorted(visited[:4]) == sorted(visited[4:]) == [0, 1, 2, 3] and visited[:4] != visited[4:]
+
+
+def run(config, **ranks) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(create_dataset(config, **ranks).create_tuple_iterator(output_numpy=True, num_epochs=1))
+
+
+def test_workers_change_nothing(config):
+    """Threads and processes give the batches of one worker, in the same order: the case's repeated crops cannot return."""
+    alone = run(config)
+    for settings in ({"num_worker": 2}, {"num_worker": 2, "worker_processes": True}):
+        together = run(config.updated({"data": settings}))
+        assert len(together) == len(alone)
+        for batch, same in zip(alone, together, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(batch, same, strict=True))
+    crops = [crop.tobytes() for image, _ in together for crop in image]
+    assert len(set(crops)) == len(crops) == 8
+
+
+def test_workers_that_share_a_seed_repeat_their_crops():
+    """The original case's bug, so that the test above is known to look for something that exists."""
+    workers = [copy.deepcopy(RandomCropSamples(ROI, seed=0)) for _ in range(4)]
+    corners = [tuple(worker.draw((99, 99, 99))[0]) for _ in range(3) for worker in workers]
+    assert len(set(corners)) == 3
+
+
+@pytest.mark.parametrize("rank_size", [2, 3])
+def test_devices_share_the_samples(config, folder, rank_size):
+    """No sample twice, equally many for all; step by step they do what one device with a larger batch would do."""
+    config = config.updated({"train": {"batch_size": 1}})
+    whole = TrainingCrops(list_cases(folder / "train"), config)
+    shares = [run(config, rank_size=rank_size, rank_id=rank) for rank in range(rank_size)]
+    assert {len(share) for share in shares} == {8 // rank_size}
+    for step, batches in enumerate(zip(*shares, strict=True)):
+        for rank, (image, label) in enumerate(batches):
+            expected = whole[step * rank_size + rank]
+            assert np.array_equal(image, expected[0]) and np.array_equal(label, expected[1])
+    with pytest.raises(ValueError, match="rank_id: expected 0 to 1, found 2"):
+        create_dataset(config, rank_size=2, rank_id=2)
+
+
+EVERYTHING = {"low_resolution": True, "mirror": True, "deform": True, "foreground": 0.5, "num_samples": 2}
+
+
+@pytest.mark.parametrize("crop_first", [False, True])
+def test_all_variations_together(config, folder, crop_first):
+    config = config.updated({"data": {**EVERYTHING, "crop_first": crop_first}})
+    cases = list_cases(folder / "train")
+    first, again = TrainingCrops(cases, config), TrainingCrops(cases, config)
+    for index in (3, 0):
+        image, label = first[index]
+        assert image.shape == (2, 2, *ROI) and label.shape == (2, 4, *ROI) and image.dtype == np.float32
+        assert np.array_equal(label.sum(axis=1), np.ones((2, *ROI))) and np.isfinite(image).all()
+        assert not np.array_equal(image[0], image[1])
+        assert np.array_equal(image, again[index][0]) and np.array_equal(label, again[index][1])
+
+
+def test_extra_variation_is_off_unless_asked_for():
+    names = [type(step).__name__ for step in random_steps(Config.preset("quick")).steps]
+    assert names == ["RandomBlur", "RandomShift", "RandomNoise", "ScaleIntensityRange", "RandomGamma", "AddPosition",
+                     "RandomCropSamples", "OneHot"]
+
+
+def test_a_disk_cache_changes_nothing(config, folder, tmp_path):
+    cases = list_cases(folder / "train")
+    memory = TrainingCrops(cases, config)
+    for _ in range(2):  # written, then found
+        disk = TrainingCrops(cases, config.updated({"data": {"cache_path": str(tmp_path / "prepared")}}))
+        for index in range(4):
+            assert all(np.array_equal(a, b) for a, b in zip(memory[index], disk[index], strict=True))
+    assert len(list((tmp_path / "prepared").iterdir())) == 4
+
+
+def test_crops_from_disk_take_little_memory(tmp_path):
+    """Cut from a mapped scan, a crop must cost a few times its own size, not the scan's."""
+    rng = np.random.default_rng(0)
+    for kind, dtype in (("image", np.int16), ("seg", np.uint8)):
+        volume = Volume(rng.integers(0, 6, (160, 160, 160)).astype(dtype), np.eye(4))
+        save_volume(volume, tmp_path / "train" / kind / "0.nii.gz")
+    config = Config.preset("luna16").updated(
+        {"data": {"data_path": str(tmp_path), "cache_path": str(tmp_path / "prepared"), "roi_size": (16, 16, 16)}})
+    source = TrainingCrops(list_cases(tmp_path / "train"), config)
+    sample = sum(array.nbytes for array in source[0])
+    tracemalloc.start()
+    for index in range(1, 8):
+        source[index]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * sample < 160**3 / 3
 
 
 def test_batches_are_the_samples_in_order(config, folder):
@@ -69,13 +176,6 @@ def test_batches_are_the_samples_in_order(config, folder):
 def test_several_crops_of_a_volume_become_one_batch(config):
     batch = next(create_dataset(config.override(["data.num_samples=3"])).create_tuple_iterator(output_numpy=True))
     assert batch[0].shape == (6, 2, *ROI) and len({crop.tobytes() for crop in batch[0]}) == 6
-
-
-def test_processes_of_a_group_see_different_samples(config):
-    shards = [create_dataset(config.override(["train.batch_size=1"]), rank_size=2, rank_id=rank) for rank in (0, 1)]
-    seen = [{image.tobytes() for image, _ in shard.create_tuple_iterator(output_numpy=True, num_epochs=1)}
-            for shard in shards]
-    assert len(seen[0]) == len(seen[1]) == 4 and not seen[0] & seen[1]
 
 
 def test_validation_volumes_come_whole_and_unvaried(config):
@@ -97,3 +197,14 @@ def test_lonely_files_are_named(tmp_path):
     save_volume(volume, tmp_path / "seg" / "b.nii.gz")
     with pytest.raises(FileNotFoundError, match="image/b.nii.gz is missing"):
         list_cases(tmp_path)
+
+
+@pytest.mark.parametrize("worker_processes", [False, True])
+def test_a_broken_scan_is_named(config, folder, tmp_path, worker_processes):
+    shutil.copytree(folder, tmp_path / "data")
+    broken = tmp_path / "data" / "train" / "image" / "2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    config = config.updated({"data": {"data_path": str(tmp_path / "data"), "num_worker": 2,
+                                      "worker_processes": worker_processes}})
+    with pytest.raises(RuntimeError, match="train/image/2.nii.gz"):
+        run(config)

@@ -25,7 +25,15 @@ class DataConfig:
     roi_size: tuple[int, ...] = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
     num_samples: int = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
+    low_resolution: bool = False  #: make some training crops coarser
+    mirror: bool = False  #: mirror some training scans left to right, with the names of the lungs exchanged
+    deform: bool = False  #: turn, scale and bend some training scans
+    foreground: float = 0.0  #: share of training crops that are centred on a structure, each structure equally often
+    crop_first: bool = False  #: cut, then vary the crop, not the whole scan: much less work on large scans
     position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
+    cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
+    num_worker: int = 1  #: threads or processes that make training crops, at most one a core
+    worker_processes: bool = False  #: processes in place of threads: no shared memory, for steps that hold Python's lock
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "roi_size": (224, 224, 96),
             "num_samples": 4,
             "position": False,
+            "crop_first": True,
+            "cache_path": "data/LUNA16-prepared",
+            "num_worker": 4,
         },
         "model": {"in_channels": 1},
         "train": {
@@ -231,6 +242,8 @@ def _check(config: Config) -> None:
         (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
          "three positive lengths in mm", data.spacing_mm),
         (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
+        (0 <= data.foreground <= 1, "data.foreground", "from 0 to 1", data.foreground),
+        (data.num_worker >= 1, "data.num_worker", "at least 1", data.num_worker),
         (model.num_classes == data.upper_limit - data.lower_limit + 2, "model.num_classes",
          "one more than the label values from data.lower_limit to data.upper_limit", model.num_classes),
         ((levels == 5 or model.name == "UNet3D" and levels >= 2) and min(model.channels) >= 2, "model.channels",

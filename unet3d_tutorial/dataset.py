@@ -1,32 +1,43 @@
 """Batches for training: which volumes, in what order, cut and varied how, all decided by one seed."""
 
 import copy
+import math
+import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
 
-from .config import Config
+from .augment import (
+    RandomAffine,
+    RandomBlur,
+    RandomElastic,
+    RandomFlip,
+    RandomGamma,
+    RandomLowResolution,
+    RandomNoise,
+    RandomShift,
+)
+from .cache import PreparedCases
+from .config import Config, DataConfig
 from .transforms import (
     AddPosition,
+    CenterCrop,
     CenterOnBody,
     Compose,
     ConvertLabel,
     LoadData,
     OneHot,
     Pad,
-    RandomBlur,
     RandomCropSamples,
-    RandomGamma,
-    RandomNoise,
-    RandomShift,
     ScaleIntensityRange,
     grid_steps,
     input_steps,
 )
 from .volume import Volume
+
+AHEAD = 2  #: rows that each of MindSpore's stages holds ready; its own default of 16 is gigabytes of large crops
 
 
 def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
@@ -52,55 +63,77 @@ def fixed_steps(config: Config) -> Compose:
 
 
 def random_steps(config: Config) -> Compose:
-    """The steps that differ from crop to crop: the network's input ``(S, C, *roi_size)`` and one-hot labels."""
+    """The steps that differ from crop to crop: the network's input ``(S, C, *roi_size)`` and one-hot labels.
+
+    The whole scan is varied and ``num_samples`` crops are cut from it; or, with ``data.crop_first``, one crop is cut and
+    varied, which is less work on large scans. A crop that is to be bent or turned is first cut larger.
+    """
     data = config.data
+    spatial = [RandomFlip()] if data.mirror else []
+    spatial += [RandomAffine(), RandomElastic()] if data.deform else []
+    vary = [*spatial, *_intensity_steps(data)]
+    one_hot = OneHot(config.model.num_classes)
+    if not data.crop_first:
+        return Compose([*vary, RandomCropSamples(data.roi_size, data.num_samples, foreground=data.foreground), one_hot])
+    larger = [math.ceil(1.25 * n) for n in data.roi_size] if data.deform else data.roi_size
+    crop = RandomCropSamples(larger, foreground=data.foreground)
+    return Compose([crop, *spatial, CenterCrop(data.roi_size), *_intensity_steps(data), one_hot])
+
+
+def _intensity_steps(data: DataConfig) -> list:
     steps = [ScaleIntensityRange(data.min_val, data.max_val)]
     if data.augment:
         steps = [RandomBlur(), RandomShift(), RandomNoise(), *steps, RandomGamma()]
-    if data.position:
-        steps.append(AddPosition(jitter=data.augment))
-    return Compose([*steps, RandomCropSamples(data.roi_size, data.num_samples), OneHot(config.model.num_classes)])
+    if data.low_resolution:
+        steps = [RandomLowResolution(), *steps]
+    return [*steps, AddPosition(jitter=data.augment)] if data.position else steps
 
 
 class TrainingCrops:
     """Random-access source of training samples for a whole run, epoch after epoch.
 
-    Sample ``i`` depends on ``seed`` and ``i`` alone, so it is the same whatever worker makes it and in whatever order.
-    Each volume is read and brought to the working grid once, then kept in memory as int16.
+    Sample ``i`` of the run depends on ``train.seed`` and ``i`` alone, so it is the same whatever thread or process makes it
+    and in whatever order. Of ``rank_size`` devices, device ``rank_id`` has samples ``rank_id``, ``rank_id + rank_size``
+    and so on; all have equally many. Each volume is read and brought to the working grid once (:class:`PreparedCases`).
     """
 
-    def __init__(self, cases: list[tuple[Path, Path]], config: Config):
-        self.cases, self.seed, self.epochs = cases, config.train.seed, config.train.epoch_size
-        self.fixed, self.random = fixed_steps(config), random_steps(config)
-        self.cache: dict[int, tuple[Volume, Volume]] = {}
+    def __init__(self, cases: list[tuple[Path, Path]], config: Config, *, rank_size: int = 1, rank_id: int = 0):
+        if not 0 <= rank_id < rank_size:
+            raise ValueError(f"rank_id: expected 0 to {rank_size - 1}, found {rank_id}")
+        self.seed, self.epochs, self.rank_size, self.rank_id = config.train.seed, config.train.epoch_size, rank_size, rank_id
+        self.prepared = PreparedCases(cases, fixed_steps(config), config.data.cache_path)
+        self.random = random_steps(config)
+        self.rounds = config.data.num_samples if config.data.crop_first else 1
 
     def __len__(self) -> int:
-        return len(self.cases) * self.epochs
+        return len(self.prepared) * self.epochs // self.rank_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
-        epoch, position = divmod(int(index), len(self.cases))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))
-        steps = copy.deepcopy(self.random).set_random_state([self.seed, int(index)])
-        image, label = steps(*self._case(int(order[position])))
-        return image.array, label.array
-
-    def _case(self, number: int) -> tuple[Volume, Volume]:
-        if number not in self.cache:
-            image, label = self.fixed(*self.cases[number])
-            self.cache[number] = replace(image, array=np.rint(image.array).astype(np.int16)), label
-        return self.cache[number]
+        number = int(index) * self.rank_size + self.rank_id
+        epoch, position = divmod(number, len(self.prepared))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))
+        image, label = self.prepared[int(order[position])]
+        # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear of the steps' numbers
+        seeds = [[self.seed, number], *([self.seed, number, extra, 1] for extra in range(1, self.rounds))]
+        crops = [copy.deepcopy(self.random).set_random_state(seed)(image, label) for seed in seeds]
+        if len(crops) == 1:
+            return crops[0][0].array, crops[0][1].array
+        return tuple(np.concatenate([volume.array for volume in side]) for side in zip(*crops, strict=True))
 
 
 def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> ds.GeneratorDataset:
     """MindSpore dataset over all steps of a training run.
 
     One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
-    ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` processes each sees its share.
+    ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` devices each sees its share. The
+    batches are the same whatever ``data.num_worker`` is. Only a few batches are made ahead, so memory stays bounded.
     """
-    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
-    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_shards=rank_size, shard_id=rank_id,
-                                  num_parallel_workers=1)
+    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config, rank_size=rank_size, rank_id=rank_id)
+    ds.config.set_prefetch_size(AHEAD)  # for all data sets of this process
+    workers = min(config.data.num_worker, os.cpu_count() or 1)  # MindSpore refuses more than there are cores
+    dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=workers,
+                                  python_multiprocessing=config.data.worker_processes)
     dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
     for column in ("image", "label"):
         dataset = dataset.map(lambda batch: batch.reshape(-1, *batch.shape[2:]), [column], num_parallel_workers=1)

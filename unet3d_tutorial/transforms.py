@@ -1,17 +1,19 @@
 """From a file to a network's input: small steps, each a callable ``(image, label) -> (image, label)``.
 
 Image and label are :class:`~unet3d_tutorial.volume.Volume` objects and move together; ``label`` may be ``None``. Every step
-returns new volumes and leaves its input as it was. Steps that draw random numbers do so from their own stream, set
-with ``set_random_state``. MindSpore is not needed here.
+returns new volumes and leaves its input as it was; a new volume may share memory with the old one, so do not write into
+either. Steps that draw random numbers do so from their own stream, set with ``set_random_state``; those that only vary the
+training scans are in :mod:`unet3d_tutorial.augment`. MindSpore is not needed here.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from .config import DataConfig
 from .volume import Volume, load_volume
@@ -97,7 +99,7 @@ class Orientation:
         affine = volume.affine @ nib.orientations.inv_ornt_aff(turn, volume.array.shape[-3:])
         lead = volume.array.ndim - 3  # nibabel wants the spatial axes first
         array = nib.orientations.apply_orientation(np.moveaxis(volume.array, range(lead), range(-lead, 0)), turn)
-        return Volume(np.ascontiguousarray(np.moveaxis(array, range(-lead, 0), range(lead))), affine)
+        return Volume(np.moveaxis(array, range(-lead, 0), range(lead)), affine)
 
 
 class Spacing:
@@ -119,15 +121,11 @@ class Spacing:
             return image, label
         size = [max(1, round(n / r)) for n, r in zip(image.array.shape[-3:], ratio, strict=True)]
         # voxel i of the new grid has its centre at (i + 1/2) r - 1/2 of the old one
-        scale, shift = np.diag([*ratio, 1.0]), np.eye(4)
-        shift[:3, 3] = (ratio - 1) / 2
-        affine = image.affine @ shift @ scale
+        affine = _moved(image.affine, (ratio - 1) / 2) @ np.diag([*ratio, 1.0])
         centres = [(np.arange(n) + 0.5) * r - 0.5 for n, r in zip(size, ratio, strict=True)]
-        array = image.array.astype(np.float32)
-        for axis, (centre, r) in enumerate(zip(centres, ratio, strict=True), start=array.ndim - 3):
-            if r > 1:  # full width at half maximum of the old and the added blur add up in squares to the new
-                array = ndimage.gaussian_filter1d(array, np.sqrt(r**2 - 1) / 2.355, axis=axis, mode="nearest")
-            array = interpolate(array, axis, centre)
+        array = image.array.astype(np.float32, copy=False)
+        for axis in (-1, -2, -3):
+            array = along(resampling_weights(centres[axis], array.shape[axis], ratio[axis]), array, axis)
         if label is not None:
             nearest = [np.clip(np.rint(c).astype(int), 0, n - 1)
                        for c, n in zip(centres, label.array.shape[-3:], strict=True)]
@@ -187,6 +185,36 @@ class Pad:
         return Volume(np.pad(image.array, widths, constant_values=image.array.min()), affine), label
 
 
+class CenterCrop:
+    """Cut the middle ``roi_size`` voxels out of ``(..., I, J, K)``; what is smaller stays. The affine follows."""
+
+    def __init__(self, roi_size: Sequence[int]):
+        self.roi_size = tuple(roi_size)
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        first = [max(n // 2 - r // 2, 0) for n, r in zip(image.array.shape[-3:], self.roi_size, strict=True)]
+        return _both(lambda volume: cut(volume, first, self.roi_size), image, label)
+
+
+class CropForeground:
+    """Cut away what surrounds the patient: the smallest box of all voxels above ``above_hu``, and ``margin`` voxels more.
+
+    The affine follows, so every voxel keeps its place in the patient. An image without such voxels stays whole.
+    """
+
+    def __init__(self, above_hu: float = -500.0, margin: int = 0):
+        self.above_hu, self.margin = above_hu, margin
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        patient = (image.array > self.above_hu).reshape(-1, *image.array.shape[-3:]).any(axis=0)
+        found = [np.flatnonzero(patient.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        if not len(found[0]):
+            return image, label
+        first = np.maximum([places[0] - self.margin for places in found], 0)
+        last = np.array([places[-1] + self.margin for places in found])
+        return _both(lambda volume: cut(volume, first, last + 1 - first), image, label)
+
+
 class CenterOnBody:
     """Move the origin of the coordinates, so that the middle plane of the body is at 0 mm from left to right.
 
@@ -237,13 +265,15 @@ class OneHot:
             raise ValueError(f"label: expected shape (..., 1, I, J, K), found {label.array.shape}; add ExpandChannel")
         if label.array.max() >= self.num_classes:
             raise ValueError(f"label: expected values below {self.num_classes}, found {label.array.max()}")
-        classes = np.arange(self.num_classes).reshape(-1, 1, 1, 1)
-        return image, replace(label, array=(label.array == classes).astype(np.float32))
+        classes = np.arange(self.num_classes, dtype=label.array.dtype).reshape(-1, 1, 1, 1)
+        hot = np.empty(np.broadcast_shapes(label.array.shape, classes.shape), np.float32)
+        np.equal(label.array, classes, out=hot, casting="unsafe")  # writes 0 and 1 straight into place
+        return image, replace(label, array=hot)
 
 
 # ----------------------------------------------------------------------------------------------------- random steps
 class RandomTransform:
-    """A step that draws from its own random stream."""
+    """A step that draws from its own random stream: first its parameters (``draw``), then what they do (``apply``)."""
 
     rng: np.random.Generator
 
@@ -252,87 +282,61 @@ class RandomTransform:
         self.rng = np.random.default_rng(seed)
         return self
 
+    def draw(self, shape: Sequence[int]) -> Any:
+        """Parameters for an image array of this shape, or ``None`` to leave it as it is. Moves the stream on."""
+        raise NotImplementedError
+
+    def apply(self, image: Volume, label: Volume | None, parameters: Any) -> Pair:
+        """What the parameters do. Draws nothing."""
+        raise NotImplementedError
+
+    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        parameters = self.draw(image.array.shape)
+        return (image, label) if parameters is None else self.apply(image, label, parameters)
+
 
 class RandomCropSamples(RandomTransform):
     """Cut ``num_samples`` boxes of ``roi_size`` voxels at random places: ``(C, I, J, K) -> (S, C, *roi_size)``.
 
-    An image smaller than the box is padded first (:class:`Pad`). The affine is that of the first crop.
+    An image smaller than the box is padded first (:class:`Pad`). Every place is equally likely; but a share
+    ``foreground`` of the boxes, on average, is centred on a voxel of a structure (label above 0), each structure of the
+    scan equally often, as far as the border allows: else small structures are in few crops. The affine is that of the
+    first crop.
     """
 
-    def __init__(self, roi_size: Sequence[int], num_samples: int = 1, seed: int | Sequence[int] = 0):
-        self.roi_size, self.num_samples = tuple(roi_size), num_samples
+    def __init__(self, roi_size: Sequence[int], num_samples: int = 1, seed: int | Sequence[int] = 0,
+                 foreground: float = 0.0):
+        self.roi_size, self.num_samples, self.foreground = tuple(roi_size), num_samples, foreground
         self.set_random_state(seed)
 
     def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
         image, label = Pad(self.roi_size)(image, label)
-        corners = self.draw(image.array.shape[1:])
-        return _both(lambda volume: self._cut(volume, corners), image, label)
+        return self.apply(image, label, self.draw(image.array.shape, None if label is None else label.array))
 
-    def draw(self, shape: Sequence[int]) -> np.ndarray:
-        """Lower corners of the boxes, ``(num_samples, 3)`` voxel indices; every place is equally likely."""
-        last = np.array(shape) - self.roi_size
-        return self.rng.integers(0, last + 1, size=(self.num_samples, 3))
+    def draw(self, shape: Sequence[int], label: np.ndarray | None = None) -> np.ndarray:
+        """Lower corners of the boxes, ``(num_samples, 3)`` voxel indices."""
+        last = np.array(shape[-3:]) - self.roi_size
+        corners = self.rng.integers(0, last + 1, size=(self.num_samples, 3))
+        if label is not None and self.foreground > 0:
+            for number in np.flatnonzero(self.rng.random(self.num_samples) < self.foreground):
+                centre = self._voxel_of_a_structure(label)
+                if centre is not None:
+                    corners[number] = np.clip(centre - np.array(self.roi_size) // 2, 0, last)
+        return corners
+
+    def _voxel_of_a_structure(self, label: np.ndarray) -> np.ndarray | None:
+        for value in self.rng.permutation(int(label.max())) + 1:
+            places = np.flatnonzero(label == value)
+            if len(places):
+                return np.array(np.unravel_index(self.rng.choice(places), label.shape)[-3:])
+        return None
+
+    def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
+        return _both(lambda volume: self._cut(volume, parameters), image, label)
 
     def _cut(self, volume: Volume, corners: np.ndarray) -> Volume:
-        boxes = [tuple(slice(c, c + r) for c, r in zip(corner, self.roi_size, strict=True)) for corner in corners]
-        return Volume(np.stack([volume.array[(slice(None), *box)] for box in boxes]), _moved(volume.affine, corners[0]))
-
-
-class RandomShift(RandomTransform):
-    """Add one random number of HU to the whole image: scanners differ by some tens of HU."""
-
-    def __init__(self, std_hu: float = 25.0, seed: int | Sequence[int] = 0):
-        self.std_hu = std_hu
-        self.set_random_state(seed)
-
-    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        return replace(image, array=image.array + np.float32(self.rng.normal(0, self.std_hu))), label
-
-
-class RandomNoise(RandomTransform):
-    """With chance ``chance``, add Gaussian noise of up to ``max_std_hu``."""
-
-    def __init__(self, max_std_hu: float = 50.0, chance: float = 0.3, seed: int | Sequence[int] = 0):
-        self.max_std_hu, self.chance = max_std_hu, chance
-        self.set_random_state(seed)
-
-    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        if self.rng.random() >= self.chance:
-            return image, label
-        std = np.float32(self.rng.uniform(0, self.max_std_hu))
-        noise = self.rng.standard_normal(image.array.shape, dtype=np.float32)
-        return replace(image, array=image.array + std * noise), label
-
-
-class RandomBlur(RandomTransform):
-    """With chance ``chance``, smooth with a Gaussian of up to ``max_sigma`` voxels, as a softer kernel would."""
-
-    def __init__(self, max_sigma: float = 0.9, chance: float = 0.3, seed: int | Sequence[int] = 0):
-        self.max_sigma, self.chance = max_sigma, chance
-        self.set_random_state(seed)
-
-    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        if self.rng.random() >= self.chance:
-            return image, label
-        sigma = self.rng.uniform(0.3, self.max_sigma)
-        array = image.array.astype(np.float32)
-        for axis in (-3, -2, -1):
-            array = ndimage.gaussian_filter1d(array, sigma, axis=axis, truncate=2.5)
-        return replace(image, array=array), label
-
-
-class RandomGamma(RandomTransform):
-    """With chance ``chance``, raise an image scaled to 0..1 to a random power: contrast changes, the ends stay."""
-
-    def __init__(self, log_std: float = 0.2, chance: float = 0.4, seed: int | Sequence[int] = 0):
-        self.log_std, self.chance = log_std, chance
-        self.set_random_state(seed)
-
-    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        if self.rng.random() >= self.chance:
-            return image, label
-        gamma = np.float32(np.exp(self.rng.normal(0, self.log_std)))
-        return replace(image, array=np.clip(image.array, 0, 1) ** gamma), label
+        crops = [cut(volume, corner, self.roi_size) for corner in corners]
+        return Volume(np.stack([crop.array for crop in crops]), crops[0].affine)
 
 
 class AddPosition(RandomTransform):
@@ -347,8 +351,12 @@ class AddPosition(RandomTransform):
         self.jitter = jitter
         self.set_random_state(seed)
 
-    def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        shift, scale = (self.rng.normal(0, 0.15), self.rng.uniform(0.85, 1.15)) if self.jitter else (0.0, 1.0)
+    def draw(self, shape: Sequence[int]) -> tuple[float, float]:
+        """Shift in 100 mm and scale."""
+        return (self.rng.normal(0, 0.15), self.rng.uniform(0.85, 1.15)) if self.jitter else (0.0, 1.0)
+
+    def apply(self, image: Volume, label: Volume | None, parameters: tuple[float, float]) -> Pair:
+        shift, scale = parameters
         i, j, k = np.ogrid[tuple(slice(n) for n in image.array.shape[-3:])]
         row = image.affine[0]
         position = ((row[0] * i + row[1] * j + row[2] * k + row[3]) / 100 * scale + shift).astype(np.float32)
@@ -357,21 +365,50 @@ class AddPosition(RandomTransform):
 
 
 # ------------------------------------------------------------------------------------------------------------ shared
-def interpolate(array: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
-    """Linear interpolation along one axis at fractional indices ``position``; beyond the ends the end value counts."""
-    last = array.shape[axis] - 1
-    position = np.clip(position, 0, last)
-    lower = np.minimum(position.astype(int), max(last - 1, 0))
-    weight = (position - lower).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    below, above = np.take(array, lower, axis), np.take(array, np.minimum(lower + 1, last), axis)
-    return below + weight * (above - below)
+def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
+    """Linear interpolation as a matrix: row ``n`` takes ``length`` samples to the value at index ``positions[n]``.
+
+    Positions outside ``0 .. length - 1`` take the nearest sample. A row has at most two entries.
+    """
+    positions = np.clip(positions, 0, length - 1)
+    lower = np.minimum(positions.astype(int), max(length - 2, 0))
+    upper = np.minimum(lower + 1, length - 1)
+    share = (positions - lower).astype(np.float32)
+    rows = np.arange(len(positions))
+    entries = (np.concatenate([1 - share, share]), (np.tile(rows, 2), np.concatenate([lower, upper])))
+    return sparse.csr_array(entries, shape=(len(positions), length))
+
+
+def resampling_weights(positions: np.ndarray, length: int, ratio: float) -> sparse.csr_array:
+    """Like :func:`linear_weights`, of samples that were smoothed first if the new ones are ``ratio > 1`` times as far apart.
+
+    Full widths at half maximum (2.355 standard deviations), of the old voxel and of the blur, add up in squares to the new.
+    """
+    weights = linear_weights(positions, length)
+    if ratio <= 1:
+        return weights
+    blur = ndimage.gaussian_filter1d(np.eye(length), np.sqrt(ratio**2 - 1) / 2.355, axis=0, mode="nearest")
+    return weights @ sparse.csr_array(blur.astype(np.float32))
+
+
+def along(matrix: sparse.csr_array, array: np.ndarray, axis: int) -> np.ndarray:
+    """Apply ``matrix`` to every line of ``array`` along ``axis``."""
+    first = np.moveaxis(array, axis, 0)
+    product = matrix @ first.reshape(len(first), -1)
+    return np.moveaxis(product.reshape(-1, *first.shape[1:]), 0, axis)
+
+
+def cut(volume: Volume, first: Sequence[int], size: Sequence[int]) -> Volume:
+    """The box of ``size`` voxels that begins at voxel ``first``, without a copy. The affine follows."""
+    box = tuple(slice(f, f + n) for f, n in zip(first, size, strict=True))
+    return Volume(volume.array[(..., *box)], _moved(volume.affine, first))
 
 
 def _both(step, image: Volume, label: Volume | None) -> Pair:
     return step(image), None if label is None else step(label)
 
 
-def _moved(affine: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _moved(affine: np.ndarray, corner: Sequence[float]) -> np.ndarray:
     """The affine of a grid whose first voxel is voxel ``corner`` of the old one."""
     shift = np.eye(4)
     shift[:3, 3] = corner
