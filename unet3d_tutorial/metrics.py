@@ -158,7 +158,7 @@ def border(mask: np.ndarray) -> np.ndarray:
         lines, kept = np.moveaxis(mask, axis, 0), np.moveaxis(inside, axis, 0)
         kept[1:] &= lines[:-1]
         kept[:-1] &= lines[1:]
-        kept[[0, -1]] = False
+        kept[:1] = kept[-1:] = False
     return mask & ~inside
 
 
@@ -166,10 +166,13 @@ def score(
     prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: Spacing, tolerance_mm: float = 2.0
 ) -> dict[str, float]:
     """All metrics of one pair by name, each as its own function gives it; the surfaces are measured once."""
-    distances = surface_distances(prediction, reference, spacing_mm=spacing_mm)
-    plain = (dice, jaccard, precision, sensitivity, specificity, volume_difference, relative_volume_difference)
-    values = {metric.__name__: metric(prediction, reference, spacing_mm=spacing_mm) for metric in plain}
+    _check(prediction, reference, spacing_mm, needs_spacing=True)
+    pair = _crop(prediction, reference)
+    distances = surface_distances(*pair, spacing_mm=spacing_mm)
+    in_box = (dice, jaccard, precision, sensitivity, volume_difference, relative_volume_difference)
+    values = {metric.__name__: metric(*pair, spacing_mm=spacing_mm) for metric in in_box}
     return values | {
+        "specificity": specificity(prediction, reference),
         "surface_dice": surface_dice_of(*distances, tolerance_mm=tolerance_mm),
         "hd95": hd95_of(*distances),
         "asd": _summary(distances[0], np.mean),
@@ -242,10 +245,17 @@ CONTRACT: tuple[ContractCase, ...] = (
 def _borders(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Both borders, within the box that holds both masks: the rest of the grid has no part in a distance."""
     _check(prediction, reference, spacing_mm, needs_spacing=True)
-    box = ndimage.find_objects((prediction | reference).view(np.uint8))
-    if not box:
-        return prediction[:0], reference[:0]
-    return border(np.ascontiguousarray(prediction[box[0]])), border(np.ascontiguousarray(reference[box[0]]))
+    return tuple(border(mask) for mask in _crop(prediction, reference))
+
+
+def _crop(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut both masks to the smallest box that holds both, of no voxels if both are empty."""
+    box = []
+    for axis in range(3):
+        others = tuple({0, 1, 2} - {axis})
+        filled = np.flatnonzero(prediction.any(axis=others) | reference.any(axis=others))
+        box.append(slice(filled[0], filled[-1] + 1) if filled.size else slice(0))
+    return tuple(np.ascontiguousarray(mask[tuple(box)]) for mask in (prediction, reference))
 
 
 def _to_nearest(here: np.ndarray, there: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
