@@ -183,15 +183,16 @@ def score_boxes(results: Results, *, title: str | None = None) -> Figure:
     Every case is a point. A case that was missed has no distance; how many there are stands above the box.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), dpi=DPI, layout="constrained")
+    colors = [("black", "0.6", "#CC79A7", "#56B4E9")[n % 4] for n in range(len(results))]  # none that a structure has
     for axis, metric, name in zip(axes, ("dice", "hd95_mm"), ("Dice", "HD95 (mm), cases found"), strict=True):
-        for number, (cases, color) in enumerate(zip(results.values(), _cycle(len(results)), strict=True)):
+        for number, (cases, color) in enumerate(zip(results.values(), colors, strict=True)):
             places = np.arange(len(STRUCTURES)) + (number - (len(results) - 1) / 2) * 0.26
             _draw_boxes(axis, [[getattr(rows[k], metric) for rows in cases.values()] for k in range(len(STRUCTURES))],
                         places, color)
-        axis.set(ylabel=name, xticks=range(len(STRUCTURES)), xticklabels=STRUCTURES, ylim=(0, None))
-        axis.margins(y=0.12)
+        axis.set(ylabel=name, xticks=range(len(STRUCTURES)), xticklabels=STRUCTURES)
+        axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
         axis.grid(axis="y", alpha=0.3)
-    _legend(figure, [Patch(color=color, label=method) for method, color in zip(results, _cycle(len(results)), strict=True)])
+    _legend(figure, [Patch(color=color, label=method) for method, color in zip(results, colors, strict=True)])
     if title:
         figure.suptitle(title)
     return _finish(figure)
@@ -207,7 +208,7 @@ def _draw_boxes(axis: Axes, columns: Sequence[Sequence[float]], places: np.ndarr
         axis.plot(place + np.linspace(-0.05, 0.05, found.size), found, ".", color=color, markersize=4, alpha=0.6)
         if missed := len(values) - found.size:
             axis.annotate(f"{missed} missed", (place, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top",
-                          fontsize=7, color=color, rotation=90)
+                          fontsize=7, color=color)
 
 
 # ------------------------------------------------------------------------------------------------------- the pieces
