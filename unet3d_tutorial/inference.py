@@ -273,7 +273,7 @@ def _check_window(
 
 
 def hu_scores(hu: np.ndarray) -> np.ndarray:
-    """What the HU ``(I, J)`` of a slice say about the classes, as logits ``(4, I, J)``.
+    """What the HU of voxels, of any shape ``(...)``, say about the classes, as logits ``(4, ...)``.
 
     Below -400 HU a voxel is more air than tissue, which speaks against background; above, against lung, and half as much
     against the trachea, whose label includes its wall. The scores are linear in HU and limited (-600 to 200 HU), so that
