@@ -208,7 +208,7 @@ def _draw_boxes(axis: Axes, columns: Sequence[Sequence[float]], places: np.ndarr
         axis.plot(place + np.linspace(-0.05, 0.05, found.size), found, ".", color=color, markersize=4, alpha=0.6)
         if missed := len(values) - found.size:
             axis.annotate(f"{missed} missed", (place, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top",
-                          fontsize=7, color=color)
+                          fontsize=8, weight="bold", color=color)
 
 
 # ------------------------------------------------------------------------------------------------------- the pieces
