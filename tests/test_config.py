@@ -65,6 +65,10 @@ def test_every_setting_is_used():
         ("data.position=false", "model.in_channels: expected 2 with data.position, 1 without"),
         ("inference.overlap=1", "inference.overlap"),
         ("inference.mode=median", "constant or gaussian"),
+        ("inference.placement=random", "fixed or even"),
+        ("inference.batch_size=0", "inference.batch_size: expected at least 1"),
+        ("inference.flip_axes=[0, 0]", "inference.flip_axes: expected each of 0, 1 and 2 at most once"),
+        ("inference.flip_axes=[3]", "inference.flip_axes"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(override, message):

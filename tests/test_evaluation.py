@@ -1,5 +1,6 @@
-"""Scores by hand, the table, and the classical baseline on a chest made of boxes."""
+"""Scores by hand, cases summed up, tables, and the classical baseline on a chest made of boxes."""
 
+import csv
 import math
 
 import nibabel as nib
@@ -7,7 +8,19 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial import metrics
-from unet3d_tutorial.evaluation import StructureScore, classical_baseline, close_slices, evaluate, scores_table
+from unet3d_tutorial.evaluation import (
+    StructureScore,
+    bootstrap_interval,
+    classical_baseline,
+    close_slices,
+    evaluate,
+    evaluate_cases,
+    mean_scores,
+    scores_table,
+    summarise,
+    summary_table,
+    write_csv,
+)
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.volume import Volume
 
@@ -37,6 +50,9 @@ def test_scores_by_hand():
     assert (right.dice, right.hd95_mm, right.assd_mm, right.volume_ml) == (0.0, math.inf, math.inf, 0.0)
     assert right.reference_ml == pytest.approx(0.6)
     assert (trachea.dice, trachea.hd95_mm, trachea.volume_ml) == (1.0, 0.0, 0.0)
+    assert (left.sensitivity, left.precision) == (pytest.approx(0.9), pytest.approx(0.9))
+    assert left.surface_dice == 1.0, "a shift of 2 mm is within the tolerance"
+    assert (left.missed, right.missed, trachea.missed) == (0, 1, 0)
 
 
 def test_a_perfect_prediction():
@@ -50,6 +66,8 @@ def test_a_perfect_prediction():
         (Volume(REFERENCE.array[:-1], AFFINE), r"prediction.*shape \(20, 20, 20\), found \(19, 20, 20\)"),
         (Volume(REFERENCE.array, np.eye(4)), "prediction.*affine"),
         (Volume(REFERENCE.array * 3, AFFINE), r"prediction.*labels 0 to 3, found \[6\]"),
+        (Volume(REFERENCE.array * 0.5, AFFINE), r"prediction.*labels 0 to 3, found \[0.5\]"),
+        (Volume(REFERENCE.array * -1.0, AFFINE), r"prediction.*labels 0 to 3, found \[-2.0, -1.0\]"),
     ],
 )
 def test_pairs_that_do_not_match(prediction, message):
@@ -57,13 +75,89 @@ def test_pairs_that_do_not_match(prediction, message):
         evaluate(prediction, REFERENCE)
 
 
+def row(structure="left lung", dice=0.9, hd95_mm=2.0, missed=0, **others):
+    values = {"surface_dice": 0.8, "sensitivity": 0.7, "precision": 0.6, "assd_mm": hd95_mm / 2, "volume_ml": 100.0,
+              "reference_ml": 110.0} | others
+    return StructureScore(structure, dice=dice, hd95_mm=hd95_mm, missed=missed, **values)
+
+
+def case(*pairs):
+    """One row a structure from (Dice, HD95); an infinite HD95 is a missed structure."""
+    return [row(name, dice, hd95_mm, missed=int(math.isinf(hd95_mm)))
+            for name, (dice, hd95_mm) in zip(STRUCTURES, pairs, strict=True)]
+
+
+CASES = {
+    "a": case((0.9, 2.0), (0.9, 4.0), (0.0, math.inf)),
+    "b": case((0.8, 6.0), (0.0, math.inf), (0.0, math.inf)),
+    "c": case((0.4, 10.0), (0.6, 8.0), (0.0, math.inf)),
+}
+
+
 def test_table():
-    row = StructureScore("left lung", 0.98765, 2.345, math.inf, 1999.6, 2000.4)
-    table = scores_table({"network": [row], "baseline": [row]}).splitlines()
+    first = row(dice=0.98765, hd95_mm=2.345, assd_mm=0.5, surface_dice=0.9, volume_ml=1999.6, reference_ml=2000.4)
+    table = scores_table({"network": [first], "baseline": [row(dice=0, hd95_mm=math.inf, missed=1)]}).splitlines()
     assert len(table) == 4
-    assert table[2] == "| network | left lung | 0.988 | 2.3 | inf | 2000 | 2000 |"
-    assert table[3].startswith("| baseline | left lung |")
+    assert table[2] == "| network | left lung | 0.988 | 0.900 | 2.3 | 0.50 | 2000 | 2000 |"
+    assert table[3] == "| baseline | left lung | 0.000 | 0.800 | missed | missed | 100 | 110 |"
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_missed_cases_are_counted_and_not_averaged():
+    left, right, trachea = mean_scores(CASES)
+    assert left.dice == pytest.approx(0.7) and left.hd95_mm == pytest.approx(6.0) and left.missed == 0
+    assert right.dice == pytest.approx(0.5), "the overlap of a missed case is 0 and counts"
+    assert (right.hd95_mm, right.assd_mm, right.missed) == (6.0, 3.0, 1), "the distance is that of the two found"
+    assert (trachea.hd95_mm, trachea.missed) == (math.inf, 3)
+    lines = scores_table({"m": [left, right, trachea]}).splitlines()
+    assert "| 6.0 (1 missed) | 3.00 (1 missed) |" in lines[3]
+    assert "| missed | missed |" in lines[4]
+    assert not any(word in "".join(lines) for word in ("nan", "inf"))
+
+
+def test_summary_by_hand():
+    summaries = {(s.structure, s.metric): s for s in summarise(CASES)}
+    dice = summaries["left lung", "dice"]
+    assert (dice.mean, dice.median) == (pytest.approx(0.7), 0.8)
+    assert (dice.worst, dice.worst_case, dice.cases, dice.missed) == (0.4, "c", 3, 0)
+    assert 0.4 <= dice.low < 0.7 < dice.high <= 0.9
+    far = summaries["left lung", "hd95_mm"]
+    assert (far.worst, far.worst_case, far.median) == (10.0, "c", 6.0)
+    right = summaries["right lung", "hd95_mm"]
+    assert (right.mean, right.median, right.worst, right.worst_case, right.missed) == (6.0, 6.0, math.inf, "b", 1)
+    assert (right.low, right.high) == (4.0, 8.0)
+    assert summaries["trachea", "hd95_mm"].mean == math.inf
+    table = summary_table({"m": CASES})
+    assert "| m | right lung | HD95 (mm) | 6.0 | 4.0 to 8.0 | 6.0 | missed | b | 1 of 3 |" in table
+    assert not any(word in table for word in ("nan", "inf |"))
+
+
+def test_bootstrap_interval():
+    """Of many normal values the interval of the mean is 1.96 standard errors to either side."""
+    values = np.random.default_rng(0).normal(10, 2, 400)
+    low, high = bootstrap_interval(values)
+    error = values.std() / 20
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+    assert bootstrap_interval(values) == (low, high), "repeatable"
+    assert bootstrap_interval(np.array([3.0])) == (3.0, 3.0)
+    assert bootstrap_interval(np.array([])) == (math.inf, math.inf)
+
+
+def test_cases_methods_and_csv(tmp_path):
+    wrong = labels((1, ((2, 8), (2, 12), (3, 13))))
+    cases = [("one", Volume(REFERENCE.array, AFFINE), REFERENCE), ("two", Volume(wrong.array, AFFINE), REFERENCE)]
+    results = evaluate_cases(iter(cases), lambda image: {"copy": image, "wrong": wrong})
+    assert list(results) == ["copy", "wrong"] and list(results["copy"]) == ["one", "two"]
+    assert [scores[0].dice for scores in results["copy"].values()] == [1.0, pytest.approx(0.9)]
+    with write_csv({"set": results}, tmp_path / "scores.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 2 * 3 and [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    missed = [line for line in lines if line["missed"] == "1"]
+    assert len(missed) == 3 and {line["structure"] for line in missed} == {"right lung"}
+    assert {line["hd95_mm"] for line in missed} == {"inf"}
+    assert lines[3] | {"data": "set", "method": "copy", "case": "two", "structure": "left lung"} == lines[3]
+    assert float(lines[3]["dice"]) == pytest.approx(0.9)
 
 
 # ------------------------------------------------------------------------------------------------- the baseline

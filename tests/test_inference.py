@@ -1,19 +1,27 @@
 """Windows, their weights, the largest piece, and above all the way back to the scan's own grid."""
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from unet3d_tutorial import inference
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.inference import (
+    fill_holes,
     keep_largest_component,
+    labels_from_slabs,
     labels_on_grid,
     segment,
     sliding_window_inference,
+    sliding_window_slabs,
     window_slices,
     window_weight,
+    with_flips,
 )
 from unet3d_tutorial.volume import Volume
 
@@ -106,6 +114,7 @@ def test_what_the_predictor_is_given():
         ({"overlap": -0.1}, "overlap"),
         ({"mode": "median"}, "mode.*constant or gaussian.*median"),
         ({"batch_size": 0}, "batch_size"),
+        ({"placement": "random"}, "placement.*fixed or even.*random"),
         ({"predictor": lambda batch: batch[0]}, "predictor.*found"),
         ({"predictor": lambda batch: batch[..., ::2]}, "predictor.*found"),
     ],
@@ -114,6 +123,150 @@ def test_bad_settings_are_named(change, message):
     arguments = {"image": np.zeros((1, 20, 20, 20)), "roi_size": ROI, "predictor": identity} | change
     with pytest.raises(ValueError, match=message):
         sliding_window_inference(**arguments)
+
+
+@pytest.mark.parametrize(("length", "roi", "overlap", "starts"), [
+    (40, 16, 0.25, [0, 12, 24]), (37, 16, 0.25, [0, 10, 21]), (16, 16, 0.5, [0]), (17, 16, 0.5, [0, 1]),
+    (110, 64, 0.5, [0, 23, 46]),  # the example in nnU-Net's own source
+])
+def test_even_windows_of_known_cases(length, roi, overlap, starts):
+    windows = window_slices((length, 1, 1), (roi, 1, 1), overlap, "even")
+    assert [window[0].start for window in windows] == starts
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 300), roi=st.integers(1, 100), overlap=st.floats(0, 0.95))
+def test_even_windows_are_as_many_as_fixed_ones_and_evenly_spaced(length, roi, overlap):
+    shape = (max(length, roi), 1, 1)
+    even, fixed = ([w[0].start for w in window_slices(shape, (roi, 1, 1), overlap, p)] for p in ("even", "fixed"))
+    assert len(even) == len(fixed) and (even[0], even[-1]) == (0, shape[0] - roi)
+    gaps = np.diff(even)
+    assert gaps.size == 0 or (gaps.max() - gaps.min() <= 1 and gaps.max() <= max(int(roi * (1 - overlap)), 1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), mode=st.sampled_from(["constant", "gaussian"]), batch_size=st.integers(1, 5))
+def test_same_as_monai(seed, mode, batch_size):
+    """Random sizes, windows, overlaps; a predictor that depends on the place in the window, with more classes out."""
+    torch, monai = pytest.importorskip("torch"), pytest.importorskip("monai.inferers")
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(rng.integers(1, 4), *rng.integers(3, 40, 3))).astype(np.float32)
+    roi, overlap = tuple(int(n) for n in rng.integers(6, 24, 3)), float(rng.uniform(0, 0.7))
+    ramp = rng.normal(size=(5, image.shape[0], *roi)).astype(np.float32)
+
+    def network(batch):
+        return np.stack([(batch * part).sum(axis=1) for part in ramp], axis=1)
+
+    ours = sliding_window_inference(image, roi, network, overlap=overlap, mode=mode, batch_size=batch_size)
+    theirs = monai.sliding_window_inference(torch.from_numpy(image)[None], roi, batch_size,
+                                            lambda batch: torch.from_numpy(network(batch.numpy())), overlap, mode)
+    np.testing.assert_allclose(ours, theirs[0].numpy(), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("placement", ["fixed", "even"])
+def test_slabs_come_in_order_and_are_small(placement):
+    image = np.random.default_rng(0).normal(size=(2, 90, 20, 17)).astype(np.float32)
+    slabs = list(sliding_window_slabs(image, ROI, identity, overlap=0.25, placement=placement))
+    assert len(slabs) == len({w[0].start for w in window_slices(image.shape[1:], ROI, 0.25, placement)})
+    assert max(slab.shape[1] for slab in slabs) == 16
+    np.testing.assert_allclose(np.concatenate(slabs, axis=1), image, rtol=1e-5, atol=1e-6)
+
+
+def test_slabs_are_handed_out_before_the_next_windows_are_predicted():
+    """So that memory holds one slab: after the first slab no window beyond the second row of windows was seen."""
+    calls = []
+    image = np.zeros((1, 100, 16, 16), np.float32)
+    next(sliding_window_slabs(image, ROI, lambda batch: calls.append(1) or batch, overlap=0.0))
+    assert len(calls) == 2
+
+
+def test_a_bar_on_request(capsys):
+    sliding_window_inference(np.zeros((1, 40, 16, 16)), ROI, identity, progress=True)
+    assert "3/3" in capsys.readouterr().err
+    sliding_window_inference(np.zeros((1, 40, 16, 16)), ROI, identity)
+    assert capsys.readouterr().err == ""
+
+
+# --------------------------------------------------------------------------------------------------- mirrored windows
+
+
+def sided(batch):
+    """A network that knows its sides by the position channel and leans on what lies at lower indices of axis 1."""
+    hu, position = batch[:, 0], batch[:, 1]
+    leaning = hu + 0.5 * np.roll(hu, 1, axis=2)
+    return np.stack([1 - hu, leaning - position, leaning + position, 0 * hu], axis=1)
+
+
+def test_flips_average_what_the_network_says_of_the_mirror_images():
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(2, 2, 6, 5, 4)).astype(np.float32)
+    mirrored = batch[:, :, ::-1].copy()
+    mirrored[:, 1] *= -1
+    expected = (sided(batch) + sided(mirrored)[:, [0, 2, 1, 3], ::-1]) / 2
+    np.testing.assert_allclose(with_flips(sided, (0,), position=True)(batch), expected, rtol=1e-6)
+    front_back = (sided(batch) + sided(batch[:, :, :, ::-1])[:, :, :, ::-1]) / 2
+    np.testing.assert_allclose(with_flips(sided, (1,), position=True)(batch), front_back, rtol=1e-6)
+    assert not np.allclose(front_back, sided(batch))
+
+
+def test_a_network_without_a_side_is_not_changed_by_flips():
+    """It gives the same to left and right, and the mirror changes nothing: neither do all eight combinations."""
+    def even(batch):
+        return np.stack([batch[:, 0], *[2 * batch[:, 0]] * 2, -batch[:, 0]], axis=1)
+
+    batch = np.random.default_rng(1).normal(size=(1, 1, 4, 5, 6)).astype(np.float32)
+    np.testing.assert_allclose(with_flips(even, (0, 1, 2))(batch), even(batch), rtol=1e-6)
+
+
+@pytest.mark.parametrize("position", [False, True])
+def test_left_stays_left_with_flips(position):
+    """A network that finds its sides by the position channel, or by the darker lung, must find them in the mirror too."""
+    hu = np.full((32, 20, 20), 40, np.int16)
+    hu[4:12, 4:16, 4:16], hu[20:28, 4:16, 4:16] = -900, -800
+    image = Volume(hu, np.diag([2.0, 2.0, 2.0, 1.0]))
+
+    def network(batch):
+        air = batch[:, 0] < 0.4
+        left = (batch[:, 1] < 0) if position else (batch[:, 0] < 0.1)
+        # without a position the mirrored window shows the same darker lung: a mirror would exchange it
+        scores = [~air, air & left, air & ~left, np.zeros_like(air)]
+        return np.stack(scores, axis=1).astype(np.float32)
+
+    settings_ = config().updated({"data": {"position": position}, "model": {"in_channels": 1 + position},
+                                  "inference": {"flip_axes": (0,)}})
+    result = segment(image, network, settings_).array
+    if position:
+        assert (result[hu == -900] == 1).all() and (result[hu == -800] == 2).all()
+    else:  # half the votes each: the mirror was really asked, and answered for the other side
+        assert (result[hu == -900] == 1).all() and (result[hu == -800] == 1).all()
+
+
+# ---------------------------------------------------------------------------------------------------------- the holes
+
+
+def test_holes_are_filled_with_the_structure_around_them():
+    labels = np.zeros((14, 14, 14), np.uint8)
+    labels[1:8, 1:8, 1:8] = 1
+    labels[3:5, 3:5, 3:5] = 0  # enclosed
+    labels[2, 2, 2] = 3  # enclosed, but another structure
+    labels[6, 6, 5:8] = 0  # open at one end
+    labels[9:13, 9:13, 0:4] = 2
+    labels[10:12, 10:12, 0:2] = 0  # open towards the edge of the array
+    before, expected = labels.copy(), labels.copy()
+    expected[3:5, 3:5, 3:5] = 1
+    filled = fill_holes(labels)
+    assert np.array_equal(filled, expected) and filled.dtype == np.uint8
+    assert np.array_equal(labels, before)
+    assert not fill_holes(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+def test_filling_holes_is_a_setting():
+    hu = np.full((20, 20, 20), 300, np.int16)
+    hu[2:9, 2:9, 2:9] = -900
+    hu[5, 5, 5] = 300
+    image = Volume(hu, scan_affine("LPS", (1, 1, 1), hu.shape))
+    assert segment(image, threshold, config()).array[5, 5, 5] == 0
+    assert segment(image, threshold, config(fill_holes=True)).array[5, 5, 5] == 1
 
 
 # -------------------------------------------------------------------------------------------------- the largest piece
@@ -232,8 +385,8 @@ def test_orientation_of_the_file_does_not_change_the_answer():
         )
     )
     second = Volume(np.asarray(turned.dataobj), turned.affine)
-    settings = config((3.0, 3.0, 3.0))
-    mine, theirs = segment(first, threshold, settings), segment(second, threshold, settings)
+    chosen = config((3.0, 3.0, 3.0))
+    mine, theirs = segment(first, threshold, chosen), segment(second, threshold, chosen)
     assert second.axis_codes == "PIL" and theirs.array.shape == second.array.shape
     back = theirs.array.transpose(2, 0, 1)[::-1, ::-1, ::-1]  # (P, I, L) to (R, A, S)
     assert np.array_equal(mine.array, back)
@@ -270,17 +423,37 @@ def test_labels_on_grid_equals_scipy():
     assert (labels != expected).mean() < 1e-4, "but for ties within rounding"
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_labels_from_slabs_of_any_size_are_those_of_the_whole(codes):
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=(4, 30, 8, 7)).astype(np.float32)
+    source, target, shape = scan_affine("RAS", (2, 2, 2), None), scan_affine(codes, (1.1, 0.7, 0.9), None), (22, 34, 40)
+    target[:3, 3] = source[:3, 3] + np.array([30.0, 7.0, 6.0]) - target[:3, :3] @ (np.array(shape) / 2)
+    grid = Volume(scores[0], source)
+    whole = labels_on_grid(Volume(scores, source), shape, target)
+    for cuts in ([1, 2, 29], [7, 8, 20], [15]):
+        slabs = np.split(scores, cuts, axis=1)
+        assert np.array_equal(labels_from_slabs(slabs, grid, shape, target), whole)
+    assert len(np.unique(whole)) == 4
+
+
+def test_a_large_scan_needs_scores_for_a_slab_only():
+    """Traced memory of a scan of 300 x 64 x 64 voxels at its own resolution, four classes."""
+    hu = np.random.default_rng(5).integers(-1000, 400, (300, 64, 64)).astype(np.int16)
+    scores_mb = 4 * hu.size * 4 / 1e6
+    tracemalloc.start()
+    result = segment(Volume(hu, scan_affine("RAS", (1, 1, 1), hu.shape)), threshold, config())
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert result.array.shape == hu.shape
+    inputs_mb = 4 * hu.size * 4 / 1e6  # the float32 input, and three temporaries while it is scaled
+    assert peak_mb < inputs_mb + scores_mb / 3
+
+
 def test_rotated_grids_are_refused():
     scores = Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4))
     with pytest.raises(ValueError, match="affine.*parallel"):
         labels_on_grid(scores, (8, 8, 8), scan_affine("RAS", (1, 1, 1), None, oblique=True))
-
-
-def test_linear_weights():
-    weights = inference.linear_weights(np.array([-3.0, 0.0, 0.25, 2.0, 9.0]), 3).toarray()
-    expected = [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 1]]
-    assert np.array_equal(weights, np.array(expected, np.float32))
-    assert np.array_equal(inference.linear_weights(np.array([-1.0, 2.0]), 1).toarray(), [[1.0], [1.0]])
 
 
 def test_largest_component_is_a_setting():

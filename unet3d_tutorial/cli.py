@@ -42,8 +42,11 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "train the network")
     train.add_argument("--overwrite", action="store_true", help="replace a finished run of another configuration")
-    evaluate = _command(commands, "evaluate", _evaluate, "score a checkpoint and the classical baseline on the real CT")
+    evaluate = _command(commands, "evaluate", _evaluate,
+                        "score a checkpoint beside the classical baseline: tables, CSV, box plots")
     evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
+    evaluate.add_argument("--cases", type=Path, metavar="FOLDER", help="score the cases of this folder, with image/ and "
+                          "seg/, in place of the real CT and the held-out phantoms")
     predict = _command(commands, "predict", _predict, "segment one scan: NIfTI in, NIfTI out, on the scan's own grid")
     predict.add_argument("scan", type=Path, metavar="SCAN", help=".nii or .nii.gz, HU, any orientation and spacing")
     predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, .nii.gz: 0 background, "
@@ -104,7 +107,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from .pipeline import evaluate_run
 
-    print(evaluate_run(_config(options), options.checkpoint))
+    print(evaluate_run(_config(options), options.checkpoint, options.cases))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -71,8 +71,12 @@ class InferenceConfig:
     roi_size: tuple[int, ...] = (96, 96, 96)  #: voxels of a sliding window; larger than the crop, for more context
     overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
     mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
+    placement: str = "fixed"  #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
+    batch_size: int = 1  #: windows predicted at once; more needs more memory, and is faster on a GPU
+    flip_axes: tuple[int, ...] = ()  #: also predict windows mirrored along these axes, 0 left-right, and average
     hu_weight: float = 2.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
     largest_component: bool = True  #: keep only the largest connected piece of each structure
+    fill_holes: bool = False  #: give background that a structure encloses to the structure
 
 
 NETWORKS = ("ResidualUNet3D", "UNet3D")
@@ -263,6 +267,10 @@ def _check(config: Config) -> None:
         (0 <= inference.overlap < 1, "inference.overlap", "at least 0 and below 1", inference.overlap),
         (inference.hu_weight >= 0, "inference.hu_weight", "at least 0", inference.hu_weight),
         (inference.mode in ("constant", "gaussian"), "inference.mode", "constant or gaussian", inference.mode),
+        (inference.placement in ("fixed", "even"), "inference.placement", "fixed or even", inference.placement),
+        (inference.batch_size >= 1, "inference.batch_size", "at least 1", inference.batch_size),
+        (sorted(set(inference.flip_axes) & {0, 1, 2}) == sorted(inference.flip_axes), "inference.flip_axes",
+         "each of 0, 1 and 2 at most once", inference.flip_axes),
     ]
     for holds, name, expected, found in rules:
         if not holds:

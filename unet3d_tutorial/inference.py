@@ -5,41 +5,47 @@ A *predictor* takes a float32 batch ``(N, C, *roi)`` and gives class scores (log
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cc3d
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import ndimage
+from tqdm import tqdm
 
 from .config import Config
-from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps
+from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps, interpolate
 from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
+LEFT, RIGHT = 1, 2  #: classes that a mirror exchanges
+CHUNK = 4  #: slices of the scan that return to its grid at once; more than one, since a file may store them interleaved
 
 
-def segment(image: Volume, predictor: Predictor, config: Config) -> Volume:
+def segment(image: Volume, predictor: Predictor, config: Config, *, progress: bool = False) -> Volume:
     """Segment a whole scan: prepare, predict in windows, and return to the scan's own grid.
 
     ``image`` is ``(I, J, K)`` in HU, of any orientation and spacing. The result is uint8 with 0 background, 1 left
-    lung, 2 right lung, 3 trachea, and has the shape and affine of ``image``. Raises ``ValueError`` if ``image`` is not
+    lung, 2 right lung, 3 trachea, and has the shape and affine of ``image``. ``progress`` shows a bar over the windows.
+    Memory: the network's input, and scores for a slab of it one window thick. Raises ``ValueError`` if ``image`` is not
     3-D or if the predictor's number of classes is not ``config.model.num_classes``.
     """
     if image.array.ndim != 3:
         raise ValueError(f"image: expected a 3-D volume (I, J, K), found shape {image.array.shape}")
-    prepared = prepare(image, config)
-    options = config.inference
-    logits = sliding_window_inference(
-        prepared.array, options.roi_size, predictor, overlap=options.overlap, mode=options.mode
+    prepared, options = prepare(image, config), config.inference
+    if options.flip_axes:
+        predictor = with_flips(predictor, options.flip_axes, position=config.data.position)
+    slabs = sliding_window_slabs(
+        prepared.array, options.roi_size, predictor, overlap=options.overlap, mode=options.mode,
+        batch_size=options.batch_size, placement=options.placement, progress=progress,
     )
-    if len(logits) != config.model.num_classes:
-        raise ValueError(f"predictor: expected {config.model.num_classes} classes, found {len(logits)}")
-    labels = labels_on_grid(Volume(logits, prepared.affine), image.array.shape, image.affine,
-                            lambda k: options.hu_weight * hu_scores(image.array[..., k]))
+    labels = labels_from_slabs(
+        _of_classes(slabs, config.model.num_classes), Volume(prepared.array[0], prepared.affine), image.array.shape,
+        image.affine, _hu_prior(image.array, options.hu_weight),
+    )
     if options.largest_component:
         labels = keep_largest_component(labels)
-    return Volume(labels, image.affine)
+    return Volume(fill_holes(labels) if options.fill_holes else labels, image.affine)
 
 
 def prepare(image: Volume, config: Config) -> Volume:
@@ -50,6 +56,17 @@ def prepare(image: Volume, config: Config) -> Volume:
     on_grid, _ = Compose([*grid_steps(config.data), Pad(config.inference.roi_size)])(image)
     network_input, _ = Compose([CenterOnBody(), *input_steps(config.data)])(on_grid)
     return Volume(network_input.array, on_grid.affine)
+
+
+def _of_classes(slabs: Iterable[np.ndarray], number: int) -> Iterator[np.ndarray]:
+    for scores in slabs:
+        if len(scores) != number:
+            raise ValueError(f"predictor: expected {number} classes, found {len(scores)}")
+        yield scores
+
+
+def _hu_prior(hu: np.ndarray, weight: float) -> Callable[[tuple], np.ndarray] | None:
+    return (lambda index: weight * hu_scores(np.ascontiguousarray(hu[index]))) if weight else None
 
 
 # -------------------------------------------------------------------------------------------------- the sliding window
@@ -63,55 +80,140 @@ def sliding_window_inference(
     overlap: float = 0.25,
     mode: str = "constant",
     batch_size: int = 1,
+    placement: str = "fixed",
+    progress: bool = False,
 ) -> np.ndarray:
     """Predict windows that overlap and average them: ``(C, I, J, K)`` in, ``(classes, I, J, K)`` float32 out.
 
-    Windows of ``roi_size`` voxels start every ``roi * (1 - overlap)`` voxels, the last one flush with the border, and
-    go to ``predictor`` in batches of ``batch_size``. In their average each voxel of a window counts the same (``mode``
-    ``"constant"``), or less the nearer it is to the window's border, where the network saw little context
-    (``"gaussian"``).
+    Windows of ``roi_size`` voxels lie ``roi * (1 - overlap)`` voxels apart (see :func:`window_slices` for
+    ``placement``) and go to ``predictor`` in batches of ``batch_size``. In their average each voxel of a window counts
+    the same (``mode`` ``"constant"``), or less the nearer it is to the window's border, where the network saw little
+    context (``"gaussian"``). ``progress`` shows a bar.
 
     An axis shorter than the window is padded on both sides with 0.0, the scaled value of air, and cropped again.
-    Memory: the output and one batch. Raises ``ValueError`` for a setting or a predictor's shape that cannot work.
+    With ``placement="fixed"`` the result is that of MONAI's function of this name, with its default settings.
+    Memory: the output, one slab of it, and one batch; :func:`sliding_window_slabs` does without the output. Raises
+    ``ValueError`` for a setting or a predictor's shape that cannot work.
     """
-    roi = _check_window(image, roi_size, overlap, mode, batch_size)
-    before = [max(r - n, 0) // 2 for n, r in zip(image.shape[1:], roi, strict=True)]
-    after = [max(r - n, 0) - b for n, r, b in zip(image.shape[1:], roi, before, strict=True)]
-    padded = np.pad(image.astype(np.float32, copy=False), [(0, 0), *zip(before, after, strict=True)])
-
-    weight = window_weight(roi, mode)
-    total, weights = None, np.zeros(padded.shape[1:], np.float32)
-    for windows in _batches(window_slices(padded.shape[1:], roi, overlap), batch_size):
-        scores = np.asarray(predictor(np.stack([padded[:, *window] for window in windows])))
-        if scores.ndim != 5 or scores.shape[0] != len(windows) or scores.shape[2:] != roi:
-            raise ValueError(f"predictor: expected scores of shape ({len(windows)}, K, {roi}), found {scores.shape}")
-        if total is None:
-            total = np.zeros((scores.shape[1], *padded.shape[1:]), np.float32)
-        for window, score in zip(windows, scores, strict=True):
-            total[:, *window] += weight * score
-            weights[window] += weight
-    total /= weights
-    inner = tuple(slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True))
-    return total[:, *inner]
+    slabs = sliding_window_slabs(image, roi_size, predictor, overlap=overlap, mode=mode, batch_size=batch_size,
+                                 placement=placement, progress=progress)
+    whole, start = None, 0
+    for scores in slabs:
+        if whole is None:
+            whole = np.empty((len(scores), *image.shape[1:]), np.float32)
+        whole[:, start : start + scores.shape[1]] = scores
+        start += scores.shape[1]
+    return whole
 
 
-def window_slices(shape: tuple[int, ...], roi_size: tuple[int, ...], overlap: float) -> list[tuple[slice, ...]]:
-    """Where the windows lie in a volume that is nowhere smaller than one: three slices each, at fixed intervals."""
-    starts = []
-    for length, roi in zip(shape, roi_size, strict=True):
-        interval = max(int(roi * (1 - overlap)), 1)
-        steps = -(-(length - roi) // interval)  # the division rounded up: enough steps to reach the far border
-        starts.append([min(step * interval, length - roi) for step in range(steps + 1)])
+def sliding_window_slabs(
+    image: np.ndarray,
+    roi_size: tuple[int, int, int],
+    predictor: Predictor,
+    *,
+    overlap: float = 0.25,
+    mode: str = "constant",
+    batch_size: int = 1,
+    placement: str = "fixed",
+    progress: bool = False,
+) -> Iterator[np.ndarray]:
+    """Give the result of :func:`sliding_window_inference` piece by piece: ``(classes, n, J, K)``, in order along I.
+
+    Windows are visited from low to high I. Once the next one starts further on, no window will touch the rows before
+    it: they are finished, handed out and forgotten. A scan of any length needs scores for one window's thickness only.
+    """
+    roi = _check_window(image, roi_size, overlap, mode, batch_size, placement)
+    padded, inner = _pad_to(image, roi)
+    windows = window_slices(padded.shape[1:], roi, overlap, placement)
+    mean = _MovingMean(padded.shape[1:], window_weight(roi, mode))
+    for window, scores in _predictions(padded, windows, predictor, batch_size, progress):
+        if window[0].start > mean.start:
+            yield mean.finish(window[0].start)[:, :, *inner[1:]]
+        mean.add(window, scores)
+    rows = slice(None) if mean.start else inner[0]  # an axis is padded only if one window covers it
+    yield mean.finish(padded.shape[1])[:, rows, *inner[1:]]
+
+
+class _MovingMean:
+    """Weighted mean of windows over the rows ``start .. start + window`` of a volume ``(I, J, K)``; it moves along I."""
+
+    def __init__(self, shape: tuple[int, ...], weight: np.ndarray):
+        self.start, self.weight = 0, weight
+        self.weights = np.zeros((len(weight), *shape[1:]), np.float32)
+        self.total: np.ndarray | None = None  # (classes, window, J, K), once the number of classes is known
+
+    def add(self, window: tuple[slice, ...], scores: np.ndarray) -> None:
+        """Add the scores ``(classes, *roi)`` of a window whose first row is ``start``."""
+        if self.total is None:
+            self.total = np.zeros((len(scores), *self.weights.shape), np.float32)
+        self.total[:, :, *window[1:]] += self.weight * scores
+        self.weights[:, *window[1:]] += self.weight
+
+    def finish(self, stop: int) -> np.ndarray:
+        """Means ``(classes, stop - start, J, K)`` of the rows before ``stop``, where the slab then starts."""
+        rows = stop - self.start
+        means = self.total[:, :rows] / self.weights[:rows]
+        for sums in (*self.total, self.weights):
+            sums[: len(sums) - rows] = sums[rows:].copy()
+            sums[len(sums) - rows :] = 0
+        self.start = stop
+        return means
+
+
+def _predictions(
+    image: np.ndarray, windows: Sequence[tuple[slice, ...]], predictor: Predictor, batch_size: int, progress: bool
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Give every window with its scores ``(classes, *roi)``; they are predicted a batch at a time."""
+    with tqdm(total=len(windows), desc="windows", disable=not progress) as bar:
+        for start in range(0, len(windows), batch_size):
+            batch = windows[start : start + batch_size]
+            crops = np.stack([image[:, *window] for window in batch])
+            scores = np.asarray(predictor(crops))
+            if scores.ndim != 5 or len(scores) != len(batch) or scores.shape[2:] != crops.shape[2:]:
+                expected = f"({len(batch)}, K, {', '.join(map(str, crops.shape[2:]))})"
+                raise ValueError(f"predictor: expected scores of shape {expected}, found {scores.shape}")
+            yield from zip(batch, scores, strict=True)
+            bar.update(len(batch))
+
+
+def _pad_to(image: np.ndarray, roi: tuple[int, ...]) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """Pad ``(C, I, J, K)`` with 0 to at least one window, as float32; the slices take the padding away again."""
+    lack = [max(r - n, 0) for n, r in zip(image.shape[1:], roi, strict=True)]
+    image = image.astype(np.float32, copy=False)
+    if any(lack):
+        image = np.pad(image, [(0, 0), *((n // 2, n - n // 2) for n in lack)])
+    return image, tuple(slice(n // 2, size - (n - n // 2)) for n, size in zip(lack, image.shape[1:], strict=True))
+
+
+def window_slices(
+    shape: tuple[int, ...], roi_size: tuple[int, ...], overlap: float, placement: str = "fixed"
+) -> list[tuple[slice, ...]]:
+    """Where the windows lie in a volume that is nowhere smaller than one: three slices each, in order along I, J, K.
+
+    ``"fixed"``: at intervals of ``roi * (1 - overlap)`` voxels, the last one flush with the border, so that it overlaps
+    its neighbour more than the others do (the original case, MONAI). ``"even"``: no more windows, but the same distance
+    between all of them, to a voxel (nnU-Net).
+    """
+    starts = [_starts(length, roi, overlap, placement) for length, roi in zip(shape, roi_size, strict=True)]
     corners = itertools.product(*starts)
     return [tuple(slice(s, s + roi) for s, roi in zip(corner, roi_size, strict=True)) for corner in corners]
+
+
+def _starts(length: int, roi: int, overlap: float, placement: str) -> list[int]:
+    """First voxels of the windows along one axis."""
+    interval = max(int(roi * (1 - overlap)), 1)
+    steps = -(-(length - roi) // interval)  # the division rounded up: enough steps to reach the far border
+    if placement == "even" and steps:
+        return [round(step * (length - roi) / steps) for step in range(steps + 1)]
+    return [min(step * interval, length - roi) for step in range(steps + 1)]
 
 
 def window_weight(roi_size: tuple[int, ...], mode: str) -> np.ndarray:
     """How much each voxel of a window counts, float32 of shape ``roi_size``.
 
-    ``"gaussian"`` has a standard deviation of an eighth of the window, as in nnU-Net (Isensee et al., 2021). It all but
-    vanishes in the window's corners, and a voxel seen by one window only would be divided by almost nothing: no weight
-    is less than a thousandth.
+    ``"gaussian"`` has a standard deviation of an eighth of the window, as in nnU-Net (Isensee et al., 2021) and MONAI.
+    It all but vanishes in the window's corners, and a voxel seen by one window only would be divided by almost nothing:
+    no weight is less than a thousandth.
     """
     if mode == "constant":
         return np.ones(roi_size, np.float32)
@@ -120,13 +222,37 @@ def window_weight(roi_size: tuple[int, ...], mode: str) -> np.ndarray:
     return np.maximum(weight, 1e-3).astype(np.float32)
 
 
-def _batches(windows: list[tuple[slice, ...]], size: int) -> Iterator[list[tuple[slice, ...]]]:
-    for start in range(0, len(windows), size):
-        yield windows[start : start + size]
+def with_flips(predictor: Predictor, axes: Sequence[int], *, position: bool = False) -> Predictor:
+    """A predictor that also sees the window mirrored, and averages: test-time flips.
+
+    ``axes`` are spatial axes of the window in RAS order, 0 from left to right; every combination is tried, so n axes cost
+    2**n predictions. A mirror from left to right makes a left lung of a right one: their scores are exchanged back, and
+    with ``position`` the sign of channel 1, the distance from the body's middle plane, is turned.
+    """
+    flips = [combination for n in range(len(axes) + 1) for combination in itertools.combinations(axes, n)]
+
+    def averaged(batch: np.ndarray) -> np.ndarray:
+        return sum(_flipped(predictor, batch, flip, position) for flip in flips) / np.float32(len(flips))
+
+    return averaged
+
+
+def _flipped(predictor: Predictor, batch: np.ndarray, axes: Sequence[int], position: bool) -> np.ndarray:
+    """Scores of ``(N, C, *roi)`` by way of its mirror image along ``axes``."""
+    spatial = tuple(axis + 2 for axis in axes)
+    mirrored = np.ascontiguousarray(np.flip(batch, spatial))
+    if position and 0 in axes:
+        mirrored[:, 1] *= -1
+    scores = np.flip(np.asarray(predictor(mirrored)), spatial)
+    if 0 not in axes:
+        return scores
+    order = np.arange(scores.shape[1])
+    order[[LEFT, RIGHT]] = RIGHT, LEFT
+    return scores[:, order]
 
 
 def _check_window(
-    image: np.ndarray, roi_size: tuple[int, ...], overlap: float, mode: str, batch_size: int
+    image: np.ndarray, roi_size: tuple[int, ...], overlap: float, mode: str, batch_size: int, placement: str
 ) -> tuple[int, ...]:
     """Return the ROI size as a tuple, or raise ``ValueError`` with the name of what cannot work."""
     rules = [
@@ -135,6 +261,7 @@ def _check_window(
         (0 <= overlap < 1, "overlap", "at least 0 and below 1", overlap),
         (mode in ("constant", "gaussian"), "mode", "constant or gaussian", mode),
         (batch_size >= 1, "batch_size", "at least 1", batch_size),
+        (placement in ("fixed", "even"), "placement", "fixed or even", placement),
     ]
     for holds, name, expected, found in rules:
         if not holds:
@@ -146,7 +273,7 @@ def _check_window(
 
 
 def hu_scores(hu: np.ndarray) -> np.ndarray:
-    """What the HU ``(I, J)`` of a slice say about the classes, as logits ``(4, I, J)``.
+    """What the HU of voxels, of any shape ``(...)``, say about the classes, as logits ``(4, ...)``.
 
     Below -400 HU a voxel is more air than tissue, which speaks against background; above, against lung, and half as much
     against the trachea, whose label includes its wall. The scores are linear in HU and limited (-600 to 200 HU), so that
@@ -158,7 +285,8 @@ def hu_scores(hu: np.ndarray) -> np.ndarray:
 
 
 def labels_on_grid(
-    logits: Volume, shape: tuple[int, int, int], affine: np.ndarray, prior: Callable[[int], np.ndarray] | None = None
+    logits: Volume, shape: tuple[int, int, int], affine: np.ndarray,
+    prior: Callable[[tuple], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Find the class with the highest score at every voxel of another grid: uint8 of ``shape``.
 
@@ -167,47 +295,67 @@ def labels_on_grid(
     Only scores from inside the target grid count: its outermost voxels take the nearest such score, rather than mix
     with what was predicted for the padding around a small scan.
 
-    ``prior`` gives scores ``(K, I, J)`` that are added to those of slice ``k``.
-
-    Reorientation swaps and flips axes and resampling stretches them, so the interpolation is one small matrix an axis,
-    with at most two entries a row. One slice of the last axis at a time keeps memory small. Raises ``ValueError`` if
-    one grid is rotated against the other.
+    ``prior`` gives scores that are added: it is called with an index of a few slices of the target, and returns them for
+    those, ``(K, ...)``. Raises ``ValueError`` if one grid is rotated against the other.
     """
-    axes, scale, offset = _match_axes(logits.affine, affine, shape)
-    scores = logits.array.transpose(0, *(1 + axes))
-    matrices = [linear_weights(_positions(shape[a], scale[a], offset[a]), scores.shape[1 + a]) for a in range(3)]
-    scores = np.ascontiguousarray(np.moveaxis(scores, 3, 0))  # two of its slices give one of the result
-    labels = np.empty(shape, np.uint8)
-    for k in range(shape[2]):
-        across = _along(matrices[2][k : k + 1], scores, 0)[0]
-        across = _along(matrices[0], _along(matrices[1], across, 2), 1)
-        if prior is not None:
-            across += prior(k)
-        labels[:, :, k] = across.argmax(axis=0)
+    grid = Volume(logits.array[0], logits.affine)
+    return labels_from_slabs([logits.array], grid, shape, affine, prior)
+
+
+def labels_from_slabs(
+    slabs: Iterable[np.ndarray], grid: Volume, shape: tuple[int, int, int], affine: np.ndarray,
+    prior: Callable[[tuple], np.ndarray] | None = None,
+) -> np.ndarray:
+    """:func:`labels_on_grid` from scores that come in slabs ``(K, n, J, K)`` along the first axis of ``grid``.
+
+    Each slice of the target lies between two slices of the scores. As soon as both are there its labels are found, and
+    no more than a slab of scores is ever held. Only shape and affine of ``grid`` are used.
+    """
+    axes, scale, offset = _match_axes(grid.affine, affine, shape)
+    positions = [_positions(shape[a], scale[a], offset[a], grid.array.shape[axes[a]]) for a in range(3)]
+    along = list(axes).index(0)  # the target's axis that runs with the slabs
+    first, second = (a for a in range(3) if a != along)
+    labels, done = np.empty(shape, np.uint8), -1.0
+    for start, scores in _joined(slabs):
+        scores, end = scores.transpose(0, 1, 1 + axes[first], 1 + axes[second]), start + scores.shape[1] - 1
+        ready = np.flatnonzero((positions[along] > done) & (positions[along] <= end))
+        for numbers in (ready[n : n + CHUNK] for n in range(0, len(ready), CHUNK)):
+            across = interpolate(scores, 1, positions[along][numbers] - start)
+            across = _resample(_resample(across, 2, positions[first]), 3, positions[second])
+            across = np.moveaxis(across, 1, 1 + along)
+            index = tuple(slice(numbers[0], numbers[-1] + 1) if a == along else slice(None) for a in range(3))
+            labels[index] = (across if prior is None else across + prior(index)).argmax(axis=0)
+        done = end
     return labels
 
 
-def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
-    """Linear interpolation as a matrix: row ``n`` takes ``length`` samples to the value at index ``positions[n]``.
-
-    Positions outside ``0 .. length - 1`` take the nearest sample.
-    """
-    positions = np.clip(positions, 0, length - 1)
-    lower = np.minimum(positions.astype(int), max(length - 2, 0))
-    upper = np.minimum(lower + 1, length - 1)
-    share = (positions - lower).astype(np.float32)
-    rows = np.arange(len(positions))
-    entries = (np.concatenate([1 - share, share]), (np.tile(rows, 2), np.concatenate([lower, upper])))
-    return sparse.csr_array(entries, shape=(len(positions), length))
+def _joined(slabs: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each slab with the index of its first slice, and with the last slice of the slab before in front of it."""
+    start, last = 0, None
+    for slab in slabs:
+        scores = slab if last is None else np.concatenate([last, slab], axis=1)
+        yield start, scores
+        start, last = start + scores.shape[1] - 1, scores[:, -1:].copy()
 
 
-def _positions(length: int, scale: float, offset: float) -> np.ndarray:
+def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """Interpolate along one axis; where every position is a voxel, only pick."""
+    whole = positions.astype(int)
+    if np.array_equal(whole, positions):
+        unchanged = np.array_equal(whole, np.arange(array.shape[axis]))
+        return array if unchanged else np.take(array, whole, axis)
+    return interpolate(array, axis, positions)
+
+
+def _positions(length: int, scale: float, offset: float, source_length: int) -> np.ndarray:
     """Source indices of ``length`` target voxels, held to source voxels whose centres lie inside the target grid."""
     first, last = sorted(scale * edge + offset for edge in (-0.5, length - 0.5))
     low, high = np.ceil(first - 1e-3), np.floor(last + 1e-3)
     if low > high:  # a target thinner than one source voxel
         low = high = np.rint((first + last) / 2)
-    return np.clip(scale * np.arange(length) + offset, low, high)
+    positions = np.clip(np.clip(scale * np.arange(length) + offset, low, high), 0, source_length - 1)
+    nearest = np.rint(positions)
+    return np.where(np.abs(positions - nearest) < 1e-6, nearest, positions)  # rounding errors of the two affines
 
 
 def _match_axes(
@@ -225,13 +373,6 @@ def _match_axes(
     return axes, scale, matrix[axes, 3]
 
 
-def _along(matrix: sparse.csr_array, array: np.ndarray, axis: int) -> np.ndarray:
-    """Apply ``matrix`` to every line of ``array`` along ``axis``."""
-    first = np.moveaxis(array, axis, 0)
-    product = matrix @ first.reshape(len(first), -1)
-    return np.moveaxis(product.reshape(-1, *first.shape[1:]), 0, axis)
-
-
 def keep_largest_component(labels: np.ndarray) -> np.ndarray:
     """Keep the largest connected piece of each structure in ``(I, J, K)`` labels; the others become background.
 
@@ -243,3 +384,21 @@ def keep_largest_component(labels: np.ndarray) -> np.ndarray:
         if box is not None:
             kept[box][cc3d.largest_k(labels[box] == value, k=1, connectivity=26) > 0] = value
     return kept
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+    """Give background that one structure encloses on all sides to that structure; ``(I, J, K)`` labels, a new array.
+
+    A lung has no holes: what is left out inside, a vessel or a nodule, is part of it. Background is enclosed if no way
+    through the faces of its voxels leads out. Other structures inside keep their labels.
+    """
+    filled = labels.copy()
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        pieces = cc3d.connected_components(labels[box] != value, connectivity=6)
+        faces = [np.moveaxis(pieces, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+        outside = np.unique(np.concatenate([face.ravel() for face in faces]))
+        holes = ~np.isin(pieces, outside) & (labels[box] == 0)
+        filled[box][holes] = value
+    return filled

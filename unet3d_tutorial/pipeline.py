@@ -1,6 +1,7 @@
 """From a checkpoint to results: segment a file, score a run. What ``unet3d predict`` and ``unet3d evaluate`` do."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,18 +10,29 @@ from tqdm import tqdm
 
 from .config import Config
 from .dataset import list_cases
-from .evaluation import StructureScore, classical_baseline, evaluate, scores_table
+from .evaluation import (
+    Results,
+    StructureScore,
+    classical_baseline,
+    evaluate_cases,
+    mean_scores,
+    scores_table,
+    summary_table,
+    write_csv,
+)
 from .inference import Predictor, keep_largest_component, segment
 from .labels import STRUCTURES
 from .luna16 import read_mhd
+from .plotting import score_boxes
 from .runtime import setup
 from .sample_ct import SampleUnavailable, fetch
 from .training import FINAL, load_network, predictor
-from .transforms import ConvertLabel
+from .transforms import Compose, ConvertLabel, LoadData
 from .volume import Volume, load_volume, save_volume
 
 EVALUATION = "evaluation.json"
 REAL, HELD_OUT = "real CT", "held-out phantoms"
+Case = tuple[str, Volume, Volume]  # name, image, reference
 
 
 def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> Predictor:
@@ -51,55 +63,87 @@ def predict_file(
     return f"{output}: " + ", ".join(f"{n} {v:.0f} mL" for n, v in zip(STRUCTURES, millilitres, strict=True))
 
 
-def compare_methods(image: Volume, reference: Volume, network: Predictor, config: Config) -> dict[str, list[StructureScore]]:
-    """Score the network, raw and with only the largest components, beside the classical baseline, on the scan's grid."""
+def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
+    """Masks of one scan: the network's, raw and with only the largest components, and the classical baseline's."""
     raw = segment(image, network, config.updated({"inference": {"largest_component": False}}))
     cleaned = replace(raw, array=keep_largest_component(raw.array))
-    masks = {"network, raw": raw, "network, largest component": cleaned, "classical baseline": classical_baseline(image)}
-    return {method: evaluate(mask, reference) for method, mask in masks.items()}
+    return {"network, raw": raw, "network, largest component": cleaned, "classical baseline": classical_baseline(image)}
 
 
-def evaluate_run(config: Config, checkpoint: str | Path | None = None) -> str:
-    """Score a run on the real CT and on the held-out phantoms; write ``evaluation.json`` beside it and give the tables.
+def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: str | Path | None = None) -> str:
+    """Score a run and the classical baseline, write the results beside the run, and give the tables.
 
-    Without the real CT (no network, not cached) only the phantoms are scored, and the text says so.
+    Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and ``seg/``, files of the
+    same names). Without the real CT (no network, not cached) only the held-out volumes are scored, and the text says so.
+    Writes ``evaluation.json``, ``evaluation.csv`` (a line for each case and structure) and ``evaluation.png`` (box
+    plots); for a ``folder`` its name is added to theirs.
     """
     network = trained_predictor(config, checkpoint)
-    results, texts = {}, []
+    data, notes = _data_sets(config, folder)
+    results = {name: evaluate_cases(cases, lambda image: segment_all(image, network, config))
+               for name, cases in data.items()}
+    target = Path(config.train.output_path) / (f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION)
+    _write_evaluation(results, target)
+    return "\n\n".join([*notes, *(f"{name}\n\n{_table(methods)}" for name, methods in results.items())])
+
+
+def _table(methods: Results) -> str:
+    """The scores of one case, or the summary of several."""
+    if all(len(cases) == 1 for cases in methods.values()):
+        return scores_table({method: mean_scores(cases) for method, cases in methods.items()})
+    return summary_table(methods)
+
+
+def _data_sets(config: Config, folder: str | Path | None) -> tuple[dict[str, Iterable[Case]], list[str]]:
+    """Cases by the name of their data set, and what there is to say about them."""
+    if folder:
+        return {Path(folder).resolve().name: _stored_cases(Path(folder), config)}, []
+    held_out = _stored_cases(Path(config.data.data_path) / "val", config)
     try:
         sample = fetch()
-        results[REAL] = compare_methods(load_volume(sample.image), load_volume(sample.label), network, config)
-        texts.append(f"{REAL}\n\n{scores_table(results[REAL])}")
     except SampleUnavailable as error:
-        texts.append(str(error))
-    results[HELD_OUT] = _mean_over_phantoms(network, config)
-    texts.append(f"{HELD_OUT}, means\n\n{scores_table(results[HELD_OUT])}")
-    path = Path(config.train.output_path) / EVALUATION
+        return {HELD_OUT: held_out}, [str(error)]
+    return {REAL: [(REAL, load_volume(sample.image), load_volume(sample.label))], HELD_OUT: held_out}, []
+
+
+def _stored_cases(folder: Path, config: Config) -> Iterator[Case]:
+    """Name, image and class numbers of every case of a folder, read when its turn comes."""
+    steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
+    for image_path, label_path in tqdm(list_cases(folder), desc=str(folder), unit="case"):
+        yield image_path.name.removesuffix(".nii.gz"), *steps(image_path, label_path)
+
+
+def _write_evaluation(results: dict[str, Results], path: Path) -> None:
+    """Write the box plots, the table and, last, the JSON file that says that all is there."""
+    write_csv(results, path.with_suffix(".csv"))
+    drawn = score_boxes(list(results.values())[-1])
+    part = path.with_name(path.stem + ".part.png")
+    drawn.savefig(part, dpi=100)
+    part.replace(path.with_suffix(".png"))
+    rows = {data: {method: {case: [_finite(asdict(row)) for row in rows] for case, rows in cases.items()}
+                   for method, cases in methods.items()} for data, methods in results.items()}
     part = path.with_name(path.name + ".part")
-    rows = {data: {method: [asdict(row) for row in rows] for method, rows in methods.items()}
-            for data, methods in results.items()}
-    part.write_text(json.dumps(rows, indent=1))
+    part.write_text(json.dumps(rows, indent=1, allow_nan=False))
     part.replace(path)
-    return "\n\n".join(texts)
+
+
+def load_cases(folder: str | Path) -> dict[str, Results]:
+    """Read what :func:`evaluate_run` wrote: data, then method, then case, then one row a structure."""
+    stored = json.loads((Path(folder) / EVALUATION).read_text())
+    return {data: {method: {case: [StructureScore(**_infinite(row)) for row in rows] for case, rows in cases.items()}
+                   for method, cases in methods.items()} for data, methods in stored.items()}
 
 
 def load_evaluation(folder: str | Path) -> dict[str, dict[str, list[StructureScore]]]:
-    """Read what :func:`evaluate_run` wrote: data, then method, then one row a structure."""
-    stored = json.loads((Path(folder) / EVALUATION).read_text())
-    return {data: {method: [StructureScore(**row) for row in rows] for method, rows in methods.items()}
-            for data, methods in stored.items()}
+    """Means over the cases: data, then method, then one row a structure. Distances are means over the cases found."""
+    return {data: {method: mean_scores(cases) for method, cases in methods.items()}
+            for data, methods in load_cases(folder).items()}
 
 
-def _mean_over_phantoms(network: Predictor, config: Config) -> dict[str, list[StructureScore]]:
-    convert = ConvertLabel(config.data.lower_limit, config.data.upper_limit)
-    found: dict[str, list[list[StructureScore]]] = {}
-    for image_path, label_path in tqdm(list_cases(Path(config.data.data_path) / "val"), desc="held-out phantoms"):
-        image, label = convert(load_volume(image_path), load_volume(label_path))
-        for method, rows in compare_methods(image, label, network, config).items():
-            found.setdefault(method, []).append(rows)
-    return {method: [_mean(rows) for rows in zip(*cases, strict=True)] for method, cases in found.items()}
+def _finite(row: dict) -> dict:
+    """JSON has no infinity: a distance that does not exist is null."""
+    return {name: None if value == float("inf") else value for name, value in row.items()}
 
 
-def _mean(rows: tuple[StructureScore, ...]) -> StructureScore:
-    numbers = {name: float(np.mean([getattr(row, name) for row in rows])) for name in asdict(rows[0]) if name != "structure"}
-    return StructureScore(rows[0].structure, **numbers)
+def _infinite(row: dict) -> dict:
+    return {name: float("inf") if value is None else value for name, value in row.items()}

@@ -17,6 +17,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from .evaluation import Results
 from .labels import COLORS, STRUCTURES
 from .transforms import Orientation
 from .volume import Volume
@@ -174,6 +175,40 @@ def schedule_curve(rates: Sequence[float] | Mapping[str, Sequence[float]], *, ti
     if any(schedules):
         axes.legend(fontsize=8)
     return _finish(figure)
+
+
+def score_boxes(results: Results, *, title: str | None = None) -> Figure:
+    """Box plots of Dice and HD95 over the cases: a panel a metric, a group a structure, a box a method.
+
+    Every case is a point. A case that was missed has no distance; how many there are stands above the box.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), dpi=DPI, layout="constrained")
+    colors = [("black", "0.6", "#CC79A7", "#56B4E9")[n % 4] for n in range(len(results))]  # none that a structure has
+    for axis, metric, name in zip(axes, ("dice", "hd95_mm"), ("Dice", "HD95 (mm), cases found"), strict=True):
+        for number, (cases, color) in enumerate(zip(results.values(), colors, strict=True)):
+            places = np.arange(len(STRUCTURES)) + (number - (len(results) - 1) / 2) * 0.26
+            _draw_boxes(axis, [[getattr(rows[k], metric) for rows in cases.values()] for k in range(len(STRUCTURES))],
+                        places, color)
+        axis.set(ylabel=name, xticks=range(len(STRUCTURES)), xticklabels=STRUCTURES)
+        axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
+        axis.grid(axis="y", alpha=0.3)
+    _legend(figure, [Patch(color=color, label=method) for method, color in zip(results, colors, strict=True)])
+    if title:
+        figure.suptitle(title)
+    return _finish(figure)
+
+
+def _draw_boxes(axis: Axes, columns: Sequence[Sequence[float]], places: np.ndarray, color: str) -> None:
+    """Draw one box a column, its values as points, and the number of values that are not finite above it."""
+    for values, place in zip(columns, places, strict=True):
+        found = np.asarray(values)[np.isfinite(values)]
+        if found.size:
+            axis.boxplot(found, positions=[place], widths=0.2, showfliers=False, manage_ticks=False,
+                         **{part: {"color": color} for part in ("boxprops", "whiskerprops", "capprops", "medianprops")})
+        axis.plot(place + np.linspace(-0.05, 0.05, found.size), found, ".", color=color, markersize=4, alpha=0.6)
+        if missed := len(values) - found.size:
+            axis.annotate(f"{missed} missed", (place, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top",
+                          fontsize=8, weight="bold", color=color)
 
 
 # ------------------------------------------------------------------------------------------------------- the pieces

@@ -1,0 +1,70 @@
+"""A run scored: what is written, what is read back, and what happens without the real CT."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from unet3d_tutorial import pipeline
+from unet3d_tutorial.cli import main
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.labels import STRUCTURES
+from unet3d_tutorial.sample_ct import SampleUnavailable
+from unet3d_tutorial.volume import Volume, save_volume
+
+
+def threshold(batch):
+    """Air is left lung, everything else background: right lung and trachea are always missed."""
+    air = batch[:, :1] < 0.3
+    return np.concatenate([np.where(air, -5, 5), np.where(air, 5, -5), *[np.full_like(batch[:, :1], -9)] * 2], axis=1)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Settings of a run with two held-out scans; no real CT, and the threshold in the network's place."""
+    def unavailable():
+        raise SampleUnavailable("no sample CT here")
+
+    monkeypatch.setattr(pipeline, "fetch", unavailable)
+    monkeypatch.setattr(pipeline, "trained_predictor", lambda config, checkpoint: threshold)
+    for number in (1, 2):
+        hu, label = np.full((40, 36, 30), 40, np.int16), np.zeros((40, 36, 30), np.uint8)
+        label[6 : 16 + number, 8:26, 6:24], label[26:34, 8:26, 6:24] = 3, 4
+        hu[label == 3] = -850
+        for kind, array in (("image", hu), ("seg", label)):
+            save_volume(Volume(array, np.diag([4.0, 4, 4, 1])), tmp_path / "data" / "val" / kind / f"scan-{number}.nii.gz")
+    (tmp_path / "run").mkdir()
+    return Config().updated({"data": {"data_path": str(tmp_path / "data")}, "train": {"output_path": str(tmp_path / "run")},
+                             "inference": {"roi_size": (48, 48, 48)}})
+
+
+def test_a_run_is_scored_case_by_case(run, tmp_path):
+    text = pipeline.evaluate_run(run)
+    folder = tmp_path / "run"
+    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation.json", "evaluation.png"]
+    assert "no sample CT here" in text and "2 of 2" in text and "nan" not in text
+    cases = pipeline.load_cases(folder)[pipeline.HELD_OUT]["network, raw"]
+    assert list(cases) == ["scan-1", "scan-2"]
+    assert all(rows[0].dice > 0.9 and rows[0].missed == 0 for rows in cases.values())
+    assert all(rows[1].hd95_mm == math.inf and rows[1].missed == 1 for rows in cases.values())
+    left, right, trachea = pipeline.load_evaluation(folder)[pipeline.HELD_OUT]["network, raw"]
+    assert math.isfinite(left.hd95_mm) and (right.missed, trachea.missed) == (2, 0)
+    with (folder / "evaluation.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3 * 2 * len(STRUCTURES)
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    json.loads((folder / "evaluation.json").read_text(), parse_constant=refuse)
+
+
+def test_the_cases_of_a_folder(run, tmp_path, capsys):
+    settings = [f"data.data_path={tmp_path}/data", f"train.output_path={tmp_path}/run", "inference.roi_size=[48, 48, 48]"]
+    assert main(["evaluate", "--cases", str(tmp_path / "data" / "val"), *settings]) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "evaluation-val.csv", "evaluation-val.json", "evaluation-val.png"}
+    assert "| network, raw | right lung | HD95 (mm) | missed |" in capsys.readouterr().out
+    assert main(["evaluate", "--cases", str(tmp_path / "none"), *settings]) == 2
+    assert "none/image: expected .nii.gz files, found none" in capsys.readouterr().err
