@@ -1,6 +1,7 @@
 """Conversion of LUNA16's layout: what must survive exactly, and what must be refused by name."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from filelock import FileLock
 
 from unet3d_tutorial import luna16
 from unet3d_tutorial.luna16 import BadScanError, ConversionError, convert, read_mhd
@@ -230,6 +232,43 @@ def test_a_full_disk_is_not_taken_for_a_bad_scan(source: Path, tmp_path: Path, m
     monkeypatch.setattr(luna16, "save_volume", full)
     with pytest.raises(OSError, match="No space left"):
         run(source, tmp_path / "out", skip_bad=True)
+
+
+def small_disk_run(folder: Path, kilobytes: int, script: str) -> subprocess.CompletedProcess:
+    """Run a shell script with ``folder`` on a disk of its own, which is gone afterwards; skip where that is not allowed."""
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size={kilobytes}k none {folder}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system does not let a user mount a small disk")
+    command = ["unshare", "-rm", "sh", "-c", f"{mount} && {script}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs Linux")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_disk_that_fills_up_leaves_whole_pairs_only_and_the_next_call_goes_on(tmp_path: Path, processes: int):
+    rng = np.random.default_rng(0)
+    for number in range(12):  # noise does not pack: 100 kB a scan
+        write_mhd(tmp_path / f"luna/subset0/{number}.mhd", rng.integers(-2048, 3072, (42, 42, 40)).astype(np.int16))
+        mask = np.kron(mask_array(), np.ones((6, 7, 8), np.uint8))
+        write_mhd(tmp_path / "luna" / luna16.MASK_FOLDER / f"{number}.mhd", mask, compressed=True)
+    disk, command = tmp_path / "disk", f"{sys.executable} -m unet3d_tutorial.cli data luna16 {tmp_path}/luna --no-fetch"
+    script = (f"{command} {disk} --processes {processes}; echo code $?; find {disk} -type f -not -name .lock; "
+              f"mount -o remount,size=9000k {disk} && {command} {disk} --processes 1")
+    result = small_disk_run(disk, 600, script)
+    first, _, second = result.stdout.partition("code 2\n")
+    found = {line.removeprefix(f"{disk}/train/").removeprefix(f"{disk}/val/") for line in second.splitlines()
+             if line.endswith(".nii.gz")}
+    names = {name.removeprefix("image/") for name in found if name.startswith("image/")}
+    assert not first and 1 <= len(names) < 12 and found == {f"{kind}/{name}" for name in names for kind in ("image", "seg")}
+    assert "No space left on device" in result.stderr and "make room" in result.stderr and "Traceback" not in result.stderr
+    assert f"{12 - len(names)} converted, {len(names)} already there, 0 skipped" in second
+
+
+def test_two_conversions_at_once_are_refused(source: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / luna16.LOCK), pytest.raises(RuntimeError, match="another process converts into this"):
+        run(source, tmp_path / "out")
 
 
 def test_luna16_does_not_import_mindspore():

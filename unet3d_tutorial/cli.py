@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
                          help="number of phantoms, ten of them to validate (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, help="the same seed gives the same phantoms (default: 0)")
     luna16 = data.add_parser("luna16", help="fetch what is missing of LUNA16 and convert it to NIfTI, train and val",
-                             description="Fetch what is missing of LUNA16 from Zenodo (all of it: about 60 GB, and 120 GB "
-                             "unpacked), unpack it, and convert it to NIfTI. The same command goes on where it was interrupted.")
+                             description="Fetch what is missing of LUNA16 from Zenodo (about 120 GB once unpacked), unpack "
+                             "it, and convert it to NIfTI. The same command goes on where it was interrupted.")
     luna16.add_argument("source", type=Path, help="folder with subset0..9 and seg-lungs-LUNA16, or their .zip or .rar; made "
                         "if it is not there")
     luna16.add_argument("destination", type=Path, help="folder for train/{image,seg} and val/{image,seg}")

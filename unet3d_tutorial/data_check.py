@@ -46,7 +46,8 @@ class CaseCheck:
         spacing = " ".join(f"{mm:.2f}" for mm in self.spacing_mm) if self.spacing_mm else "-"
         hu = "{:.0f} to {:.0f}".format(*self.hu) if self.hu else "-"
         volumes = [f"{ml:.0f}" for ml in self.volumes_ml.values()] if self.volumes_ml else ["-"] * len(STRUCTURES)
-        return name, shape, spacing, self.axes or "-", hu, *volumes, "unusable" if self.unusable else "odd" if self.odd else ""
+        verdict = "unusable" if self.unusable else "odd" if self.odd else ""
+        return name, shape, spacing, self.axes or "-", hu, *volumes, verdict
 
 
 HEADINGS = ("case", "voxels", "spacing, mm", "axes", "HU", *(f"{name}, mL" for name in STRUCTURES), "")
@@ -76,7 +77,8 @@ class DataCheck:
 
     def __str__(self) -> str:
         summary = f"{len(self.cases)} cases, {len(self.odd)} with something odd, {len(self.unusable)} of them unusable"
-        return "\n".join([self.table(), "", summary, *(f"  {name}: {text}" for name, odd in self.odd.items() for text in odd)])
+        lines = [f"  {name}: {text}" for name, odd in self.odd.items() for text in odd]
+        return "\n".join([self.table(), "", summary, *lines])
 
 
 def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
@@ -88,13 +90,12 @@ def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
     folder = Path(folder)
     splits = sorted({path.parent for kind in ("image", "seg") for path in [folder / kind, *folder.glob(f"*/{kind}")]
                      if path.is_dir()})
-    pairs = [(split / "image" / name, split / "seg" / name) for split in splits for name in _names(split)]
-    if not pairs:
-        raise FileNotFoundError(f"{folder}: expected .nii.gz files in image and seg, or in train/image, train/seg, val/image "
-                                "and val/seg, found none; `unet3d data luna16` and `unet3d data phantom` write them")
-    names = [str(image.relative_to(folder).parent.parent / image.name.removesuffix(".nii.gz")) for image, _ in pairs]
-    cases = tqdm(_run(list(zip(names, *zip(*pairs, strict=True), strict=True)), processes), "Checking", len(pairs), unit="case")
-    return DataCheck(_mark_copies(list(cases)))
+    jobs = [(str(split.relative_to(folder) / name.removesuffix(".nii.gz")), split / "image" / name, split / "seg" / name)
+            for split in splits for name in _names(split)]
+    if not jobs:
+        raise FileNotFoundError(f"{folder}: expected .nii.gz files in image and seg, or in train/{{image,seg}} and "
+                                "val/{image,seg}, found none; `unet3d data luna16` and `unet3d data phantom` write them")
+    return DataCheck(_mark_copies(list(tqdm(_run(jobs, processes), "Checking", len(jobs), unit="case"))))
 
 
 def _names(split: Path) -> list[str]:
@@ -117,9 +118,11 @@ def _mark_copies(cases: list[CaseCheck]) -> list[CaseCheck]:
     for case in cases:
         if case.digest:
             same.setdefault(case.digest, []).append(case.name)
-    others = {case.name: [name for name in same.get(case.digest, []) if name != case.name] for case in cases}
-    return [replace(case, odd=(*case.odd, f"the same voxels as {', '.join(others[case.name])}")) if others[case.name] else case
-            for case in cases]
+    marked = []
+    for case in cases:
+        others = [name for name in same.get(case.digest, []) if name != case.name]
+        marked.append(replace(case, odd=(*case.odd, f"the same voxels as {', '.join(others)}")) if others else case)
+    return marked
 
 
 def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
