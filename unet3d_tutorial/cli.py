@@ -33,11 +33,23 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--n", type=int, default=190,
                          help="number of phantoms, ten of them to validate (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, help="the same seed gives the same phantoms (default: 0)")
-    luna16 = data.add_parser("luna16", help="convert a folder in LUNA16's layout to NIfTI, train and val")
-    luna16.add_argument("source", type=Path, help="folder with subset0..9 and seg-lungs-LUNA16")
+    luna16 = data.add_parser("luna16", help="fetch what is missing of LUNA16 and convert it to NIfTI, train and val",
+                             description="Fetch what is missing of LUNA16 from Zenodo (about 120 GB once unpacked), unpack "
+                             "it, and convert it to NIfTI. The same command goes on where it was interrupted.")
+    luna16.add_argument("source", type=Path, help="folder with subset0..9 and seg-lungs-LUNA16, or their .zip or .rar; made "
+                        "if it is not there")
     luna16.add_argument("destination", type=Path, help="folder for train/{image,seg} and val/{image,seg}")
+    luna16.add_argument("--subsets", type=int, nargs="+", default=range(10), metavar="N",
+                        help="fetch only these of 0 to 9 (default: all); what is there is converted in any case")
+    luna16.add_argument("--no-fetch", action="store_true", help="convert what is there; needs no network")
+    luna16.add_argument("--processes", type=int, help="to convert with (default: as many as cores)")
     luna16.add_argument("--skip-bad", action="store_true", help="report unreadable scans, but do not fail")
     luna16.set_defaults(run=_luna16)
+    check = data.add_parser("check", help="table of all cases: sizes, HU, volumes in mL, and what is odd; exit code 1 if a "
+                            "case is unusable")
+    check.add_argument("folder", type=Path, metavar="DIR", help="folder with train/{image,seg} and val/{image,seg}")
+    check.add_argument("--processes", type=int, help="to read with (default: as many as cores)")
+    check.set_defaults(run=_check)
     data.add_parser("sample", help="fetch the real chest CT into the cache").set_defaults(run=_sample)
 
     train = _command(commands, "train", _train, "train the network")
@@ -87,7 +99,19 @@ def _phantom(options: argparse.Namespace) -> None:
 def _luna16(options: argparse.Namespace) -> None:
     from .luna16 import convert
 
-    print(convert(options.source, options.destination, skip_bad=options.skip_bad))
+    if not options.no_fetch:
+        from .luna16_download import fetch
+
+        fetch(options.source, options.subsets)
+    print(convert(options.source, options.destination, skip_bad=options.skip_bad, processes=options.processes))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .data_check import check
+
+    found = check(options.folder, processes=options.processes)
+    print(found)
+    return 1 if found.unusable else 0
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ towards the patient's left, back and head (LPS), NIfTI towards right, front and 
 
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,17 +20,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.metaimage import read_mhd
+from unet3d_tutorial.volume import BadScanError, Volume, grid_distance_mm, save_volume
 
+LOCK = ".lock"  #: file in the destination that a converting process holds, so that there is only one
 MASK_FOLDER = "seg-lungs-LUNA16"
 MASK_VALUES = (3, 4, 5)  #: left lung, right lung, trachea: in the order of STRUCTURES
 GRID_TOLERANCE_MM = 0.05  #: headers are printed with six digits; a true mismatch is a voxel or more
-BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4,
-         "MET_DOUBLE": 8}
 
 # ---------------------------------------------------------------------------------------------------- what is reported
 
@@ -58,10 +57,6 @@ class ConversionError(ValueError):
     def __init__(self, report: ConversionReport):
         super().__init__(str(report))
         self.report = report
-
-
-class BadScanError(ValueError):
-    """A scan or mask that cannot be used. The message names the file."""
 
 
 # ----------------------------------------------------------------------------------------------------------- the scans
@@ -128,75 +123,7 @@ def _subset_number(folder: Path) -> int:
     return int(match[1]) if match and folder.is_dir() else -1
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-def read_mhd(path: str | Path) -> Volume:
-    """Read a 3-D MetaImage as ``(I, J, K)``, in the file's own voxel order, with its affine in RAS mm.
-
-    Raises :class:`BadScanError`, naming the file, if header or voxels are missing, cut short or unreadable.
-    """
-    path = Path(path)
-    try:
-        _check_voxel_file(path)
-        image = sitk.ReadImage(path)
-    except BadScanError:
-        raise
-    except KeyError as error:
-        raise BadScanError(f"{path}: field or value of the header is missing or not known: {error}") from error
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError is SimpleITK's, with its source lines before
-        reason = " ".join(str(error).split("ITK ERROR:")[-1].split())
-        raise BadScanError(f"{path} cannot be read: {reason}") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise BadScanError(f"{path}: expected one 3-D volume, found size {image.GetSize()} with "
-                           f"{image.GetNumberOfComponentsPerPixel()} values a voxel")
-    # ITK's first index runs fastest in memory, NumPy's last: the transpose puts i first again without moving a byte.
-    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), _affine(image))
-
-
-def _affine(image: sitk.Image) -> np.ndarray:
-    """Index to RAS mm: directions times spacing, then the origin, with left and back turned into right and front."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _check_voxel_file(path: Path) -> None:
-    """Compare the voxel file's length with the header, which tells a cut-off download from other damage."""
-    if not path.is_file():
-        raise BadScanError(f"{path} is missing")
-    lines = (line.partition("=") for line in path.read_text(encoding="latin-1").splitlines()[:100])
-    header = {key.strip(): value.strip() for key, _, value in lines}
-    name = header.get("ElementDataFile")
-    if name is None:
-        raise BadScanError(f"{path}: expected a MetaImage header, found no ElementDataFile")
-    raw = path.parent / name
-    if not raw.is_file():
-        raise BadScanError(f"{raw} is missing; {path.name} says that the voxels are there")
-    voxels = np.prod([int(n) for n in header["DimSize"].split()], dtype=np.int64)
-    expected = int(voxels) * BYTES[header["ElementType"]] * int(header.get("ElementNumberOfChannels", 1))
-    skip = int(header.get("HeaderSize", 0))  # -1: the voxels are the file's last bytes
-    if header.get("CompressedData", "False").lower() == "true":
-        found = _inflated_size(raw)
-    else:
-        found = raw.stat().st_size - max(skip, 0)
-    if found < expected or (found > expected and skip >= 0):
-        raise BadScanError(f"{raw}: expected {expected} bytes of voxels by {path.name}, found {found}")
-
-
-def _inflated_size(path: Path) -> int:
-    """Bytes that a zlib or gzip file holds, found piece by piece, never all in memory."""
-    inflater, size = zlib.decompressobj(wbits=47), 0
-    with path.open("rb") as file:
-        try:
-            for piece in iter(lambda: file.read(1 << 16), b""):
-                size += len(inflater.decompress(piece))
-        except zlib.error as error:
-            raise BadScanError(f"{path} is damaged: {error}") from error
-    if not inflater.eof:
-        raise BadScanError(f"{path} is cut short: its compressed data has no end")
-    return size
+# ------------------------------------------------------------------------------------------------------------ checking
 
 
 def _to_hu(volume: Volume, path: Path) -> Volume:
@@ -216,23 +143,26 @@ def _to_mask(mask: Volume, scan: Volume, path: Path) -> Volume:
     """uint8 with LUNA16's values 3, 4 and 5 kept and all others 0, on exactly the scan's grid."""
     if mask.array.shape != scan.array.shape:
         raise BadScanError(f"{path}: expected the scan's grid {scan.array.shape}, found {mask.array.shape}")
-    ends = np.array(mask.array.shape) - 1
-    corners = np.c_[np.stack(np.meshgrid(*([0, end] for end in ends)), -1).reshape(-1, 3), np.ones(8)].T
-    apart = np.linalg.norm(((mask.affine - scan.affine) @ corners)[:3], axis=0).max()
-    if apart > GRID_TOLERANCE_MM:
+    if (apart := grid_distance_mm(mask, scan)) > GRID_TOLERANCE_MM:
         raise BadScanError(f"{path}: expected the scan's position in space, found its grid {apart:.2f} mm away")
-    kept = np.where(np.isin(mask.array, MASK_VALUES), mask.array, 0).astype(np.uint8)
+    kept = np.zeros(mask.array.shape, np.uint8, order="F")
+    for value in MASK_VALUES:
+        kept[mask.array == value] = value
     if not kept.any():
         raise BadScanError(f"{path}: expected label values {MASK_VALUES}, found {np.unique(mask.array)[:9].tolist()}")
     return Volume(kept, scan.affine)
 
 
-def _odd(mask: Volume) -> str | None:
-    """Say which structures are absent, or that the left lung lies to the right of the right lung."""
-    absent = [name for name, value in zip(STRUCTURES, MASK_VALUES, strict=True) if not (mask.array == value).any()]
+def odd_anatomy(mask: Volume, values: tuple[int, int, int] = MASK_VALUES) -> str | None:
+    """Say which structures are absent, or that the left lung lies to the right of the right lung; ``None`` if all is well.
+
+    ``values`` are those of left lung, right lung and trachea. The sides are a matter of geometry: the file may be perfect
+    in form. People with mirrored organs exist, so this is a reason to look and not an error.
+    """
+    absent = [name for name, value in zip(STRUCTURES, values, strict=True) if not (mask.array == value).any()]
     if absent:
         return f"the mask has no {', no '.join(absent)}"
-    left, right = (_center(mask.array == value, mask.affine)[0] for value in MASK_VALUES[:2])
+    left, right = (_center(mask.array == value, mask.affine)[0] for value in values[:2])
     if left >= right:
         return (f"left and right lung look swapped: the left one's centre is {left - right:.0f} mm further to the "
                 f"patient's right")
@@ -253,15 +183,27 @@ def convert(source: str | Path, destination: str | Path, *, num_validation: int 
             processes: int | None = None) -> ConversionReport:
     """Convert a folder in LUNA16's layout to ``destination/{train,val}/{image,seg}/<uid>.nii.gz``.
 
-    Images are int16 HU; masks are uint8 with the values 3 left lung, 4 right lung, 5 trachea and 0. The validation
-    scans are the last ``num_validation``, by uid, of the highest-numbered subset. Pairs that an earlier call finished
-    are kept, unless their source files are newer, so an interrupted call can be repeated. Each process (up to four, if
-    ``processes`` is ``None``; 1 means this one) holds one scan at a time: about 1.5 GB for LUNA16's largest.
+    Images are int16 HU. Masks are uint8 and keep 3 left lung, 4 right lung and 5 trachea; every other value becomes 0,
+    background. The validation scans are the last ``num_validation``, by uid, of the highest-numbered subset. Pairs that an
+    earlier call finished are kept, unless their source files are newer, so an interrupted call can be repeated; a second
+    call at the same time is refused. There are as many ``processes`` as cores, if ``None``; 1 means this one.
+    Each holds one scan and its mask, in no more than three times the scan's size as int16.
 
-    Raises ``ValueError`` if ``source`` has another layout. A scan that cannot be used is left out and the others are
-    converted; then :class:`ConversionError` lists it, unless ``skip_bad``.
+    Raises ``ValueError`` if ``source`` has another layout and ``OSError`` if a file cannot be written, for example because
+    the disk is full. A scan that cannot be used is left out and the others are converted; then :class:`ConversionError`
+    lists it, unless ``skip_bad``.
     """
     source, destination = Path(source), Path(destination)
+    find_scans(source, destination, num_validation)  # refuses another layout before anything is made
+    destination.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(destination / LOCK, timeout=0):
+            return _convert_all(source, destination, num_validation, skip_bad, processes)
+    except Timeout as error:
+        raise RuntimeError(f"{destination}: another process converts into this folder; wait until it has ended") from error
+
+
+def _convert_all(source: Path, destination: Path, num_validation: int, skip_bad: bool, processes: int | None):
     scans, skipped = find_scans(source, destination, num_validation)
     report = ConversionReport(skipped=skipped)
     _remove_parts(destination)
@@ -283,23 +225,31 @@ def convert(source: str | Path, destination: str | Path, *, num_validation: int 
 def _convert_one(scan: Scan) -> tuple[str, str | None, str | None]:
     """Write one pair. Returns the uid, why it was skipped or ``None``, and a warning or ``None``."""
     image_path, mask_path = scan.outputs()
-    image_path.unlink(missing_ok=True)  # a pair counts as done while both are there; this one is out of date
-    mask_path.unlink(missing_ok=True)
+    _remove(image_path, mask_path)  # a pair counts as done while both are there; this one is out of date
     try:
         image = _to_hu(read_mhd(scan.image), scan.image)
         mask = _to_mask(read_mhd(scan.mask), image, scan.mask)
     except BadScanError as error:
         return scan.uid, str(error), None
-    save_volume(mask, mask_path)
-    save_volume(image, image_path)
-    return scan.uid, None, _odd(mask)
+    try:
+        save_volume(mask, mask_path)
+        save_volume(image, image_path)
+    except BaseException:  # a full disk, Ctrl-C: no mask without its image stays behind
+        _remove(image_path, mask_path)
+        raise
+    return scan.uid, None, odd_anatomy(mask)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _run(scans: list[Scan], processes: int | None) -> Iterator[tuple[str, str | None, str | None]]:
     """Convert in ``processes`` processes, giving each result as it comes."""
     if processes is not None and processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")
-    processes = min(processes or min(4, os.cpu_count() or 1), len(scans))
+    processes = min(processes or (os.cpu_count() or 1), len(scans))
     if processes <= 1:
         yield from map(_convert_one, scans)
         return

@@ -1,10 +1,23 @@
 """A volume and where it lies in the patient: voxels plus affine, read from and written to NIfTI."""
 
+import gzip
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+
+MILLIMETRES = (0, 2)  # NIfTI's code for the unit of length: 0 is "not said", which everyone takes for mm
+PIECE = 1 << 20  # bytes read at once
+_QUIET = logging.Logger("nifti", logging.CRITICAL + 1)  # what nibabel would say of a header, we say or it does no harm
+
+
+class BadScanError(ValueError):
+    """A scan or mask that cannot be used. The message names the file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -29,40 +42,121 @@ class Volume:
         return "".join(nib.aff2axcodes(self.affine))
 
 
-def load_volume(path: str | Path) -> Volume:
-    """Read a 3-D NIfTI file. Integer files keep their type; scaled ones come as float32.
+def grid_distance_mm(a: Volume, b: Volume) -> float:
+    """How far apart two grids of one shape lie, in mm: the largest distance between corners of the same index."""
+    ends = np.array(a.array.shape[-3:]) - 1
+    corners = np.c_[np.stack(np.meshgrid(*([0, end] for end in ends)), -1).reshape(-1, 3), np.ones(8)].T
+    return float(np.linalg.norm(((a.affine - b.affine) @ corners)[:3], axis=0).max())
 
-    Raises ``FileNotFoundError`` if there is no file and ``ValueError``, naming the file, if it is not a sound 3-D volume.
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def load_volume(path: str | Path) -> Volume:
+    """Read a 3-D NIfTI file, ``.nii`` or ``.nii.gz``. Integer files keep their type; scaled ones come as float32.
+
+    Raises ``FileNotFoundError`` if there is no file and :class:`BadScanError`, naming the file, if it is not a sound 3-D
+    volume: another format, cut short or damaged, not 3-D, not in mm, without a position in space, or with values that
+    are not finite. Memory is taken as voxels are found, not as the header promises.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        image = nib.load(path)
-        slope, inter = image.dataobj.slope, image.dataobj.inter
-        scaled = not (slope == 1 and inter == 0)
-        array = np.asarray(image.dataobj, dtype=np.float32 if scaled else None)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with (gzip.open if packed else open)(path, "rb") as file:
+            header = _read_header(file)
+            array = _read_voxels(file, header)
+        with np.errstate(all="ignore"):
+            affine = header.get_best_affine()
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise BadScanError(f"expected a finite affine with positive spacing, found {affine.tolist()}")
+    except BadScanError as error:
+        raise BadScanError(f"{path}: {error}") from error.__cause__
     except Exception as error:  # nibabel, zlib and the operating system each raise their own kinds
-        raise ValueError(f"{path} cannot be read as NIfTI: {error}") from error
-    if array.ndim != 3:
-        raise ValueError(f"{path}: expected a 3-D volume, found shape {array.shape}")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path}: expected a finite affine with positive spacing, found {image.affine.tolist()}")
-    return Volume(array, image.affine)
+        raise BadScanError(f"{path} cannot be read as NIfTI: {error}. Copy or download it again") from error
+    check_finite(array, path)
+    return Volume(array, affine)
+
+
+def _read_header(file: BinaryIO) -> nib.Nifti1Header:
+    """NIfTI-1's or NIfTI-2's header, checked: what nibabel would repair without a word is refused where it matters."""
+    start = file.read(4)
+    sizes = {int.from_bytes(start, order) for order in ("little", "big")}
+    if not sizes & {348, 540}:
+        raise BadScanError(f"expected NIfTI, which begins with the number 348 or 540, found {start!r}")
+    kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
+    header = kind(start + file.read(kind.template_dtype.itemsize - 4), check=False)
+    dimensions = int(header["dim"][0])
+    shape = tuple(int(n) for n in header["dim"][1:1 + dimensions]) if 0 < dimensions < 8 else dimensions
+    if dimensions != 3 or min(shape) < 1:
+        raise BadScanError(f"expected a 3-D volume, found shape {shape}")
+    spacing = header["pixdim"][1:4]
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise BadScanError(f"expected positive spacing, found {spacing.tolist()} mm; correct pixdim in the header")
+    if (unit := int(header["xyzt_units"]) & 7) not in MILLIMETRES:
+        raise BadScanError(f"expected millimetres, found the code {unit} for the unit of length; correct xyzt_units")
+    for name in ("qform_code", "sform_code"):
+        if not 0 <= header[name] <= 5:
+            raise BadScanError(f"expected {name} from 0 to 5, found {header[name]}")
+    header.check_fix(logger=_QUIET, error_level=40)
+    return header
+
+
+def _read_voxels(file: BinaryIO, header: nib.Nifti1Header) -> np.ndarray:
+    """The voxels, ``(I, J, K)``, scaled as the header says; to the end of the file, where gzip keeps its checksum."""
+    kind, shape, offset = header.get_data_dtype(), header.get_data_shape(), header.get_data_offset()
+    if kind.kind not in "iuf" or kind.itemsize > 8:
+        raise BadScanError(f"expected one number a voxel, found {kind}")
+    if offset < header.sizeof_hdr:
+        raise BadScanError(f"expected the voxels after the header's {header.sizeof_hdr} bytes, found them at {offset}")
+    file.seek(offset)
+    size = math.prod(int(n) for n in shape) * kind.itemsize
+    data = bytearray()
+    while len(data) < size and (piece := file.read(min(PIECE, size - len(data)))):
+        data += piece
+    if len(data) < size:
+        raise BadScanError(f"cut short, expected {size} bytes of voxels, found {len(data)}. Copy or download it again")
+    while file.read(PIECE):
+        pass
+    array = np.frombuffer(data, kind).reshape(shape, order="F").astype(kind.newbyteorder("="), copy=False)
+    slope, inter = header.get_slope_inter()
+    if (slope or 1, inter or 0) == (1, 0):
+        return array
+    with np.errstate(all="ignore"):  # what overflows is found as infinite
+        return apply_read_scaling(array, np.float32(slope), np.float32(inter)).astype(np.float32, copy=False)
+
+
+def check_finite(array: np.ndarray, path: Path) -> None:
+    """Raise :class:`BadScanError` if a voxel is not a number or infinite. Least and greatest tell, without a copy."""
+    if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        bad = np.count_nonzero(~np.isfinite(array))
+        raise BadScanError(f"{path}: expected finite values, found {bad} voxels that are not a number or infinite; write "
+                           "the file again with a number in their place, such as -1000 HU for air")
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
 
 
 def save_volume(volume: Volume, path: str | Path) -> Path:
-    """Write a ``.nii.gz`` file whole or not at all: to a temporary name first, then rename."""
+    """Write a ``.nii.gz`` file whole or not at all: to a temporary name first, then rename.
+
+    Raises ``OSError``, naming the file, if it cannot be written, for example because the disk is full.
+    """
     path = Path(path)
     if not path.name.endswith(".nii.gz"):
         raise ValueError(f"expected a name that ends in .nii.gz, found {path.name!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(volume.array, volume.affine)
     image.header.set_xyzt_units("mm")
     part = path.with_name(path.name.removesuffix(".nii.gz") + ".part.nii.gz")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(image, part)
         part.replace(path)
+    except OSError as error:
+        reason = f"{error.strerror or error}. The file was not written; make room and run the same command again"
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     return path
