@@ -63,6 +63,16 @@ class InferenceConfig:
     largest_component: bool = True  #: keep only the largest connected piece of each structure
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """The network as a file for other programs, and the folders that an Ascend 310 reads and writes."""
+
+    file_name: str = "unet3d"  #: of the exported file, without suffix; it goes beside the checkpoint
+    file_format: str = "ONNX"  #: ONNX or MINDIR
+    pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin file each
+    post_result_path: str = "result_Files"  #: the device's answers, one .bin file a window
+
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {},
     "luna16": {
@@ -98,6 +108,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -230,6 +241,8 @@ def _check(config: Config) -> None:
         (0 <= inference.overlap < 1, "inference.overlap", "at least 0 and below 1", inference.overlap),
         (inference.hu_weight >= 0, "inference.hu_weight", "at least 0", inference.hu_weight),
         (inference.mode in ("constant", "gaussian"), "inference.mode", "constant or gaussian", inference.mode),
+        (config.export.file_format in ("ONNX", "MINDIR"), "export.file_format", "ONNX or MINDIR",
+         config.export.file_format),
     ]
     for holds, name, expected, found in rules:
         if not holds:
