@@ -46,7 +46,7 @@ def as_itk(volume: Volume) -> sitk.Image:
     return image
 
 
-def write_dicom(volume: Volume, folder: Path, *, uid="1.2.826.0.1.3680043.2.1125.1", modality="CT", skip=(), **tags) -> list[Path]:
+def write_dicom(volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT", skip=(), **tags) -> list[Path]:
     """One file a slice, stored with the usual intercept of -1024, names in another order than the slices."""
     folder.mkdir(parents=True, exist_ok=True)
     affine = FLIP @ volume.affine
@@ -194,7 +194,8 @@ def test_nifti_that_is_no_ct(defect, tmp_path):
 
 def test_itk_formats_that_say_too_little(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
-    for name, line, message in (("a.mhd", b"ElementSpacing", "no ElementSpacing"), ("b.mha", b"ElementSpacing", "no ElementSp"),
+    for name, line, message in (("a.mhd", b"ElementSpacing", "no ElementSpacing"),
+                                ("b.mha", b"ElementSpacing", "no ElementSpacing"),
                                 ("c.nrrd", b"space directions", "'space directions'"), ("d.nrrd", b"space:", "'space'")):
         path = tmp_path / name
         sitk.WriteImage(image, str(path))
@@ -251,7 +252,7 @@ def broken(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
-    """700 broken files: each gives a volume that passes as a CT, or one line that names the file. No crash, no other error."""
+    """700 broken files: each gives a volume that passes as a CT, or one line that names the file, and no other error."""
     rng = np.random.default_rng(6)
     (tmp_path / "seeds").mkdir()
     outcomes = {"read": 0, "refused": 0}

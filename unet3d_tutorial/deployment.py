@@ -14,6 +14,8 @@ from .config import Config
 from .inference import Predictor, prepare, segment, sliding_window_inference
 from .volume import Volume
 
+#: all that prediction with ONNX Runtime needs, besides this package
+REQUIREMENTS = ("numpy", "scipy", "nibabel", "SimpleITK", "connected-components-3d", "onnxruntime", "PyYAML", "tqdm")
 CONFIG_KEY = "unet3d_tutorial.config"  #: where an ONNX file keeps its configuration
 #: the settings that a network was trained with and cannot do without, by section
 TRAINED_WITH = {"data": ("spacing_mm", "min_val", "max_val", "position"),

@@ -64,8 +64,9 @@ def check_ct(volume: Volume, name: str | Path) -> None:
     sample = array[tuple(slice(None, None, max(n // 100, 1)) for n in array.shape)]
     air, tissue = (((sample >= low) & (sample <= high)).mean() for low, high in (AIR_HU, TISSUE_HU))
     if min(air, tissue) < 0.01:
+        lowest, highest = np.fmin.reduce(sample, axis=None), np.fmax.reduce(sample, axis=None)  # the numbers among them
         raise BadScanError(f"{name}: expected a CT in HU, with air below {AIR_HU[1]:g} and tissue around 0, found values "
-                           f"from {np.fmin.reduce(sample, axis=None):g} to {np.fmax.reduce(sample, axis=None):g}, {air:.1%} air and {tissue:.1%} tissue")
+                           f"from {lowest:g} to {highest:g}, {air:.1%} air and {tissue:.1%} tissue")
 
 
 # -------------------------------------------------------------------------------------------------------------- files
