@@ -241,8 +241,8 @@ print(len(script.splitlines()), "lines")
 # It needs this package and a few others, and none of them is MindSpore:
 
 # %%
-print("pip install --no-deps .")
 print("pip install --constraint constraints.txt", *deployment.REQUIREMENTS)
+print("pip install --no-deps .")
 
 # %% [markdown]
 # `--no-deps` matters: the package as a whole depends on MindSpore, for training. To try it here without a download, `fresh_environment` makes a new virtual environment and

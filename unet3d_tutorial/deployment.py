@@ -11,7 +11,7 @@ import onnxruntime
 import yaml
 
 from .config import Config
-from .inference import Predictor, prepare, segment, sliding_window_inference
+from .inference import Predictor, segment
 from .volume import Volume
 
 #: all that prediction with ONNX Runtime needs, besides this package
@@ -110,9 +110,7 @@ def write_windows(image: Volume, folder: str | Path, config: Config) -> list[Pat
             window.tofile(written[-1])
         return np.zeros((len(batch), config.model.num_classes, *batch.shape[2:]), np.float32)
 
-    options = config.inference
-    network_input = prepare(image, config).array
-    sliding_window_inference(network_input, options.roi_size, write, overlap=options.overlap, mode=options.mode)
+    segment(image, write, config)  # the mask means nothing; what counts is that it asks for the same windows as later
     return written
 
 

@@ -58,7 +58,8 @@ def _choose(folder: Path, found: dict[str, list[Path]], series: str | None) -> l
 def _describe(files: list[Path]) -> str:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(files[0]))
-    reader.ReadImageInformation()
+    with quiet():
+        call_itk(files[0], reader.ReadImageInformation)
     words = [reader.GetMetaData(tag).strip() for tag in ("0008|0060", "0008|103e") if reader.HasMetaDataKey(tag)]
     return ", ".join([f"{len(files)} slices", *words])
 
