@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -53,7 +54,7 @@ def commands(onnx_file: Path, scan: Path, folder: Path, rounds: int) -> None:
             start = time.perf_counter()
             subprocess.run([*command, *options], check=True, capture_output=True)
             seconds[name].append(time.perf_counter() - start)
-    print("| unet3d predict, file to file | median (s) | fastest (s) |\n|:--|--:|--:|")
+    print("\n| unet3d predict, file to file | median (s) | fastest (s) |\n|:--|--:|--:|")
     for name, values in seconds.items():
         print(f"| {name} | {statistics.median(values):.1f} | {min(values):.1f} |")
 
@@ -63,7 +64,10 @@ def number_types(onnx_file: Path, scan: Path, reference: Path, config: Config, f
     half, integers = folder / "float16.onnx", folder / "int8.onnx"
     onnx.save(convert_float_to_float16(onnx.load(onnx_file), keep_io_types=True), half)
     name = onnx.load(onnx_file).graph.input[0].name
-    quantize_static(onnx_file, integers, Windows(config, 4, name), quant_format=QuantFormat.QDQ, per_channel=True)
+    newer = folder / "opset13.onnx"  # scales for each channel need opset 13
+    onnx.save(onnx.version_converter.convert_version(onnx.load(onnx_file), 13), newer)
+    quantize_static(newer, integers, Windows(config, 4, name), quant_format=QuantFormat.QDQ, per_channel=True,
+                    op_types_to_quantize=["Conv"])
     sessions = {path.stem: onnxruntime.InferenceSession(path) for path in (onnx_file, half, integers)}
     runs = {key: (lambda batch, s=session: s.run(None, {name: batch})[0]) for key, session in sessions.items()}
     image, truth = read_scan(scan), load_volume(reference)

@@ -110,7 +110,7 @@ display(Markdown("\n".join(rows)))
 # %% [markdown]
 # The list tells a story. MindSpore's batch-norm takes two-dimensional pictures, so [our network](05_model.ipynb) folds two axes into one before it and unfolds them after. In the file these folds
 # became `Reshape` operations *with the sizes of the example written into them*. Such a file takes windows of that one size, one at a time. ONNX's batch-norm takes any number of axes, so the folds can go. And the
-# four operations of our PReLU are one operation in ONNX.
+# five operations of our PReLU are one operation in ONNX.
 
 # %%
 for label, model in (("as written", as_written), ("our file", simplified)):
