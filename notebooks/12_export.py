@@ -149,6 +149,9 @@ for label, run in (("MindSpore", ms_network), ("MINDIR", mindir_network), ("ONNX
     print(f"{label:12} {sorted(seconds)[1]:.2f} s a window (median of 3), largest difference {difference:.1e} of the largest logit")
 
 # %% [markdown]
+# Half as many digits (float16), or whole numbers (INT8), make the file smaller. Whether they make it faster depends on the processor, and they are another network, with another Dice. The package exports float32;
+# `python benchmarks/predict.py` makes the comparison on your machine.
+#
 # ### Failure on purpose: a translation with a mistake
 #
 # Suppose that the translator loses one of the network's two input channels. We play that mistake and export again:
