@@ -10,6 +10,9 @@ import subprocess
 import sys
 import textwrap
 import time
+import venv
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +76,32 @@ def source(*objects: Any) -> Any:
 
     listings = [textwrap.dedent(inspect.getsource(item)).rstrip() for item in objects]
     return Markdown("\n".join(f"```python\n{listing}\n```" for listing in listings))
+
+
+def fresh_environment(folder: str | Path, packages: Sequence[str]) -> Path:
+    """Make a virtual environment in ``folder`` with this package, ``packages``, and what those need; give its Python.
+
+    The packages are links to the ones installed here, so nothing is downloaded. What is not listed is not there.
+    """
+    venv.create(folder, symlinks=True)
+    site = next(Path(folder).glob("lib/python*/site-packages"))
+    (site / __package__).symlink_to(Path(__file__).parent)
+    for name in _with_requirements(packages):
+        installed = metadata.distribution(name)
+        for top in {path.parts[0] for path in installed.files if path.parts[0] not in ("..", "__pycache__")}:
+            (site / top).symlink_to(installed.locate_file(top))
+    return Path(folder).absolute() / "bin" / "python"
+
+
+def _with_requirements(packages: Sequence[str]) -> set[str]:
+    """The names of ``packages`` and of all that they require without extras, as installed here."""
+    from packaging.requirements import Requirement
+
+    found, unseen = set(), list(packages)
+    while unseen:
+        name = metadata.distribution(unseen.pop()).name.lower()
+        if name not in found:
+            found.add(name)
+            requirements = map(Requirement, metadata.requires(name) or [])
+            unseen += [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return found

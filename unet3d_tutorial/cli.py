@@ -1,4 +1,4 @@
-"""The command line: ``unet3d data | train | evaluate | predict | doctor``. Each command is one call of the package."""
+"""The command line: ``unet3d data | train | evaluate | predict | export | doctor``. Each is one call of the package."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"unet3d: {error}", file=sys.stderr)
+        print(f"unet3d: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unet3d: interrupted; the same command goes on from what is finished", file=sys.stderr)
@@ -59,22 +59,42 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
     evaluate.add_argument("--cases", type=Path, metavar="FOLDER", help="score the cases of this folder, with image/ and "
                           "seg/, in place of the real CT and the held-out phantoms")
-    predict = _command(commands, "predict", _predict, "segment one scan: NIfTI in, NIfTI out, on the scan's own grid")
-    predict.add_argument("scan", type=Path, metavar="SCAN", help=".nii or .nii.gz, HU, any orientation and spacing")
-    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, .nii.gz: 0 background, "
-                         "1 left lung, 2 right lung, 3 trachea")
-    predict.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
-    predict.add_argument("--overwrite", action="store_true", help="replace an existing output file")
+    _predict_parser(commands)
+    export = _command(commands, "export", _export, "write the trained network as ONNX or MINDIR",
+                      preset=None)
+    export.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
+    export.add_argument("-o", "--output", type=Path, help="file to write, .onnx or .mindir (default: "
+                        "export.file_name beside the checkpoint, with the suffix of export.file_format)")
+    export.add_argument("--fixed", action="store_true", help="fix batch size 1 and the window's size, for devices that "
+                        "compile ahead")
+    export.add_argument("--windows", type=Path, metavar="SCAN", help="in place of the network, write this scan's windows to "
+                        "export.pre_result_path")
     doctor = commands.add_parser("doctor", help="check the installation, its settings and its speed")
     doctor.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default: %(default)s)")
     doctor.set_defaults(run=_doctor)
     return parser
 
 
-def _command(parent, name: str, run, text: str) -> argparse.ArgumentParser:
+def _predict_parser(commands) -> None:
+    predict = _command(commands, "predict", _predict, "segment scans: a mask on each scan's own grid, and volumes in mL",
+                       preset=None)
+    predict.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI, MetaImage, NRRD or a folder of DICOM slices, in "
+                         "HU, of any orientation and spacing; patterns such as 'ward/*.nii.gz' too")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, .nii.gz: 0 background, "
+                         "1 left lung, 2 right lung, 3 trachea; or a folder for the masks of several scans")
+    predict.add_argument("--backend", choices=("mindspore", "onnx", "310"), default="mindspore",
+                         help="what runs the network: MindSpore; ONNX Runtime, which needs no MindSpore; or an Ascend 310, "
+                         "whose answers lie in export.post_result_path (default: mindspore)")
+    predict.add_argument("--checkpoint", type=Path, help="weights: .ckpt, or .onnx with --backend onnx (default: the run's)")
+    predict.add_argument("--series", metavar="UID", help="which series of a DICOM folder: its UID or the end of it")
+    predict.add_argument("--overwrite", action="store_true", help="replace existing output files")
+
+
+def _command(parent, name: str, run, text: str, *, preset: str | None = "quick") -> argparse.ArgumentParser:
     command = parent.add_parser(name, help=text, description=text,
                                 epilog="Settings may follow as SECTION.NAME=VALUE, such as train.lr=1e-3.")
-    command.add_argument("--preset", choices=PRESETS, default="quick", help="settings to start from (default: quick)")
+    command.add_argument("--preset", choices=PRESETS, default=preset, help="settings to start from (default: "
+                         f"{preset or 'those that the network was trained with'})")
     command.add_argument("--config", type=Path, help="YAML file with settings, in place of a preset")
     command.set_defaults(run=run)
     return command
@@ -135,9 +155,29 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .pipeline import predict_file
+    from .prediction import plan, predict_files, scan_segmenter
 
-    print(predict_file(options.scan, options.output, _config(options), options.checkpoint, overwrite=options.overwrite))
+    jobs = plan(options.scans, options.output, overwrite=options.overwrite)
+    segment = scan_segmenter(options.backend, options.checkpoint, _given_config(options), options.overrides)
+    for line in predict_files(jobs, segment, series=options.series):
+        print(line, flush=True)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .prediction import export_windows, settle
+
+    checkpoint, config = settle(options.checkpoint, _given_config(options), options.overrides)
+    if options.windows:
+        print(export_windows(options.windows, config))
+    else:
+        from .export import export_checkpoint
+
+        print(export_checkpoint(checkpoint, config, options.output, fixed=options.fixed))
+
+
+def _given_config(options: argparse.Namespace) -> Config | None:
+    """The configuration that was asked for, or ``None`` for that of the network."""
+    return _config(options) if options.config or options.preset else None
 
 
 def _doctor(options: argparse.Namespace) -> int:

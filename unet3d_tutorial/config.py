@@ -79,8 +79,19 @@ class InferenceConfig:
     fill_holes: bool = False  #: give background that a structure encloses to the structure
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """The network as a file for other programs, and the folders that an Ascend 310 reads and writes."""
+
+    file_name: str = "unet3d"  #: of the exported file, without suffix; it goes beside the checkpoint
+    file_format: str = "ONNX"  #: ONNX or MINDIR
+    pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin file each
+    post_result_path: str = "result_Files"  #: the device's answers, one .bin file a window
+
+
 NETWORKS = ("ResidualUNet3D", "UNet3D")
 LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
+
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {},
@@ -120,6 +131,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -271,6 +283,8 @@ def _check(config: Config) -> None:
         (inference.batch_size >= 1, "inference.batch_size", "at least 1", inference.batch_size),
         (sorted(set(inference.flip_axes) & {0, 1, 2}) == sorted(inference.flip_axes), "inference.flip_axes",
          "each of 0, 1 and 2 at most once", inference.flip_axes),
+        (config.export.file_format in ("ONNX", "MINDIR"), "export.file_format", "ONNX or MINDIR",
+         config.export.file_format),
     ]
     for holds, name, expected, found in rules:
         if not holds:

@@ -1,11 +1,10 @@
-"""From a checkpoint to results: segment a file, score a run. What ``unet3d predict`` and ``unet3d evaluate`` do."""
+"""From a checkpoint to results: the trained network, and the scores of a run. What ``unet3d evaluate`` does."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from .config import Config
@@ -21,14 +20,12 @@ from .evaluation import (
     write_csv,
 )
 from .inference import Predictor, keep_largest_component, segment
-from .labels import STRUCTURES
-from .luna16 import read_mhd
 from .plotting import score_boxes
 from .runtime import setup
 from .sample_ct import SampleUnavailable, fetch
 from .training import FINAL, load_network, predictor
 from .transforms import Compose, ConvertLabel, LoadData
-from .volume import Volume, load_volume, save_volume
+from .volume import Volume, load_volume
 
 EVALUATION = "evaluation.json"
 REAL, HELD_OUT = "real CT", "held-out phantoms"
@@ -39,28 +36,6 @@ def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> P
     """The trained network of a run as a function on NumPy arrays; ``checkpoint`` in place of the run's own weights."""
     setup(seed=config.train.seed, device_target=config.train.device_target)
     return predictor(load_network(config, checkpoint or Path(config.train.output_path) / FINAL))
-
-
-def read_scan(path: str | Path) -> Volume:
-    """Read a scan in HU, ``(I, J, K)``: NIfTI, or MetaImage (``.mhd``)."""
-    return read_mhd(Path(path)) if str(path).endswith(".mhd") else load_volume(path)
-
-
-def predict_file(
-    scan: str | Path, output: str | Path, config: Config, checkpoint: str | Path | None = None, *, overwrite: bool = False
-) -> str:
-    """Segment a file into ``output`` (``.nii.gz``, uint8, on the scan's own grid) and say the volumes in mL.
-
-    Raises ``FileExistsError`` if ``output`` is there already, unless ``overwrite``.
-    """
-    if Path(output).exists() and not overwrite:
-        raise FileExistsError(f"{output} exists already; choose another name or overwrite")
-    if not str(output).endswith(".nii.gz"):
-        raise ValueError(f"output: expected a name that ends in .nii.gz, found {output}")
-    labels = segment(read_scan(scan), trained_predictor(config, checkpoint), config)
-    save_volume(labels, output)
-    millilitres = np.bincount(labels.array.ravel(), minlength=len(STRUCTURES) + 1)[1:] * np.prod(labels.spacing_mm) / 1000
-    return f"{output}: " + ", ".join(f"{n} {v:.0f} mL" for n, v in zip(STRUCTURES, millilitres, strict=True))
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:

@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 
+from .labels import COLORS, STRUCTURES
+
 MILLIMETRES = (0, 2)  # NIfTI's code for the unit of length: 0 is "not said", which everyone takes for mm
 PIECE = 1 << 20  # bytes read at once
 _QUIET = logging.Logger("nifti", logging.CRITICAL + 1)  # what nibabel would say of a header, we say or it does no harm
@@ -144,11 +146,42 @@ def save_volume(volume: Volume, path: str | Path) -> Path:
 
     Raises ``OSError``, naming the file, if it cannot be written, for example because the disk is full.
     """
-    path = Path(path)
-    if not path.name.endswith(".nii.gz"):
-        raise ValueError(f"expected a name that ends in .nii.gz, found {path.name!r}")
     image = nib.Nifti1Image(volume.array, volume.affine)
     image.header.set_xyzt_units("mm")
+    return _write(image, Path(path))
+
+
+def save_mask(mask: Volume, path: str | Path) -> Path:
+    """Write labels ``(I, J, K)`` as ``.nii.gz``, uint8, whole or not at all, with the structures' names in the header.
+
+    The names stand in the description, and with their colours in the XML table that Connectome Workbench and others
+    read (NIfTI extension code 30). The affine is stored as sform, and as qform too unless it has a shear.
+    """
+    image = nib.Nifti1Image(mask.array.astype(np.uint8, copy=False), mask.affine)
+    image.set_sform(mask.affine, code="scanner")
+    columns = mask.affine[:3, :3] / mask.spacing_mm
+    if np.allclose(columns.T @ columns, np.eye(3), atol=1e-4):
+        image.set_qform(mask.affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent("label")
+    image.header["descrip"] = ", ".join(f"{value} {name}" for value, name in enumerate(("background", *STRUCTURES)))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(30, _label_table()))
+    return _write(image, Path(path))
+
+
+def _label_table() -> bytes:
+    """The structures as a label table: one XML element each with value, name and colour."""
+    rows = []
+    for value, name in enumerate(STRUCTURES, start=1):
+        red, green, blue = (int(COLORS[name][at : at + 2], 16) / 255 for at in (1, 3, 5))
+        rows.append(f'<Label Key="{value}" Red="{red:.3f}" Green="{green:.3f}" Blue="{blue:.3f}" Alpha="1">{name}</Label>')
+    text = f'<VolumeInformation Index="0"><LabelTable>{"".join(rows)}</LabelTable></VolumeInformation>'
+    return f'<?xml version="1.0" encoding="UTF-8"?><CaretExtension>{text}</CaretExtension>'.encode()
+
+
+def _write(image: nib.Nifti1Image, path: Path) -> Path:
+    if not path.name.endswith(".nii.gz"):
+        raise ValueError(f"expected a name that ends in .nii.gz, found {path.name!r}")
     part = path.with_name(path.name.removesuffix(".nii.gz") + ".part.nii.gz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,258 @@
+"""From files to masks: on the scan's own grid whatever it is, never over another file, and without MindSpore on request."""
+
+import subprocess
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from test_deployment import tiny_onnx
+from test_scans import AFFINE, OBLIQUE, as_itk, chest, rotation, write_dicom
+
+from unet3d_tutorial import pipeline
+from unet3d_tutorial.chapter import fresh_environment
+from unet3d_tutorial.cli import main
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.deployment import REQUIREMENTS
+from unet3d_tutorial.inference import segment
+from unet3d_tutorial.metrics import dice
+from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.prediction import expand, plan, volumes
+from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
+from unet3d_tutorial.transforms import Orientation
+from unet3d_tutorial.volume import Volume, load_volume, save_volume
+
+NATIVE = "data.spacing_mm=null"  # with small windows, nothing that takes time
+SMALL = "inference.roi_size=[64,48,32]"
+
+
+def threshold(batch: np.ndarray) -> np.ndarray:
+    """In place of a trained network: air is left lung."""
+    air = batch[:, :1] < 0.3
+    return np.concatenate([np.where(air, -5, 5), np.where(air, 5, -5), *[np.full_like(batch[:, :1], -9)] * 2], axis=1)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder, and the threshold in place of a trained network."""
+    monkeypatch.setattr(pipeline, "trained_predictor", lambda config, checkpoint: threshold)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def box_scan(affine=AFFINE) -> Volume:
+    """Tissue with one box of air in it."""
+    hu = np.full((60, 48, 30), 40, np.int16)
+    hu[12:30, 10:30, 5:20] = -850
+    return Volume(hu, affine)
+
+
+# ------------------------------------------------------------------------------------------------- files of every kind
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("name", ["s.nii.gz", "s.mhd", "s.nrrd", "s"])
+def test_the_mask_lies_on_the_scans_own_grid(name, affine, here, capsys):
+    image = box_scan(affine)
+    if name == "s":
+        write_dicom(image, here / name)
+    elif name == "s.nii.gz":
+        save_volume(image, here / name)
+    else:
+        sitk.WriteImage(as_itk(image), name)
+    assert main(["predict", name, "-o", "m.nii.gz", NATIVE, SMALL]) == 0
+    mask = load_volume(here / "m.nii.gz")
+    assert mask.array.dtype == np.uint8 and np.allclose(mask.affine, affine, atol=1e-3)
+    assert np.array_equal(mask.array == 1, image.array < -500)
+    millilitres = (image.array < -500).sum() * 1.5 * 1.25 * 3 / 1000
+    assert capsys.readouterr().out == f"m.nii.gz: left lung {millilitres:.0f} mL, right lung 0 mL, trachea 0 mL\n"
+
+
+def test_several_scans_and_patterns_go_to_a_folder(here, capsys):
+    for number in range(3):
+        save_volume(box_scan(), here / "ward" / f"p{number}.nii.gz")
+    write_dicom(box_scan(), here / "d1")
+    assert main(["predict", "ward/*.nii.gz", "d1", "-o", "masks", NATIVE, SMALL]) == 0
+    assert sorted(path.name for path in (here / "masks").iterdir()) == ["d1.nii.gz", *(f"p{n}.nii.gz" for n in range(3))]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_scan_that_cannot_be_used_does_not_stop_the_others(here, capsys):
+    save_volume(box_scan(), here / "a.nii.gz")
+    (here / "b.nii.gz").write_bytes(b"broken")
+    save_volume(Volume(np.zeros((9, 9, 9), np.int16), AFFINE), here / "c.nii.gz")
+    assert main(["predict", "b.nii.gz", "c.nii.gz", "a.nii.gz", "-o", "masks", NATIVE, SMALL]) == 2
+    assert [path.name for path in (here / "masks").iterdir()] == ["a.nii.gz"]
+    error = capsys.readouterr().err
+    assert "b.nii.gz cannot be read as NIfTI" in error and "c.nii.gz: expected a CT in HU" in error
+    assert len(error.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ nothing is overwritten
+def test_existing_files_are_kept_unless_told_otherwise(here, capsys):
+    save_volume(box_scan(), here / "s.nii.gz")
+    (here / "m.nii.gz").write_bytes(b"precious")
+    assert main(["predict", "s.nii.gz", "-o", "m.nii.gz"]) == 2
+    assert (here / "m.nii.gz").read_bytes() == b"precious" and "exists already" in capsys.readouterr().err
+    assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--overwrite", NATIVE, SMALL]) == 0
+    assert load_volume(here / "m.nii.gz").array.any()
+
+
+@pytest.mark.parametrize(
+    ("scans", "output", "message"),
+    [
+        (["a/x.nii.gz", "b/x.mhd"], "o", "expected one scan for each mask"),
+        (["a/x.nii.gz", "b/x.mhd"], "o.nii.gz", "expected a folder for 2 scans"),
+        (["a/x.nii.gz"], "a", "would replace the scan"),
+        (["a/x.nii.gz"], "a/x.nii.gz", "would replace the scan"),
+        (["a/x.nii.gz"], "o.png", "expected a folder, or a name that ends in .nii.gz"),
+        (["a/*.png"], "o", r"no such file: a/\*.png"),
+    ],
+)
+def test_plans_that_cannot_be(scans, output, message, here):
+    for path in ("a/x.nii.gz", "b/x.mhd"):
+        (here / path).parent.mkdir(exist_ok=True)
+        (here / path).touch()
+    with pytest.raises((ValueError, OSError), match=message):
+        plan(scans, output, overwrite=True)
+
+
+def test_a_name_with_brackets_is_a_name(here):
+    (here / "scan[1].nii").touch()
+    assert [str(path) for path in expand(["scan[1].nii"])] == ["scan[1].nii"]
+
+
+def test_volumes_in_millilitres():
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[:5], labels[5:, :2] = 1, 3
+    mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
+    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
+
+
+# --------------------------------------------------------------------------------------------- which network, which settings
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backend", "onnx", "--checkpoint", "n.onnx", NATIVE], "expected (4.0, 4.0, 4.0), with which n.onnx was trained"),
+        (["--backend", "onnx", "--checkpoint", "n.onnx", "--preset", "luna16"], "data.spacing_mm: expected (4.0, 4.0, 4.0)"),
+        (["--backend", "onnx"], "no such model: runs/quick/unet3d.onnx"),
+        (["--checkpoint", "run/unet3d.ckpt", "data.max_val=500"], "data.max_val: expected 400.0, with which run/unet3d."),
+        (["--backend", "310", "--checkpoint", "run/unet3d.ckpt"], "expected the device's result for this window"),
+    ],
+)
+def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, message, here, capsys):
+    save_volume(box_scan(), here / "s.nii.gz")
+    tiny_onnx("n.onnx", Config())
+    (here / "run").mkdir()
+    Config().save(here / "run" / "config.yaml")
+    assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", *arguments]) == 2
+    assert message in capsys.readouterr().err and not (here / "m.nii.gz").exists()
+
+
+def test_windows_for_a_device_and_its_answers_on_the_command_line(here, capsys):
+    small = ["inference.roi_size=[32,32,16]", NATIVE]
+    save_volume(box_scan(), here / "s.nii.gz")
+    assert main(["export", "--windows", "s.nii.gz", *small]) == 0
+    written = sorted((here / "preprocess_Result").iterdir())
+    assert capsys.readouterr().out == f"preprocess_Result: {len(written)} windows\n"
+    (here / "result_Files").mkdir()
+    for path in written:
+        logits = threshold(np.fromfile(path, np.float32).reshape(1, 2, 32, 32, 16))
+        logits.astype(np.float32).tofile(here / "result_Files" / f"{path.stem}_0.bin")
+    assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--backend", "310", *small]) == 0
+    assert np.array_equal(load_volume(here / "m.nii.gz").array == 1, box_scan().array < -500)
+
+
+# -------------------------------------------------------------------------------------------------- without MindSpore
+def test_onnx_needs_no_mindspore(tmp_path):
+    """In a fresh environment that has only what the deployment chapter names."""
+    python = fresh_environment(tmp_path / "venv", REQUIREMENTS)
+    tiny_onnx(tmp_path / "n.onnx", Config.from_dict({"data": {"spacing_mm": None}, "inference": {"roi_size": [32] * 3}}))
+    save_volume(Volume(chest((40, 36, 32)), OBLIQUE), tmp_path / "s.nii.gz")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([python, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    def predict(scan: str, mask: str) -> subprocess.CompletedProcess:
+        onnx = ("--backend", "onnx", "--checkpoint", "n.onnx")
+        return run("-m", "unet3d_tutorial.cli", "predict", scan, "-o", mask, *onnx)
+
+    assert "No module named 'mindspore'" in run("-c", "import mindspore").stderr
+    done = predict("s.nii.gz", "m.nii.gz")
+    assert done.returncode == 0 and done.stdout.startswith("m.nii.gz: left lung") and not done.stderr
+    assert np.allclose(load_volume(tmp_path / "m.nii.gz").affine, OBLIQUE, atol=1e-4)
+    failed = predict("n.onnx", "o.nii.gz")
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1 and not (tmp_path / "o.nii.gz").exists()
+
+
+# ------------------------------------------------------------------------------------------------------- the round trip
+@pytest.fixture(scope="module")
+def patient() -> Volume:
+    """The real CT, every fourth voxel of a slice and every second slice; without it, a phantom."""
+    try:
+        whole = load_volume(fetch().image)
+    except SampleUnavailable:
+        whole, _ = generate(seed=1)
+    steps = (4, 4, 2) if whole.array.size > 1e7 else (1, 1, 1)
+    return Volume(whole.array[tuple(slice(None, None, step) for step in steps)], whole.affine @ np.diag([*steps, 1.0]))
+
+
+def lungs_by_threshold(batch: np.ndarray) -> np.ndarray:
+    """Smooth scores: dark is lung, left or right by the position channel, both in place of a trained network."""
+    dark, right = 9 * (0.45 - batch[:, 0]), 4 * batch[:, 1]
+    return np.stack([-dark, dark - right, dark + right, np.full_like(dark, -9)], axis=1).astype(np.float32)
+
+
+ALL_PIECES = Config.from_dict({"inference": {"largest_component": False}})
+
+
+@pytest.fixture(scope="module")
+def expected(patient) -> Volume:
+    return segment(patient, lungs_by_threshold, ALL_PIECES)
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SAR", "PIL", "IRA", "ASL", "RPI"])
+def test_flipped_and_permuted_axes_give_the_same_mask_to_the_voxel(axes, patient, expected):
+    turned, _ = Orientation(axes)(patient)
+    found = segment(turned, lungs_by_threshold, ALL_PIECES)
+    assert found.axis_codes == axes and np.array_equal(found.affine, turned.affine)
+    assert np.array_equal(Orientation(patient.axis_codes)(found)[0].array, expected.array)
+
+
+def test_a_moved_header_gives_the_same_mask_to_the_voxel(patient, expected):
+    moved = np.eye(4)
+    moved[:3, 3] = 128, -64, 512
+    found = segment(Volume(patient.array, moved @ patient.affine), lungs_by_threshold, ALL_PIECES)
+    assert np.array_equal(found.array, expected.array) and np.allclose(found.affine, moved @ patient.affine)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_header_turned_by_a_few_degrees_turns_the_mask(axis, patient, expected):
+    turned = Volume(patient.array, rotation(8, axis) @ patient.affine)
+    found = segment(turned, lungs_by_threshold, ALL_PIECES)
+    assert np.array_equal(found.affine, turned.affine)
+    assert dice(found.array > 0, expected.array > 0) > 0.99
+    middle = tuple(slice(n // 4, -n // 4) for n in patient.array.shape)  # far outside, left and right part elsewhere
+    for value in (1, 2):
+        assert dice(found.array[middle] == value, expected.array[middle] == value) > 0.9
+
+
+def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(patient, expected):
+    scan, mask = (as_itk(volume) for volume in (patient, expected))
+    oblique = rotation(15, 2) @ rotation(10, 0) @ np.diag([3.3, 3.6, 4.2, 1])
+    grid = as_itk(Volume(np.zeros((110, 100, 90), np.int16), oblique))
+    middle = np.array(scan.TransformContinuousIndexToPhysicalPoint([n / 2 for n in scan.GetSize()]))
+    offset = middle - grid.TransformContinuousIndexToPhysicalPoint([n / 2 for n in grid.GetSize()])
+    grid.SetOrigin(np.array(grid.GetOrigin()) + offset)
+    resampled = sitk.Resample(scan, grid, sitk.Transform(), sitk.sitkLinear, -1000.0)
+    affine = nib.affines.from_matvec(*_ras(resampled))
+    found = segment(Volume(sitk.GetArrayFromImage(resampled).transpose(2, 1, 0), affine), lungs_by_threshold, ALL_PIECES)
+    resampled_mask = sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 255)
+    there = sitk.GetArrayFromImage(resampled_mask).transpose(2, 1, 0)
+    seen = there < 255
+    assert seen.mean() > 0.5 and dice((found.array > 0) & seen, (there > 0) & seen) > 0.95
+
+
+def _ras(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    flip = np.diag([-1.0, -1.0, 1.0])
+    return flip @ (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()), flip @ image.GetOrigin()
+
+
