@@ -313,7 +313,7 @@ def _ever_coarser(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Iterato
         if min(sizes) == np.inf:
             return
         for axis, size in enumerate(sizes):
-            factors[axis] += size <= 1.2 * min(sizes)
+            factors[axis] += size <= 1.05 * min(sizes)
 
 
 def _pack(parts: list[np.ndarray], low: float, step: float) -> bytes:
