@@ -177,8 +177,8 @@ with TemporaryDirectory() as folder:
 # | [anywidget](https://anywidget.dev) | a JavaScript file of one's own | for the live viewer | **chosen**: one file for JupyterLab, Notebook and VS Code, no build step; the same file runs on a page |
 # | [ipywidgets](https://ipywidgets.readthedocs.io) alone | the kernel, picture by picture | always | sliders and images need a round trip for each slice; blank on a page |
 # | [ipympl](https://matplotlib.org/ipympl) | Matplotlib in the kernel | always | a redraw for each slice, see above |
-# | [ipyniivue](https://github.com/niivue/ipyniivue) | WebGL, in the browser | for the live viewer | fast and rich, but large for a page of a book, and it needs WebGL 2; no Dice slice by slice |
-# | [nilearn `view_img`](https://nilearn.github.io) | the browser, from one image file | never | the model for our page; made for maps of the brain, no labels and errors |
+# | [ipyniivue](https://github.com/niivue/ipyniivue) | WebGL, in the browser | for the live viewer | fast and rich; but its script alone is larger than the whole page may be, it needs WebGL 2, and its current version asks for NumPy 2, which MindSpore 2.10 does not stand |
+# | [nilearn `view_img`](https://nilearn.github.io) | the browser, from one image file | never | the model for our page; made for statistical maps of the brain: no structures, no errors, no windows |
 #
 # > A notebook that you save yourself holds the live viewer and the page. Jupyter Book and nbviewer prefer the live one, which is blank without a kernel.
 # > Write `SliceViewer(..., live=False)` in a notebook that you publish as you saved it. The chapters of this book have the live part taken out when they are stored.

@@ -235,6 +235,8 @@ class Panel {
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.labels = [new Uint8Array(pixels), new Uint8Array(pixels)];
     this.buffer = make("canvas", { width: String(this.size[0]), height: String(this.size[1]) });
+    this.base = make("canvas");
+    this.stripBase = make("canvas");
     this.bind();
   }
 
@@ -248,22 +250,31 @@ class Panel {
 
   // ------------------------------------------------------------------------------------------------------- drawing
 
+  /** Put picture and strip on the screen. Both are kept and made anew only when what they show has changed. */
   draw() {
     const { state, volumes } = this.viewer;
     const look = JSON.stringify([this.at, volumes.version, state.window, state.truth, state.predictionStyle, state.errors,
       state.opacity, [...state.hidden], state.convention, this.scale()]);
-    if (look !== this.key) this.paint();
-    this.key = look;
+    if (look !== this.key) {
+      this.paint();
+      this.compose();
+      this.key = look;
+    }
     const context = this.canvas.getContext("2d");
+    context.drawImage(this.base, 0, 0);
+    this.drawCross(context);
+    this.describe();
+    this.drawStrip();
+  }
+
+  compose() {
     const [width, height] = [this.canvas.width, this.canvas.height];
-    context.setTransform(1, 0, 0, 1, 0, 0);
+    Object.assign(this.base, { width, height });
+    const context = this.base.getContext("2d");
     context.imageSmoothingEnabled = width < this.size[0] || height < this.size[1];
     context.drawImage(this.buffer, 0, 0, width, height);
     this.drawBorders(context);
-    this.drawCross(context);
     this.drawLetters(context);
-    this.describe();
-    this.drawStrip();
   }
 
   paint() {
@@ -352,40 +363,59 @@ class Panel {
     const [left, right, bottom, top] = this.letters();
     const name = this.viewer.compares ? `${meta.predictions[this.prediction]}, ${this.name}` : this.name;
     const text = `${name}, slice ${this.at + 1} of ${this.last + 1}, at ${depth} mm`;
-    if (this.caption.textContent === text && this.slider.value === String(this.at)) return;
+    const description = `${text}. Left ${left}, right ${right}, top ${top}, bottom ${bottom}.`;
+    if (this.slider.value !== String(this.at)) this.slider.value = String(this.at);
+    if (this.canvas.getAttribute("aria-label") === description) return;
     this.caption.textContent = text;
-    this.canvas.setAttribute("aria-label", `${text}. Left ${left}, right ${right}, top ${top}, bottom ${bottom}.`);
+    this.canvas.setAttribute("aria-label", description);
     this.canvas.dataset.letters = `${left}${right}${bottom}${top}`;
-    this.slider.value = String(this.at);
     this.slider.setAttribute("aria-label", `${name} slice`);
     this.slider.setAttribute("aria-valuetext", text);
   }
 
   /** Below the slider, slice by slice: the Dice of each structure, or the area in error, or without truth the area. */
   drawStrip() {
-    const context = this.strip.getContext("2d"), { viewer } = this, ratio = viewer.ratio;
-    const width = this.strip.width, height = this.strip.height, colors = getComputedStyle(viewer.root);
-    const inner = 8 * ratio, x = (n) => inner + (this.last ? (n / this.last) * (width - 2 * inner) : 0);
-    const curves = viewer.curves(this.name, this.prediction);
-    const top = Math.max(...curves.map((curve) => curve.top), 1e-9);
-    context.clearRect(0, 0, width, height);
+    const { viewer, strip } = this, { state } = viewer;
+    const key = JSON.stringify([state.strip, [...state.hidden], strip.width, viewer.ink]);
+    if (key !== this.stripKey) {
+      this.curves = viewer.curves(this.name, this.prediction);
+      this.drawCurves();
+      this.stripKey = key;
+    }
+    const context = strip.getContext("2d");
+    context.clearRect(0, 0, strip.width, strip.height);
+    context.drawImage(this.stripBase, 0, 0);
+    context.fillStyle = viewer.ink;
+    context.fillRect(this.stripX(this.at) - viewer.ratio / 2, 0, viewer.ratio, strip.height);
+    const text = viewer.stripText(this.curves, this.at);
+    if (strip.title !== text) {
+      strip.title = text;
+      strip.setAttribute("aria-label", text);
+    }
+  }
+
+  stripX(n) {
+    const inner = 8 * this.viewer.ratio; // half of the slider's thumb, so that the marker stands below it
+    return inner + (this.last ? (n / this.last) * (this.strip.width - 2 * inner) : 0);
+  }
+
+  drawCurves() {
+    const { width, height } = this.strip, ratio = this.viewer.ratio;
+    Object.assign(this.stripBase, { width, height });
+    const context = this.stripBase.getContext("2d");
+    const top = Math.max(...this.curves.map((curve) => curve.top), 1e-9);
     context.lineWidth = 1.5 * ratio;
-    for (const { values, color } of curves) {
-      context.strokeStyle = color ?? colors.color;
+    for (const { values, color } of this.curves) {
+      context.strokeStyle = color ?? this.viewer.ink;
       context.beginPath();
-      let open = false;
       values.forEach((value, n) => {
+        if (value === null) return; // no such structure in this slice: a gap
         const y = height - 2 * ratio - (value / top) * (height - 4 * ratio);
-        if (value !== null) context[open ? "lineTo" : "moveTo"](x(n), y);
-        if (value !== null && values[n - 1] == null && values[n + 1] == null) context.lineTo(x(n) + ratio, y);
-        open = value !== null;
+        context[(values[n - 1] ?? null) === null ? "moveTo" : "lineTo"](this.stripX(n), y);
+        context.lineTo(this.stripX(n) + ratio / 2, y);
       });
       context.stroke();
     }
-    context.fillStyle = colors.color;
-    context.fillRect(x(this.at) - ratio / 2, 0, ratio, height);
-    this.strip.setAttribute("aria-label", viewer.stripText(this.name, this.prediction, this.at, top));
-    this.strip.title = this.strip.getAttribute("aria-label");
   }
 
   scale() {
@@ -691,6 +721,7 @@ class Viewer {
   }
 
   draw() {
+    this.ink = getComputedStyle(this.root).color;
     for (const panel of this.list) panel.draw();
     const { progress } = this.volumes;
     if (progress < 1) this.message.textContent = `full volume: ${Math.round(100 * progress)} % loaded`;
@@ -809,13 +840,13 @@ class Viewer {
       this.area(name, counts.reduce((sum, { rows }) => sum + rows[n][0] + rows[n][1] - 2 * rows[n][2], 0)));
   }
 
-  stripText(name, prediction, at, top) {
-    const kind = this.state.strip, curves = this.curves(name, prediction);
+  stripText(curves, at) {
+    const kind = this.state.strip;
     const number = (value) => (value == null ? "none" : kind === "dice" ? value.toFixed(3) : `${value.toFixed(1)} cm\u00b2`);
     if (!curves.length) return "";
-    if (kind === "error") return `error area of this slice ${number(curves[0].values[at])}, largest ${number(top)}`;
-    const names = Object.fromEntries(this.meta.structures.map(({ value, name: text }) => [value, text]));
-    return `${kind === "dice" ? "Dice" : "area"} of this slice: ` + curves.map(({ value, values }) => `${names[value]} ${number(values[at])}`).join(", ");
+    if (kind === "error") return `error area of this slice ${number(curves[0].values[at])}, largest ${number(curves[0].top)}`;
+    const name = (value) => this.structureName(value);
+    return `${kind === "dice" ? "Dice" : "area"} of this slice: ` + curves.map(({ value, values }) => `${name(value)} ${number(values[at])}`).join(", ");
   }
 
   jumpToError() {
