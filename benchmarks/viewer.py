@@ -116,7 +116,8 @@ def ticks(page, name: str) -> None:
         page.wait_for_timeout(30)
     for key, text in (("drawn", "drawn"), ("frame", "in the next frame")):
         values = [tick[key] for tick in page.evaluate("ticks") if key in tick]
-        print(f"| {name}: wheel tick to new picture, {text} | {np.median(values):.1f} ms (90 %: {np.percentile(values, 90):.1f}) |")
+        median, most = np.percentile(values, [50, 90])
+        print(f"| {name}: wheel tick to new picture, {text} | {median:.1f} ms (90 %: {most:.1f}) |")
 
 
 if __name__ == "__main__":

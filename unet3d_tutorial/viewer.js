@@ -312,7 +312,8 @@ class Panel {
       }
     };
     context.lineCap = "square";
-    stroke(this.truthPaths, (color) => [[2.6, "black"], [1.4, lighter(color)]]);
+    const plain = this.viewer.state.errors; // the error map has colours of its own
+    stroke(this.truthPaths, (color) => [[2.6, "black"], plain ? [1, "white"] : [1.4, lighter(color)]]);
     stroke(this.predictionPaths, (color) => [[3, "white"], [1.8, color]]);
   }
 
