@@ -39,6 +39,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+# %%
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.evaluation import classical_baseline
