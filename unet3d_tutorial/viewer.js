@@ -363,7 +363,7 @@ class Panel {
     const depth = (this.at * meta.spacing[this.plane.cut]).toFixed(0);
     const [left, right, bottom, top] = this.letters();
     const name = this.viewer.compares ? `${meta.predictions[this.prediction]}, ${this.name}` : this.name;
-    const text = `${name}, slice ${this.at + 1} of ${this.last + 1}, at ${depth} mm`;
+    const text = `${name}, slice ${this.at}, at ${depth} mm`; // counted from 0, as in NumPy
     const description = `${text}. Left ${left}, right ${right}, top ${top}, bottom ${bottom}.`;
     if (this.slider.value !== String(this.at)) this.slider.value = String(this.at);
     if (this.canvas.getAttribute("aria-label") === description) return;
@@ -371,7 +371,7 @@ class Panel {
     this.canvas.setAttribute("aria-label", description);
     this.canvas.dataset.letters = `${left}${right}${bottom}${top}`;
     this.slider.setAttribute("aria-label", `${name} slice`);
-    this.slider.setAttribute("aria-valuetext", text);
+    this.slider.setAttribute("aria-valuetext", `${text}, of slices 0 to ${this.last}`);
   }
 
   /** Below the slider, slice by slice: the Dice of each structure, or the area in error, or without truth the area. */

@@ -131,7 +131,7 @@ def test_wheel_keys_slider_and_strip_scroll(shown) -> None:
     slider.focus()
     slider.press("Home")
     assert at(shown, "coronal") == 0
-    assert f"slice 1 of {SHAPE[1]}" in slider.get_attribute("aria-valuetext")
+    assert f"slice 0, at 0 mm, of slices 0 to {SHAPE[1] - 1}" in slider.get_attribute("aria-valuetext")
     strip = panel(shown, "sagittal").locator(".strip")
     strip.click(position={"x": strip.bounding_box()["width"] - 8, "y": 10})
     assert at(shown, "sagittal") == SHAPE[0] - 1
