@@ -18,7 +18,7 @@ export JUPYTER_PLATFORM_DIRS := 1
 export GLOG_v ?= 3
 
 INSTALLED := .venv/installed
-PACKAGE := $(wildcard unet3d_tutorial/*.py)
+PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
 package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
 DATA_CODE := $(call package,volume labels phantom metaimage luna16)
 TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics training)

@@ -16,7 +16,10 @@ from notebooks import CELL_METADATA, METADATA, read_script
 
 MAX_LINES = 15  # of a code cell
 MAX_IMAGE_BYTES = 200_000
-MAX_NOTEBOOK_BYTES = 2_500_000
+MAX_NOTEBOOK_BYTES = 2_500_000  # without its slice viewer
+MAX_VIEWER_BYTES = 2_500_000  # of one slice viewer
+MAX_VIEWERS_BYTES = 3_000_000  # of all that a notebook stores
+VIEWER = "<div data-slice-viewer>"
 MACHINE_PATH = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|work|private|opt|usr)/[\w./-]+")
 
 
@@ -45,9 +48,8 @@ def defects(script: Path) -> Iterator[str]:
         if not path.is_file():
             yield f"{path} is missing; tools/execute.py makes the notebook from the script"
             return
-    if stored.stat().st_size > MAX_NOTEBOOK_BYTES:
-        yield f"{stored.stat().st_size} bytes, expected at most {MAX_NOTEBOOK_BYTES}"
     notebook, expected = nbformat.read(stored, as_version=4), read_script(script)
+    yield from _size_defects(stored.stat().st_size, [len(page) for page in _viewers(notebook)])
     yield from _difference(notebook, expected)
     if notebook.metadata != METADATA:
         yield f"metadata is {dict(notebook.metadata)}, expected {METADATA}"
@@ -57,6 +59,22 @@ def defects(script: Path) -> Iterator[str]:
     for index, cell in enumerate(notebook.cells):
         for defect in _cell_defects(cell):
             yield f"cell {index} ({cell.source.strip()[:60].partition(chr(10))[0]}): {defect}"
+
+
+def _viewers(notebook: NotebookNode) -> Iterator[str]:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            page = output.get("data", {}).get("text/html", "")
+            if page.startswith(VIEWER):
+                yield page
+
+
+def _size_defects(size: int, viewers: list[int]) -> Iterator[str]:
+    if viewers and (max(viewers) > MAX_VIEWER_BYTES or sum(viewers) > MAX_VIEWERS_BYTES):
+        yield (f"slice viewers of {viewers} bytes, expected at most {MAX_VIEWER_BYTES} each, {MAX_VIEWERS_BYTES} together: "
+               "give them a smaller max_bytes")
+    if size - sum(viewers) > MAX_NOTEBOOK_BYTES:
+        yield f"{size - sum(viewers)} bytes besides slice viewers, expected at most {MAX_NOTEBOOK_BYTES}"
 
 
 def _difference(notebook: NotebookNode, expected: NotebookNode) -> Iterator[str]:
@@ -98,7 +116,7 @@ def _output_defects(output: NotebookNode, alt: str) -> Iterator[str]:
                 yield 'an image without alternative text: add mystnb={"image": {"alt": "..."}} to the cell'
         elif "widget" in kind:
             yield f"a widget ({kind}), which is blank without a kernel"
-        elif isinstance(content, str) and (path := MACHINE_PATH.search(content)):
+        elif isinstance(content, str) and not content.startswith(VIEWER) and (path := MACHINE_PATH.search(content)):
             yield f"shows a path of the machine it ran on: {path.group()}"
 
 

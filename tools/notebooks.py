@@ -9,6 +9,8 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": KERNEL, "language_info": {"name": "python"}}
 #: cell metadata that means something; everything else is a trace of somebody's editor or clock
 CELL_METADATA = ("tags", "mystnb")
+#: an output that needs a kernel; the page that is stored beside it does not
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def read_script(path: Path) -> NotebookNode:
@@ -25,6 +27,8 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata})
         for output in cell.get("outputs", []):
             output.pop("transient", None)
+            if "text/html" in output.get("data", {}):
+                output.data.pop(WIDGET, None)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook

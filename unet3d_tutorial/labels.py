@@ -5,3 +5,6 @@ STRUCTURES: tuple[str, ...] = ("left lung", "right lung", "trachea")
 
 #: Okabe and Ito's palette, which readers with colour-blindness can tell apart too.
 COLORS: dict[str, str] = {"left lung": "#0072B2", "right lung": "#E69F00", "trachea": "#009E73"}
+
+#: False negative and false positive, of the same palette.
+ERRORS: dict[str, str] = {"missed": "#56B4E9", "spilled over": "#D55E00"}

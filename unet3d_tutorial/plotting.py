@@ -18,13 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from .evaluation import Results
-from .labels import COLORS, STRUCTURES
+from .labels import COLORS, ERRORS, STRUCTURES
 from .transforms import Orientation
 from .volume import Volume
 
 DPI = 75
 WINDOW = (-1000.0, 400.0)  #: HU shown black and white
-ERRORS = {"missed": "#56B4E9", "spilled over": "#D55E00"}  #: false negative and false positive, Okabe and Ito's palette
 PLANES = {  # name: the RAS axis that is cut, the axes across and up, letters at the left, right, bottom and top
     "axial": (2, 0, 1, "RLPA"),
     "coronal": (1, 0, 2, "RLIS"),

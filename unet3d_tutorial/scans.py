@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .dicom import affine_of, call_itk, quiet, read_dicom
-from .luna16 import BadScanError, read_mhd
-from .volume import Volume, load_volume
+from .metaimage import read_mhd
+from .volume import BadScanError, Volume, load_volume
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
 MAX_VOXELS = 2**30  #: 512 x 512 x 4096; a header that claims more is broken, or its scan does not fit into memory

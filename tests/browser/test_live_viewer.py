@@ -1,0 +1,101 @@
+"""The viewer in a real JupyterLab: open the chapter's notebook, run it, and use the viewer as a reader does."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browsing import jupyterlab
+
+from notebooks import read_script
+from unet3d_tutorial.dataset import list_cases
+from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
+from unet3d_tutorial.volume import load_volume
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 600_000  # ms, for a chapter on a busy machine
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with the chapter and the data that it needs, so that JupyterLab saves nothing into this one."""
+    for needed in ("data/phantom/done", "runs/quick/unet3d.ckpt"):
+        if not (ROOT / needed).exists():
+            pytest.skip(f"no {needed}: make book")
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("data", "runs"):
+        (folder / name).symlink_to(ROOT / name)
+    nbformat.write(read_script(ROOT / "notebooks" / "10_viewer.py"), folder / "notebooks" / "10_viewer.ipynb")
+    return folder
+
+
+def the_scan() -> np.ndarray:
+    try:
+        return load_volume(fetch().image).array
+    except SampleUnavailable:
+        return load_volume(list_cases(ROOT / "data" / "phantom" / "val")[0][0]).array
+
+
+def run_chapter(page, address: str) -> None:
+    """Open the notebook, run all of it, and wait until its viewer has the whole volume and the last cell is done."""
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{address}/lab/tree/notebooks/10_viewer.ipynb")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_selector('.slice-viewer[data-loaded="1.000"]', state="attached")
+    page.get_by_text("Time and memory of this chapter, measured").wait_for(state="attached")
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    page.locator(".slice-viewer").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # the wheel is for the page while the page moves
+
+
+def test_the_chapter_in_jupyterlab(page, project: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with jupyterlab(project, home) as address:
+        run_chapter(page, address)
+        viewer = page.locator(".slice-viewer").first
+        assert viewer.locator("[class=note]").text_content() == ""  # nothing is coarser here
+        values_are_those_of_numpy(page, viewer)
+        wheel_drag_and_keys(page, viewer)
+        with page.expect_download() as download:
+            viewer.get_by_text("save as page").click()
+        assert 100_000 < Path(download.value.path()).stat().st_size <= 2_500_000
+        page.goto("about:blank")
+
+
+def values_are_those_of_numpy(page, viewer) -> None:
+    scan = the_scan()
+    box = viewer.locator('[data-plane="axial"] .slice').bounding_box()
+    for x, y in ((0.2, 0.3), (0.52, 0.5), (0.7, 0.61)):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        text = viewer.locator(".readout").text_content()
+        element = tuple(int(n) for n in re.search(r"voxel \[(.*?)\]", text)[1].split(", "))
+        assert float(re.search(r"(\S+) HU", text)[1]) == scan[element]
+
+
+def wheel_drag_and_keys(page, viewer) -> None:
+    axial = viewer.locator('[data-plane="axial"]')
+    slices, box = axial.locator(".slice"), axial.locator(".slice").bounding_box()
+
+    def at(plane: str) -> int:
+        return int(viewer.locator(f'[data-plane="{plane}"] input').input_value())
+
+    start, across = at("axial"), at("sagittal")
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("([e, n]) => Number(e.value) === n", arg=[axial.locator("input").element_handle(), start - 1])
+    page.mouse.down()
+    moved = at("sagittal")
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.up()
+    assert across != moved > at("sagittal")  # to the left of the patient
+    active = page.locator(".jp-Notebook .jp-Cell.jp-mod-active").first
+    before = active.element_handle()
+    slices.press("ArrowUp")
+    assert at("axial") == start
+    assert before.evaluate("(cell) => cell.classList.contains('jp-mod-active')")  # the notebook did not take the key
