@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.luna16 import GRID_TOLERANCE_MM, MASK_VALUES, odd_anatomy
-from unet3d_tutorial.volume import Volume, grid_distance_mm, load_volume
+from .labels import STRUCTURES
+from .luna16 import GRID_TOLERANCE_MM, MASK_VALUES, odd_anatomy
+from .volume import Volume, grid_distance_mm, load_volume
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
 # What any chest CT keeps to; what lies outside is worth a look, not necessarily wrong.

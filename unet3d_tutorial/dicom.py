@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from .luna16 import BadScanError
-from .volume import Volume
+from .volume import BadScanError, Volume
 
 NEEDED_TAGS = {"0020|0032": "Image Position", "0020|0037": "Image Orientation", "0028|0030": "Pixel Spacing"}
 

@@ -23,9 +23,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.metaimage import read_mhd
-from unet3d_tutorial.volume import BadScanError, Volume, grid_distance_mm, save_volume
+from .labels import STRUCTURES
+from .metaimage import read_mhd
+from .volume import BadScanError, Volume, grid_distance_mm, save_volume
 
 LOCK = ".lock"  #: file in the destination that a converting process holds, so that there is only one
 MASK_FOLDER = "seg-lungs-LUNA16"

@@ -13,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from unet3d_tutorial.archives import check_room, unpack
-from unet3d_tutorial.download import DownloadError, RemoteFile, download, download_text
-from unet3d_tutorial.luna16 import LOCK, MASK_FOLDER
+from .archives import check_room, unpack
+from .download import DownloadError, RemoteFile, download, download_text
+from .luna16 import LOCK, MASK_FOLDER
 
 API = "https://zenodo.org/api/records"
 #: folder of scans -> the record that holds its archive

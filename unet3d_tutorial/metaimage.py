@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet3d_tutorial.volume import PIECE, BadScanError, Volume, check_finite
+from .volume import PIECE, BadScanError, Volume, check_finite
 
 TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
          "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}

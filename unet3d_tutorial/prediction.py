@@ -10,9 +10,8 @@ from .config import Config
 from .deployment import check_trained_with, load_onnx, read_results, write_windows
 from .inference import segment
 from .labels import STRUCTURES
-from .luna16 import BadScanError
 from .scans import read_scan, scan_name
-from .volume import Volume, save_mask
+from .volume import BadScanError, Volume, save_mask
 
 BACKENDS = ("mindspore", "onnx", "310")
 

