@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.overrides = rest
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"unet3d: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

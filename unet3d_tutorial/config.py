@@ -45,11 +45,23 @@ class TrainConfig:
     epoch_size: int = 4  #: passes over the training volumes
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
-    keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
+    weight_decay: float = 0.0  #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
+    accumulate: int = 1  #: batches whose gradients are averaged into one step; makes up for a small batch_size
+    clip_norm: float = 0.0  #: a gradient longer than this is shortened to it; 0 never shortens
+    average_decay: float = 0.0  #: decay of the moving average of the weights that is validated and kept; 0 keeps none
+    mixed_precision: bool = False  #: convolutions in 16-bit floats; weights stay in 32 bits
+    loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
+    dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
+    keep_checkpoint_max: int = 2  #: checkpoints of older looks than the newest this many are deleted
     validate_every: int = 120  #: steps between looks at the held-out volumes
+    save_every: int = 60  #: steps between checkpoints to go on from; at most this many are repeated after a crash
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
+    event_files: bool = True  #: beside the tables, write the curves for TensorBoard and as MindSpore summary
+    enable_profiling: bool = False  #: record where the time goes, with MindSpore's profiler; slower
+    run_distribute: bool = False  #: one of several processes that msrun started; each sees its share of the data
     device_target: str = "CPU"  #: CPU, GPU or Ascend
+    device_id: int = 0  #: which of the machine's devices; under msrun each process gets its own
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,19 @@ class InferenceConfig:
     mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
     hu_weight: float = 2.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
     largest_component: bool = True  #: keep only the largest connected piece of each structure
+
+
+@dataclass(frozen=True)
+class RemoteConfig:
+    """Data and results that lie elsewhere: ``s3://bucket/folder`` or any other address that fsspec knows. Empty is local.
+
+    Keys and end points come from the store's own environment variables, never from here.
+    """
+
+    data_url: str = ""  #: folder that is copied to data.data_path before the run
+    train_url: str = ""  #: folder to which train.output_path is copied, at each checkpoint and at the end
+    checkpoint_url: str = ""  #: checkpoint whose weights a new run begins with
+    enable_modelarts: bool = False  #: copy with moxing, the library of the ModelArts service, in place of fsspec
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -82,6 +107,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "epoch_size": 10,
             "warmup_step": 120,
             "warmup_ratio": 0.3,
+            "loss_scale": 256.0,
             "keep_checkpoint_max": 1,
             "output_path": "runs/luna16",
         },
@@ -98,6 +124,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -223,6 +250,13 @@ def _check(config: Config) -> None:
         (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
         (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
         (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
+        (train.weight_decay >= 0, "train.weight_decay", "at least 0", train.weight_decay),
+        (train.accumulate >= 1, "train.accumulate", "at least 1", train.accumulate),
+        (train.clip_norm >= 0, "train.clip_norm", "at least 0", train.clip_norm),
+        (0 <= train.average_decay < 1, "train.average_decay", "at least 0 and below 1", train.average_decay),
+        (train.loss_scale >= 1, "train.loss_scale", "at least 1", train.loss_scale),
+        (train.save_every >= 1, "train.save_every", "at least 1", train.save_every),
+        (train.device_id >= 0, "train.device_id", "at least 0", train.device_id),
         (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
         (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
         (train.device_target in ("CPU", "GPU", "Ascend"), "train.device_target", "CPU, GPU or Ascend",

@@ -80,10 +80,18 @@ class TrainingCrops:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
         epoch, position = divmod(int(index), len(self.cases))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))
+        order = self._order(epoch)
         steps = copy.deepcopy(self.random).set_random_state([self.seed, int(index)])
         image, label = steps(*self._case(int(order[position])))
         return image.array, label.array
+
+    def name(self, index: int) -> str:
+        """File name of the volume that sample ``index`` is cut from."""
+        epoch, position = divmod(int(index), len(self.cases))
+        return self.cases[self._order(epoch)[position]][0].name
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))
 
     def _case(self, number: int) -> tuple[Volume, Volume]:
         if number not in self.cache:
@@ -92,13 +100,47 @@ class TrainingCrops:
         return self.cache[number]
 
 
-def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> ds.GeneratorDataset:
-    """MindSpore dataset over all steps of a training run.
+class Part:
+    """Samples ``first`` to ``last`` of another source, ``last`` not included."""
+
+    def __init__(self, source: TrainingCrops, first: int, last: int):
+        self.source, self.first, self.last = source, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.source[self.first + int(index)]
+
+
+def count_steps(config: Config, *, rank_size: int = 1) -> int:
+    """Steps of a training run: each takes ``batch_size * accumulate`` volumes in every process; a rest is left out."""
+    volumes = len(list_cases(Path(config.data.data_path) / "train")) * config.train.epoch_size
+    return volumes // samples_a_step(config, rank_size)
+
+
+def samples_a_step(config: Config, rank_size: int = 1) -> int:
+    """Volumes that all processes together use up in one step."""
+    return config.train.batch_size * config.train.accumulate * rank_size
+
+
+def batch_names(config: Config, step: int, *, rank_size: int = 1, rank_id: int = 0) -> list[str]:
+    """File names of the volumes that one process sees in a step."""
+    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
+    taken = samples_a_step(config, rank_size)
+    return [source.name(index) for index in range(step * taken + rank_id, (step + 1) * taken, rank_size)]
+
+
+def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0, first_step: int = 0) -> ds.GeneratorDataset:
+    """MindSpore dataset over all steps of a training run, or over those from ``first_step`` on.
 
     One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
-    ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` processes each sees its share.
+    ``batch_size * num_samples``. An incomplete last step is dropped. Of ``rank_size`` processes each sees every
+    ``rank_size``-th sample, so that together they see what one process with larger batches would see.
     """
     source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
+    taken = samples_a_step(config, rank_size)
+    source = Part(source, first_step * taken, count_steps(config, rank_size=rank_size) * taken)
     dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_shards=rank_size, shard_id=rank_id,
                                   num_parallel_workers=1)
     dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
