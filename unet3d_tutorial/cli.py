@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     luna16.set_defaults(run=_luna16)
     data.add_parser("sample", help="fetch the real chest CT into the cache").set_defaults(run=_sample)
 
-    train = _command(commands, "train", _train, "train the network")
-    train.add_argument("--overwrite", action="store_true", help="replace a finished run of another configuration")
+    train = _command(commands, "train", _train, "train the network; the same command goes on with a run that was stopped")
+    train.add_argument("--overwrite", action="store_true", help="replace what is in train.output_path and begin afresh")
     evaluate = _command(commands, "evaluate", _evaluate, "score a checkpoint and the classical baseline on the real CT")
     evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
     predict = _command(commands, "predict", _predict, "segment one scan: NIfTI in, NIfTI out, on the scan's own grid")

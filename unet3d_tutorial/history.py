@@ -5,9 +5,9 @@ from pathlib import Path
 
 from .labels import STRUCTURES
 
-#: of each step: number from 0, learning rate, loss and its two parts, seconds since the start, of these the seconds spent
-#: waiting for data, and how many steps were skipped up to here because a 16-bit float overflowed
-HISTORY = ("step", "lr", "loss", "ce", "dice", "seconds", "wait", "skipped")
+#: of each step: number from 0, learning rate, loss and its two parts, length of the gradient before clipping, seconds
+#: since the start, seconds that the step waited for data, and how many steps were skipped up to here for an overflow
+HISTORY = ("step", "lr", "loss", "ce", "dice", "norm", "seconds", "wait", "skipped")
 TIMINGS = ("seconds", "wait")  #: columns that differ from run to run
 
 

@@ -11,7 +11,8 @@ from .checkpoints import FINAL, LAST
 from .config import Config
 
 SETTINGS, HISTORY_FILE, VALIDATION_FILE, LOCK = "config.yaml", "history.csv", "validation.csv", "lock"
-MADE = ("*.ckpt", "*.part", SETTINGS, HISTORY_FILE, VALIDATION_FILE, "evaluation.json", "profile.md", "profile", "events")
+MADE = ("*.ckpt", "*.part", SETTINGS, HISTORY_FILE, VALIDATION_FILE, "evaluation.json", "profile.md", "profile", "events",
+        "begin", ".uploaded.json")
 
 
 @contextmanager

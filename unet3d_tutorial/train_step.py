@@ -50,17 +50,26 @@ class TrainStep:
         self.scaling = options.loss_scale != 1 or options.dynamic_loss_scale
         if options.mixed_precision:
             ms.amp.auto_mixed_precision(network, "auto", ms.float16)  # convolutions in 16 bits, sums and norms in 32
-        self.loss_fn = loss_fn
+        self.loss_fn, self.scale, self.norm = loss_fn, state.loss_scale, 0.0
         self.loss_and_gradients = make_gradients(network, self._scaled if self.scaling else loss_fn, optimizer.parameters)
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]
 
     def __call__(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Change the weights once, from one batch or several; return the mean loss, cross-entropy and Dice loss."""
+        """Change the weights once, from one batch or several; return the mean loss, cross-entropy and Dice loss.
+
+        Raises ``FloatingPointError``, and leaves the weights alone, if loss or gradient is not finite. The loss alone does
+        not tell: ``relu`` makes a zero of a number that is none.
+        """
         losses, gradients = self._accumulate(batches)
         gradients = self.group.mean_gradients(gradients)
         self.group.average(self.statistics)
-        factor = self._factor(gradients)
-        if factor is not None:
+        self.scale = self.state.loss_scale
+        self.norm = gradient_norm(gradients) / self.scale
+        finite = bool(np.isfinite(self.norm))
+        if not np.isfinite(losses[0]) or not (finite or self.scaling):
+            raise FloatingPointError(f"the loss is {losses[0]:.3g}, the length of its gradient {self.norm:.3g}")
+        if not self.scaling or self._watch_scale(finite):
+            factor = self._factor()
             if factor != 1:
                 gradients = tuple(g * factor for g in gradients)
             self._decay()
@@ -85,19 +94,16 @@ class TrainStep:
             sums[0] /= self.state.loss_scale
         return sums / len(batches), gradients
 
-    def _factor(self, gradients: Sequence[Tensor]) -> float | None:
-        """What to multiply the gradients by: undo the loss scale, then clip. None if they overflowed."""
-        if not self.scaling and not self.options.clip_norm:
-            return 1.0
-        scale = self.state.loss_scale
-        norm = gradient_norm(gradients) / scale
-        if self.scaling and not self._watch_scale(np.isfinite(norm)):
-            return None
+    def _factor(self) -> float:
+        """What to multiply the gradients by: undo the loss scale, then clip."""
         clip = self.options.clip_norm
-        return float(min(1.0, clip / norm) / scale if clip and norm > 0 else 1 / scale)
+        return (clip / self.norm if clip and self.norm > clip else 1.0) / self.scale
 
     def _watch_scale(self, finite: bool) -> bool:
-        """Count an overflow; move a dynamic loss scale (Micikevicius et al., Mixed Precision Training, 2018)."""
+        """Count an overflow; move a dynamic loss scale (Micikevicius et al., Mixed Precision Training, 2018).
+
+        Returns whether the step may be done.
+        """
         state = self.state
         state.skipped += not finite
         if self.options.dynamic_loss_scale:

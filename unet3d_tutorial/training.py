@@ -21,6 +21,8 @@ from .inference import sliding_window_inference
 from .losses import DiceCELoss
 from .metrics import dice
 from .model import ResidualUNet3D
+from .profiling import Profile
+from .remote import download, download_file, open_store, upload
 from .run_folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
 from .runtime import setup
 from .schedule import warmup_cosine
@@ -96,6 +98,7 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
         return load_result(folder)
     setup(seed=config.train.seed, device_target=config.train.device_target)
     group = join(config.train)
+    fetch_data(config, group)
     list_cases(Path(config.data.data_path) / "train")  # before anything is touched
     with ExitStack() as stack:
         if group.leads:
@@ -103,7 +106,16 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
             begin(folder, config, overwrite=overwrite)
         group.wait()
         Run(config, folder, group).go(watch)
+    group.wait()
     return load_result(folder)
+
+
+def fetch_data(config: Config, group: Group = ALONE) -> None:
+    """Copy ``remote.data_url`` to ``data.data_path``: one process of each host does, the others wait for it."""
+    if config.remote.data_url:
+        if group.local_rank == 0:
+            download(open_store(config.remote.data_url, config.remote), Path(config.data.data_path))
+        group.wait()
 
 
 class Run:
@@ -127,22 +139,30 @@ class Run:
     def go(self, watch: Watch | None = None) -> None:
         """Do the steps that are left, then write the final weights."""
         self.resume()
+        profile = Profile(self.folder, self.config.train.enable_profiling and self.group.leads)
+        clock = profile.clock
         begun = time.perf_counter() - self.state.seconds
         tracker = Tracker(self.folder, self.total_steps, self.state.step, self._tables(),
                           events=self.config.train.event_files, show=self.group.leads)
         with tracker, StopRequest() as request:
             for wait, batches in self._batches():
                 request.listen()
-                tracker.step(self._step(batches, wait, begun))
+                clock.seconds["waiting for data"] += wait
+                with clock.phase("steps"):
+                    tracker.step(self._step(batches, wait, begun))
+                profile.step()
                 stop = self.group.sum(np.array([float(request.asked)]))[0] > 0
                 if self._is_look():
-                    tracker.look(self._look())
+                    with clock.phase("looks at held-out volumes"):
+                        tracker.look(self._look())
                 if self._is_look() or stop or self.state.step % self.config.train.save_every == 0:
-                    self._save()
+                    with clock.phase("checkpoints"):
+                        self._save()
                 if watch and (self._is_look() or self.state.step % WATCH_EVERY == 0):
                     watch(*self._tables())
                 if stop:
                     raise KeyboardInterrupt
+        profile.close()
         self._finish()
 
     def _batches(self) -> Iterator[tuple[float, list]]:
@@ -158,12 +178,13 @@ class Run:
     def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
         """Change the weights once and write the line of the history."""
         step, rate = self.state.step, self.rates[self.state.step - self.state.skipped]
-        losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
-        if not np.isfinite(losses[0]):
-            raise FloatingPointError(self._broken(f"step {step}: the loss is {losses[0]}"))
+        try:
+            losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
+        except FloatingPointError as error:
+            raise FloatingPointError(self._broken(f"step {step}: {error}")) from error
         self.average.update()
         self.state.step += 1
-        values = (step, rate, *losses.tolist(), time.perf_counter() - begun, wait, self.state.skipped)
+        values = (step, rate, *losses.tolist(), self.train_step.norm, time.perf_counter() - begun, wait, self.state.skipped)
         if self.group.leads:
             append_row(self.folder / HISTORY_FILE, HISTORY, values)
         self.state.metrics["loss"], self.state.seconds = float(losses[0]), values[HISTORY.index("seconds")]
@@ -196,6 +217,10 @@ class Run:
             raise FloatingPointError(self._broken(str(error))) from error
         if self._is_look():
             publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
+        try:
+            self._upload()
+        except OSError as error:
+            print(f"step {self.state.step}: {error}; training goes on, the next checkpoint tries again", flush=True)
 
     def resume(self) -> None:
         """Take up the last checkpoint, if there is one, and cut the tables to it. Otherwise begin at step 0."""
@@ -205,6 +230,8 @@ class Run:
                 raise ValueError(f"{self.folder} holds a run of {stored.rank_size} processes, found {self.group.rank_size}; "
                                  "start as many, choose another train.output_path or overwrite")
             vars(self.state).update(vars(stored))
+        elif self.config.remote.checkpoint_url:
+            self._begin_with(self.config.remote.checkpoint_url)
         if not self.group.leads:
             return
         rewind(self.folder / HISTORY_FILE, self.state.step)
@@ -214,6 +241,19 @@ class Run:
         if self._is_look():
             publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
 
+    def _begin_with(self, url: str) -> None:
+        """Take the first weights from a checkpoint that lies elsewhere."""
+        if self.group.local_rank == 0:
+            download_file(url, self.folder / "begin", self.config.remote)
+        self.group.wait()
+        load_weights(self.network, self.folder / "begin" / url.rpartition("/")[2])
+
+    def _upload(self) -> None:
+        """Copy the folder to ``remote.train_url``."""
+        remote = self.config.remote
+        if remote.train_url:
+            upload(self.folder, open_store(remote.train_url, remote))
+
     def _finish(self) -> None:
         if not self.group.leads:
             return
@@ -221,6 +261,7 @@ class Run:
             write_summary(self.folder, *self._tables())
         with self.average.in_place():
             save_checkpoint(self.network, self.folder / FINAL)
+        self._upload()
 
     def _tables(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         paths = (self.folder / HISTORY_FILE, self.folder / VALIDATION_FILE)
@@ -235,26 +276,35 @@ class Run:
 
 
 class StopRequest:
-    """Notices Ctrl-C, so that the step can be finished first; a second Ctrl-C stops at once."""
+    """Notices Ctrl-C, or SIGTERM from a cluster, so that the step can be finished first; the second one stops at once.
+
+    MindSpore puts a handler of its own in the place of Python's whenever it runs a graph, and that one turns Ctrl-C into
+    SIGTERM. So both are listened to, again before each step.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.asked, self.before = False, signal.getsignal(signal.SIGINT)
+        self.asked, self.before = False, {number: signal.getsignal(number) for number in self.SIGNALS}
 
     def listen(self) -> None:
-        """Called before each step, because MindSpore's data pipeline installs a handler of its own when it starts."""
-        if not self.asked and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._ask)
+        if not self.asked:
+            self._set(dict.fromkeys(self.SIGNALS, self._ask))
 
     def _ask(self, *_) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, self.before)
+        self._set(self.before)
+
+    def _set(self, handlers: dict) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def __enter__(self) -> "StopRequest":
         return self
 
     def __exit__(self, *_) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.before)
+        self._set(self.before)
 
 
 def load_result(folder: str | Path) -> TrainingResult:
