@@ -192,6 +192,46 @@ class Config:
         }
 
 
+#: where each setting of the original case lives now: its place, several if it was split, and a remark
+CASE: dict[str, tuple[str, str]] = {
+    "enable_fp16_gpu": ("train.mixed_precision", "on any device that computes in 16 bits"),
+    "enable_modelarts": ("remote.enable_modelarts", "copies with moxing"),
+    "data_url": ("remote.data_url", ""),
+    "train_url": ("remote.train_url", "spelt `train_ur` in the case's code"),
+    "checkpoint_url": ("remote.checkpoint_url", ""),
+    "run_distribute": ("train.run_distribute", "the processes are started by `msrun`"),
+    "enable_profiling": ("train.enable_profiling", ""),
+    "data_path": ("data.data_path", "the folder that holds `train` and `val`"),
+    "output_path": ("train.output_path", ""),
+    "load_path": ("option --checkpoint", "which weights to use is a question for each call"),
+    "device_target": ("train.device_target", ""),
+    "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
+    "checkpoint_file_path": ("option --checkpoint", ""),
+    "num_worker": ("none", "crops are made in the order of the steps, by a thread that works ahead"),
+    "lr": ("train.lr", ""),
+    "batch_size": ("train.batch_size", "takes effect"),
+    "epoch_size": ("train.epoch_size", "takes effect"),
+    "warmup_step": ("train.warmup_step", ""),
+    "warmup_ratio": ("train.warmup_ratio", ""),
+    "num_classes": ("model.num_classes", ""),
+    "in_channels": ("model.in_channels", ""),
+    "keep_checkpoint_max": ("train.keep_checkpoint_max", "takes effect"),
+    "loss_scale": ("train.loss_scale, train.dynamic_loss_scale", "takes effect"),
+    "roi_size": ("data.roi_size, inference.roi_size", "the crop in training, the sliding window in use"),
+    "overlap": ("inference.overlap", ""),
+    "min_val": ("data.min_val", "the HU that becomes 0"),
+    "max_val": ("data.max_val", "the HU that becomes 1"),
+    "upper_limit": ("data.upper_limit", "largest label value of a structure"),
+    "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
+    "device_id": ("train.device_id", "under `msrun` each process gets its own"),
+    "ckpt_file": ("option --checkpoint", ""),
+    "file_name": ("option of export", "the name of the file to write"),
+    "file_format": ("option of export", "the kind of the file to write"),
+    "pre_result_path": ("none", "preparing a scan and segmenting it are one step; no files lie between"),
+    "post_result_path": ("option --output", "where `unet3d predict` writes its mask"),
+}
+
+
 def _names(owner: Any) -> list[str]:
     return [entry.name for entry in fields(owner)]
 

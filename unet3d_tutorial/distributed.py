@@ -75,5 +75,10 @@ def join(options: TrainConfig) -> Group:
     return Group(communication.get_group_size(), communication.get_rank(), communication.get_local_rank())
 
 
+def own_device(options: TrainConfig) -> int | None:
+    """Number of the device to use: ``train.device_id``; None leaves it to MindSpore, on CPU and for msrun's processes."""
+    return None if started_by_msrun() or options.device_target == "CPU" else options.device_id
+
+
 def _all_reduce(values: Tensor) -> Tensor:
     return ops.AllReduce()(values)

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 from .checkpoints import FINAL, LAST, RunState, load_state, load_weights, publish, save_checkpoint, save_state
 from .config import Config
 from .dataset import batch_names, count_steps, create_dataset, list_cases, validation_cases
-from .distributed import ALONE, Group, join
+from .distributed import ALONE, Group, join, own_device
 from .history import HISTORY, append_row, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
 from .losses import DiceCELoss
@@ -96,7 +96,7 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     folder = Path(config.train.output_path)
     if not overwrite and is_finished(folder, config):
         return load_result(folder)
-    setup(seed=config.train.seed, device_target=config.train.device_target)
+    setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
     group = join(config.train)
     fetch_data(config, group)
     list_cases(Path(config.data.data_path) / "train")  # before anything is touched
