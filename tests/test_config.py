@@ -90,9 +90,10 @@ def test_a_configuration_cannot_be_changed_in_place():
 
 #: every setting of the original case, in its order; ``train_url`` is spelt ``train_ur`` there
 CASE_SETTINGS = """enable_fp16_gpu enable_modelarts data_url train_url checkpoint_url run_distribute enable_profiling
-data_path output_path load_path device_target checkpoint_path checkpoint_file_path num_worker lr batch_size epoch_size warmup_step
-warmup_ratio num_classes in_channels keep_checkpoint_max loss_scale roi_size overlap min_val max_val upper_limit lower_limit
-device_id ckpt_file file_name file_format pre_result_path post_result_path""".split()
+data_path output_path load_path device_target checkpoint_path checkpoint_file_path num_worker lr
+batch_size epoch_size warmup_step warmup_ratio num_classes in_channels keep_checkpoint_max
+loss_scale roi_size overlap min_val max_val upper_limit lower_limit device_id ckpt_file file_name
+file_format pre_result_path post_result_path""".split()
 
 
 def test_every_setting_of_the_case_has_a_home_that_is_there():
