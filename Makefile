@@ -21,7 +21,8 @@ INSTALLED := .venv/installed
 PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
 package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
 DATA_CODE := $(call package,volume labels phantom metaimage luna16)
-TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics training)
+TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics \
+	training train_step checkpoints history run_folder distributed)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
@@ -67,7 +68,11 @@ _build/sample: FORCE | $(INSTALLED)
 
 runs/quick/unet3d.ckpt: data/phantom/done $(TRAIN_CODE) | $(INSTALLED)
 	@echo "== Training on the synthetic CTs (about ten minutes on two cores)"
-	@if [ -e $@ ]; then rm -rf runs/quick; fi
+	@stale=; if [ -e $@ ]; then stale="a finished run"; fi; \
+	for made_from in $^; do \
+		if [ -e runs/quick/config.yaml ] && [ $$made_from -nt runs/quick/config.yaml ]; then stale=$${stale:-"half a run"}; fi; \
+	done; \
+	if [ -n "$$stale" ]; then echo "   runs/quick holds $$stale of older code or data: beginning afresh"; rm -rf runs/quick; fi
 	unet3d train --preset quick
 	@touch $@
 

@@ -36,7 +36,8 @@ chapter.enter()
 #
 # Four things decide what comes out of a run: the **data** and how they are prepared, the **model**, the way it is
 # **trained**, and the way a whole scan is put together from the network's answers, the **inference**. `Config` has one
-# section for each. A preset is a complete, ready-made configuration:
+# section for each, and a fifth for data and results that lie elsewhere, **remote**. A preset is a complete, ready-made
+# configuration:
 
 # %%
 from unet3d_tutorial.config import Config
@@ -49,9 +50,9 @@ config.train
 # `#:`, its meaning and its unit. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.config import DataConfig, InferenceConfig, ModelConfig, TrainConfig
+from unet3d_tutorial.config import DataConfig, InferenceConfig, ModelConfig, RemoteConfig, TrainConfig
 
-chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig)
+chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig, RemoteConfig)
 
 # %% [markdown]
 # Much of this will mean little to you now. Each later chapter explains the settings that it uses; come back to this
@@ -242,33 +243,22 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 # %% [markdown]
 # ## What became of the original case's settings
 #
-# If you know the original case you will look for its names. Most are here, in the section where they belong:
-#
-# | original case | here | remark |
-# |---|---|---|
-# | `data_path` | `data.data_path` | the folder that holds `train` and `val` |
-# | `min_val`, `max_val` | `data.min_val`, `data.max_val` | the HU that become 0 and 1 |
-# | `lower_limit`, `upper_limit` | `data.lower_limit`, `data.upper_limit` | the label values of the structures |
-# | `roi_size` | `data.roi_size`, `inference.roi_size` | the crop in training, the sliding window in use |
-# | `num_samples`, a literal in the code | `data.num_samples` | crops from each loaded scan |
-# | `in_channels`, `num_classes` | `model.in_channels`, `model.num_classes` | |
-# | `lr`, `batch_size`, `epoch_size` | `train.lr`, `train.batch_size`, `train.epoch_size` | the last two take effect |
-# | `warmup_step`, `warmup_ratio` | `train.warmup_step`, `train.warmup_ratio` | |
-# | `keep_checkpoint_max` | `train.keep_checkpoint_max` | takes effect |
-# | `output_path`, `device_target` | `train.output_path`, `train.device_target` | |
-# | `overlap` | `inference.overlap` | |
-# | `checkpoint_path`, `checkpoint_file_path`, `load_path`, `ckpt_file` | option `--checkpoint` | which weights to use is a question for each call |
-# | `loss_scale`, `enable_fp16_gpu` | gone | training is in 32-bit numbers, which need no loss scaling |
-# | `num_worker` | gone | each scan is prepared once and kept in memory, see chapter [Dataset](04_dataset.ipynb) |
-# | `enable_modelarts`, `data_url`, `train_ur`, `checkpoint_url` | gone | they belong to a cloud service |
-#
+# If you know the original case you will look for its names. `CASE` holds all of them, with the place of each here. A test
+# compares it with the case's own list of settings, and each place with `Config`, so nothing is missing.
+
+# %%
+from unet3d_tutorial.config import CASE
+
+lines = ["| original case | here | remark |", "|---|---|---|"]
+lines += [f"| `{old}` | {home.replace(', ', '<br>')} | {remark} |" for old, (home, remark) in CASE.items()]
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
 # The settings that the original case does not have at all:
 
 # %%
-kept = {"data_path", "min_val", "max_val", "lower_limit", "upper_limit", "roi_size", "num_samples", "in_channels",
-        "num_classes", "lr", "batch_size", "epoch_size", "warmup_step", "warmup_ratio", "keep_checkpoint_max",
-        "output_path", "device_target", "overlap"}
-print(*(name for name in names if name.partition(".")[2] not in kept), sep="\n")
+homes = {home for place, _ in CASE.values() for home in place.split(", ")}
+print(*(name for name in names if name not in homes), sep="\n")
 
 # %% [markdown]
 # Each has its chapter.
@@ -356,8 +346,7 @@ else:
 # lungs_only = config.updated({"data": {"upper_limit": 4}, "model": {"num_classes": 3}})
 # ```
 #
-# `override` applies its settings one after the other and checks after each, so it would stop after the first of the two.
-# `updated` changes both and checks once.
+# `override(["data.upper_limit=4", "model.num_classes=3"])` does the same: all changes are made first, and checked together.
 #
 # </details>
 #

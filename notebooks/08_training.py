@@ -61,6 +61,7 @@ from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.plotting import loss_curves, schedule_curve
 from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.tracking import LivePlot
 from unet3d_tutorial.training import build_network, load_network, make_train_step, save_checkpoint, train, validate
 
 # %% [markdown]
@@ -136,22 +137,24 @@ for promised in (0.001, 0.01, 0.1, 1.0):
 #
 # ## The loop
 #
-# Now the steps in a row. Read `train` for what surrounds a run, `_run` for the run itself, `validate` for the look at the held-out
-# volumes.
+# Now the steps in a row. Read `train` for what surrounds a run, `Run.go` for the loop, `Run._step` for one turn of it, `validate`
+# for the look at the held-out volumes.
 
 # %% tags=["hide-input"]
-chapter.source(train, training._run, validate)
+chapter.source(train, training.Run.go, training.Run._step, validate)
 
 # %% [markdown]
-# Beside the step there are six things in it, and each has been the reason for somebody's lost night:
+# Beside the step there are seven things in it, and each has been the reason for somebody's lost night:
 #
 # 1. `setup(seed=...)` comes before the network is built, because the first weights are random.
 # 2. The number of steps is asked of the data set, and the list of rates is made to that length.
 # 3. `network.set_train(True)` before the steps, and `validate` puts it back after each look:
 #    [batch-norm has two modes](05_model.ipynb#batch-norm-has-two-modes).
-# 4. A loss that is not finite stops the run at once. All later steps would be wasted.
+# 4. A loss or a gradient that is not finite stops the run at once, before it reaches the weights. The message names the step,
+#    the files of the batch and the last good checkpoint. The loss alone does not tell: `relu` makes a zero of a number that is none.
 # 5. History and validation are written line by line, so that a run that is interrupted can still be read.
-# 6. The last file to be written is the final checkpoint. If it is there, the run is finished.
+# 6. Every `save_every` steps, all that the run needs to go on is saved. Ctrl-C finishes the step and saves, too.
+# 7. The last file to be written is the final checkpoint. If it is there, the run is finished.
 #
 # > **Pitfall 5.** `batch_size`, `epoch_size` and `keep_checkpoint_max` stand in the case's configuration, but its loop is a literal
 # > `range(10)`, and nothing deletes old checkpoints. Change a setting and nothing happens. Here each is used: watch the number of
@@ -162,10 +165,13 @@ for change in ({}, {"batch_size": 4}, {"epoch_size": 10}):
     print(change, "->", create_dataset(small.updated({"train": change})).get_dataset_size(), "steps")
 
 # %% [markdown]
-# And the small run, live. It is `train`, the same function that the real run uses.
+# And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again every twenty
+# steps; what stays below the cell is its last picture.
+
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The same loss curves as they stood at the end of the small run, drawn while it was going on."}}
+trial = train(small, watch=LivePlot())
 
 # %% tags=["nbval-ignore-output"]
-trial = train(small)
 for name in ("loss", "ce", "dice"):
     values = trial.history[name]
     print(f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}")
@@ -230,7 +236,7 @@ display(schedule_curve(result.history["lr"], title="the rates that the run recor
 # ## What a run leaves behind
 
 # %% tags=["nbval-ignore-output"]
-for path in sorted(result.checkpoint.parent.iterdir()):
+for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.is_file()):
     print(f"{path.name:20} {path.stat().st_size / 1e6:8.3f} MB")
 
 # %% [markdown]
@@ -239,9 +245,16 @@ for path in sorted(result.checkpoint.parent.iterdir()):
 # | `config.yaml` | every setting of the run; `Config.load` reads it back |
 # | `history.csv` | one line a step: rate, loss, its two parts, seconds |
 # | `validation.csv` | one line a look: held-out Dice of each structure |
-# | `step-....ckpt` | weights at the last looks, as many as `keep_checkpoint_max` |
+# | `step-....ckpt` | everything at the last looks, as many as `keep_checkpoint_max` |
+# | `last.ckpt` | everything at the last save: weights, optimiser, position, configuration, metrics; a stopped run goes on from here |
+# | `best.ckpt` | everything at the look with the highest mean Dice |
+# | `events/` | the same curves for TensorBoard (`tensorboard --logdir runs`), and as MindSpore summary |
+# | `lock` | held by the run that uses the folder; a second one is refused |
 # | `unet3d.ckpt` | the final weights, written last |
 # | `evaluation.json` | the scores of chapter 9, if they have been made |
+#
+# MindSpore's summary files are made for MindInsight, which the original case uses for its curves and which is no longer maintained.
+# That is why there are files for TensorBoard as well, and why the tables are plain text.
 #
 # > **Pitfall 6.** The case saves `Epoch_9_model.ckpt` and prints that it saved `model_9_epoch.ckpt`. Whoever copies the printed name into
 # > the inference script gets a missing file, after hours of training. Here the name is a variable, and what is returned is what was
@@ -272,6 +285,38 @@ except ValueError as error:
     print(str(error).replace(f"{sandbox}/", "").split(":")[0])
 
 # %% [markdown]
+# ### Stopped, and gone on
+#
+# A run may end before its end: Ctrl-C, a full disk, a power cut. The same command goes on from `last.ckpt`. Is the result the same as
+# that of a run that was never stopped? We stop one halfway, with an error of our own, and compare bytes.
+
+# %%
+class PowerCut(Exception):
+    """Stands for anything that ends a run from outside."""
+
+
+def cut(history, validation):
+    raise PowerCut
+
+
+stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "save_every": 7}})
+try:
+    train(stopped, watch=cut)
+except PowerCut:
+    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open()) - 1)
+
+# %% tags=["nbval-ignore-output"]
+gone_on = train(stopped)
+
+# %%
+print("final weights, same bytes:", gone_on.checkpoint.read_bytes() == trial.checkpoint.read_bytes())
+print("history, same numbers:    ", gone_on.history["loss"] == trial.history["loss"])
+
+# %% [markdown]
+# Three things must come back for this to hold: the weights, what the optimiser remembers of earlier gradients, and the position in
+# the stream of crops. The tables are cut to the checkpoint, so the steps that were lost are not counted twice. The crops need no
+# random state, because [each is decided by its number](04_dataset.ipynb#the-crop-that-repeats-itself).
+#
 # ## The plateau
 #
 # Left and right lung look alike. Both are dark, both are full of vessels, and one is nearly the mirror image of the other. A network learns

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unet3d_tutorial import config as config_module
-from unet3d_tutorial.config import PRESETS, Config
+from unet3d_tutorial.config import CASE, PRESETS, Config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -90,3 +90,27 @@ def test_files_that_are_not_a_configuration(tmp_path):
 def test_a_configuration_cannot_be_changed_in_place():
     with pytest.raises(FrozenInstanceError):
         Config().train.lr = 1.0
+
+
+#: every setting of the original case, in its order; ``train_url`` is spelt ``train_ur`` there
+CASE_SETTINGS = """enable_fp16_gpu enable_modelarts data_url train_url checkpoint_url run_distribute enable_profiling
+data_path output_path load_path device_target checkpoint_path checkpoint_file_path num_worker lr
+batch_size epoch_size warmup_step warmup_ratio num_classes in_channels keep_checkpoint_max
+loss_scale roi_size overlap min_val max_val upper_limit lower_limit device_id ckpt_file file_name
+file_format pre_result_path post_result_path""".split()
+
+
+def test_every_setting_of_the_case_has_a_home_that_is_there():
+    assert list(CASE) == CASE_SETTINGS
+    sections = Config().to_dict()
+    for old, (place, remark) in CASE.items():
+        for home in place.split(", "):
+            section, dot, name = home.partition(".")
+            assert name in sections[section] if dot else remark or home.startswith("option --"), old
+
+
+def test_every_setting_says_what_it_is():
+    lines = Path(config_module.__file__).read_text().splitlines()
+    for section in fields(Config):
+        for entry in fields(getattr(Config(), section.name)):
+            assert any(re.match(rf"    {entry.name}: .*  #: \S", line) for line in lines), entry.name

@@ -1,34 +1,21 @@
 """Training: repeatable to the bit, written whole, and clear when something does not fit. A tiny network on tiny volumes."""
 
+import json
+
 import numpy as np
 import pytest
 
+from runs import settings as config
+from runs import write_data
+from unet3d_tutorial.checkpoints import STATE, read_checkpoint
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.training import FINAL, build_network, load_network, load_result, predictor, train
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.dataset import validation_cases
+from unet3d_tutorial.training import FINAL, build_network, load_network, load_result, predictor, train, validate
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Volumes with a bright left and a dark right half, labelled 3 and 4, and a corner of 5."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    affine = np.diag([4.0, 4.0, 4.0, 1.0])
-    for split, count in (("train", 4), ("val", 1)):
-        for number in range(count):
-            label = np.full((32, 16, 16), 3, np.uint8)
-            label[16:] = 4
-            label[:8, :8, :8] = 5
-            image = (np.select([label == 3, label == 4], [-800, 0], 300) + rng.normal(0, 20, label.shape)).astype(np.int16)
-            save_volume(Volume(image, affine), folder / split / "image" / f"{number}.nii.gz")
-            save_volume(Volume(label, affine), folder / split / "seg" / f"{number}.nii.gz")
-    return folder
-
-
-def config(data, output, *overrides) -> Config:
-    small = ["data.roi_size=[32, 16, 16]", "inference.roi_size=[32, 16, 16]", "model.channels=[4, 4, 8, 8, 16]",
-             "train.epoch_size=3", "train.warmup_step=1", "train.validate_every=2", "data.augment=false"]
-    return Config.preset("quick").override([f"data.data_path={data}", f"train.output_path={output}", *small, *overrides])
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +45,52 @@ def test_history_is_complete_and_the_loss_falls(run):
 def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):
     _, result = run
     names = sorted(path.name for path in result.checkpoint.parent.iterdir())
-    assert names == ["config.yaml", "history.csv", "step-00004.ckpt", "step-00006.ckpt", FINAL, "validation.csv"]
+    assert names == ["best.ckpt", "config.yaml", "events", "history.csv", "last.ckpt", "lock", "step-00004.ckpt",
+                     "step-00006.ckpt", FINAL, "validation.csv"]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_look(run):
+    settings, result = run
+    means = np.mean([result.validation[name] for name in ("left lung", "right lung", "trachea")], axis=0)
+    best = int(result.validation["step"][int(means.argmax())])
+    folder = result.checkpoint.parent
+    assert json.loads(read_checkpoint(folder / "best.ckpt")[STATE])["state"]["step"] == best
+    case = [next(iter(validation_cases(settings)))]
+    found = validate(load_network(settings, folder / "best.ckpt"), settings, case)
+    assert np.mean(found) == means.max()
 
 
 def test_a_finished_run_is_read_back_and_never_replaced_by_another(run, data):
     settings, result = run
     before = result.checkpoint.stat().st_mtime_ns
     assert train(settings) == result and result.checkpoint.stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="holds a run of another configuration"):
+    with pytest.raises(ValueError, match=r"holds a run of another configuration \(train.lr is 0.003 there, 0.0001 here\)"):
         train(settings.override(["train.lr=1e-4"]))
 
 
-def test_an_unfinished_run_starts_anew(data, tmp_path):
-    settings = config(data, tmp_path / "run")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "history.csv").write_text("step,lr\n0,0.1\n")
-    assert train(settings).history["step"] == list(range(6))
+def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(data, tmp_path, capsys):
+    (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n")
+    (tmp_path / "note.txt").write_text("kept")
+    assert train(config(data, tmp_path)).history["step"] == list(range(6))
+    assert (tmp_path / "note.txt").read_text() == "kept" and "training begins afresh" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
+    """Stopped after three steps, between two looks: the crash tests do the same from outside."""
+    class Enough(Exception):
+        pass
+
+    def stop(history, validation):
+        if len(history["step"]) == 4:
+            raise Enough
+
+    settings = config(data, tmp_path / "run", "train.save_every=3")
+    with pytest.raises(Enough):
+        train(settings, watch=stop)
+    resumed = train(settings)
+    _, whole = run
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
+    assert resumed.history["loss"] == whole.history["loss"] and resumed.history["step"] == list(range(6))
 
 
 def test_missing_data_leave_an_older_run_untouched(run, tmp_path):

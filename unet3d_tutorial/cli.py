@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.overrides = rest
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"unet3d: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     data.add_parser("sample", help="fetch the real chest CT into the cache").set_defaults(run=_sample)
 
-    train = _command(commands, "train", _train, "train the network")
-    train.add_argument("--overwrite", action="store_true", help="replace a finished run of another configuration")
+    train = _command(commands, "train", _train, "train the network; the same command goes on with a run that was stopped")
+    train.add_argument("--overwrite", action="store_true", help="replace what is in train.output_path and begin afresh")
     evaluate = _command(commands, "evaluate", _evaluate,
                         "score a checkpoint beside the classical baseline: tables, CSV, box plots")
     evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")

@@ -57,11 +57,23 @@ class TrainConfig:
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_epoch: float = 0.0  #: epochs of linear warm-up, in place of warmup_step, if above 0
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
-    keep_checkpoint_max: int = 2  #: older checkpoints than the newest this many are deleted
+    weight_decay: float = 0.0  #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
+    accumulate: int = 1  #: batches whose gradients are averaged into one step; makes up for a small batch_size
+    clip_norm: float = 0.0  #: a gradient longer than this is shortened to it; 0 never shortens
+    average_decay: float = 0.0  #: decay of the moving average of the weights that is validated and kept; 0 keeps none
+    mixed_precision: bool = False  #: convolutions in 16-bit floats; weights stay in 32 bits
+    loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
+    dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
+    keep_checkpoint_max: int = 2  #: checkpoints of older looks than the newest this many are deleted
     validate_every: int = 120  #: steps between looks at the held-out volumes
+    save_every: int = 60  #: steps between checkpoints to go on from; at most this many are repeated after a crash
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
+    event_files: bool = True  #: beside the tables, write the curves for TensorBoard and as MindSpore summary
+    enable_profiling: bool = False  #: record where the time goes, with MindSpore's profiler; slower
+    run_distribute: bool = False  #: one of several processes that msrun started; each sees its share of the data
     device_target: str = "CPU"  #: CPU, GPU or Ascend
+    device_id: int = 0  #: which of the machine's devices; under msrun each process gets its own
 
 
 @dataclass(frozen=True)
@@ -89,9 +101,21 @@ class ExportConfig:
     post_result_path: str = "result_Files"  #: the device's answers, one .bin file a window
 
 
+@dataclass(frozen=True)
+class RemoteConfig:
+    """Data and results that lie elsewhere: ``s3://bucket/folder`` or any other address that fsspec knows. Empty is local.
+
+    Keys and end points come from the store's own environment variables, never from here.
+    """
+
+    data_url: str = ""  #: folder that is copied to data.data_path before the run
+    train_url: str = ""  #: folder to which train.output_path is copied, at each checkpoint and at the end
+    checkpoint_url: str = ""  #: checkpoint whose weights a new run begins with
+    enable_modelarts: bool = False  #: copy with moxing, the library of the ModelArts service, in place of fsspec
+
+
 NETWORKS = ("ResidualUNet3D", "UNet3D")
 LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
-
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {},
@@ -115,6 +139,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "epoch_size": 10,
             "warmup_step": 120,
             "warmup_ratio": 0.3,
+            "loss_scale": 256.0,
             "keep_checkpoint_max": 1,
             "output_path": "runs/luna16",
         },
@@ -132,6 +157,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -197,6 +223,46 @@ class Config:
             section: {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
             for section, entries in asdict(self).items()
         }
+
+
+#: where each setting of the original case lives now: its place, several if it was split, and a remark
+CASE: dict[str, tuple[str, str]] = {
+    "enable_fp16_gpu": ("train.mixed_precision", "on any device that computes in 16 bits"),
+    "enable_modelarts": ("remote.enable_modelarts", "copies with moxing"),
+    "data_url": ("remote.data_url", ""),
+    "train_url": ("remote.train_url", "spelt `train_ur` in the case's code"),
+    "checkpoint_url": ("remote.checkpoint_url", ""),
+    "run_distribute": ("train.run_distribute", "the processes are started by `msrun`"),
+    "enable_profiling": ("train.enable_profiling", ""),
+    "data_path": ("data.data_path", "the folder that holds `train` and `val`"),
+    "output_path": ("train.output_path", ""),
+    "load_path": ("option --checkpoint", "which weights to use is a question for each call"),
+    "device_target": ("train.device_target", ""),
+    "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
+    "checkpoint_file_path": ("option --checkpoint", ""),
+    "num_worker": ("none", "crops are made in the order of the steps, by a thread that works ahead"),
+    "lr": ("train.lr", ""),
+    "batch_size": ("train.batch_size", "takes effect"),
+    "epoch_size": ("train.epoch_size", "takes effect"),
+    "warmup_step": ("train.warmup_step", ""),
+    "warmup_ratio": ("train.warmup_ratio", ""),
+    "num_classes": ("model.num_classes", ""),
+    "in_channels": ("model.in_channels", ""),
+    "keep_checkpoint_max": ("train.keep_checkpoint_max", "takes effect"),
+    "loss_scale": ("train.loss_scale, train.dynamic_loss_scale", "takes effect"),
+    "roi_size": ("data.roi_size, inference.roi_size", "the crop in training, the sliding window in use"),
+    "overlap": ("inference.overlap", ""),
+    "min_val": ("data.min_val", "the HU that becomes 0"),
+    "max_val": ("data.max_val", "the HU that becomes 1"),
+    "upper_limit": ("data.upper_limit", "largest label value of a structure"),
+    "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
+    "device_id": ("train.device_id", "under `msrun` each process gets its own"),
+    "ckpt_file": ("option --checkpoint", ""),
+    "file_name": ("option of export", "the name of the file to write"),
+    "file_format": ("option of export", "the kind of the file to write"),
+    "pre_result_path": ("none", "preparing a scan and segmenting it are one step; no files lie between"),
+    "post_result_path": ("option --output", "where `unet3d predict` writes its mask"),
+}
 
 
 def _names(owner: Any) -> list[str]:
@@ -272,6 +338,13 @@ def _check(config: Config) -> None:
         (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
         (train.warmup_epoch >= 0, "train.warmup_epoch", "at least 0", train.warmup_epoch),
         (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
+        (train.weight_decay >= 0, "train.weight_decay", "at least 0", train.weight_decay),
+        (train.accumulate >= 1, "train.accumulate", "at least 1", train.accumulate),
+        (train.clip_norm >= 0, "train.clip_norm", "at least 0", train.clip_norm),
+        (0 <= train.average_decay < 1, "train.average_decay", "at least 0 and below 1", train.average_decay),
+        (train.loss_scale >= 1, "train.loss_scale", "at least 1", train.loss_scale),
+        (train.save_every >= 1, "train.save_every", "at least 1", train.save_every),
+        (train.device_id >= 0, "train.device_id", "at least 0", train.device_id),
         (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
         (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
         (train.device_target in ("CPU", "GPU", "Ascend"), "train.device_target", "CPU, GPU or Ascend",

@@ -111,9 +111,7 @@ class TrainingCrops:
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of one volume."""
         number = int(index) * self.rank_size + self.rank_id
-        epoch, position = divmod(number, len(self.prepared))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))
-        image, label = self.prepared[int(order[position])]
+        image, label = self.prepared[self._case(number)]
         # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear of the steps' numbers
         seeds = [[self.seed, number], *([self.seed, number, extra, 1] for extra in range(1, self.rounds))]
         crops = [copy.deepcopy(self.random).set_random_state(seed)(image, label) for seed in seeds]
@@ -121,15 +119,57 @@ class TrainingCrops:
             return crops[0][0].array, crops[0][1].array
         return tuple(np.concatenate([volume.array for volume in side]) for side in zip(*crops, strict=True))
 
+    def name(self, number: int) -> str:
+        """File name of the volume that sample ``number`` of the whole run, of all devices together, is cut from."""
+        return self.prepared.files[self._case(number)][0].name
 
-def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0) -> ds.GeneratorDataset:
-    """MindSpore dataset over all steps of a training run.
+    def _case(self, number: int) -> int:
+        epoch, position = divmod(number, len(self.prepared))
+        return int(np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))[position])
+
+
+class Part:
+    """Samples ``first`` to ``last`` of another source, ``last`` not included."""
+
+    def __init__(self, source: TrainingCrops, first: int, last: int):
+        self.source, self.first, self.last = source, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.source[self.first + int(index)]
+
+
+def count_steps(config: Config, *, rank_size: int = 1) -> int:
+    """Steps of a training run: each takes ``batch_size * accumulate`` volumes in every process; a rest is left out."""
+    volumes = len(list_cases(Path(config.data.data_path) / "train")) * config.train.epoch_size
+    return volumes // samples_a_step(config, rank_size)
+
+
+def samples_a_step(config: Config, rank_size: int = 1) -> int:
+    """Volumes that all processes together use up in one step."""
+    return config.train.batch_size * config.train.accumulate * rank_size
+
+
+def batch_names(config: Config, step: int, *, rank_size: int = 1, rank_id: int = 0) -> list[str]:
+    """File names of the volumes that one process sees in a step."""
+    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
+    taken = samples_a_step(config, rank_size)
+    return [source.name(index) for index in range(step * taken + rank_id, (step + 1) * taken, rank_size)]
+
+
+def create_dataset(config: Config, *, rank_size: int = 1, rank_id: int = 0, first_step: int = 0) -> ds.GeneratorDataset:
+    """MindSpore dataset over all steps of a training run, or over those from ``first_step`` on.
 
     One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and ``label (N, K, D, H, W)``, float32, where N is
-    ``batch_size * num_samples``. An incomplete last batch is dropped. With ``rank_size`` devices each sees its share. The
-    batches are the same whatever ``data.num_worker`` is. Only a few batches are made ahead, so memory stays bounded.
+    ``batch_size * num_samples``. An incomplete last step is dropped. Of ``rank_size`` processes each sees every
+    ``rank_size``-th sample, so that together they see what one process with larger batches would see. The batches are the
+    same whatever ``data.num_worker`` is. Only a few are made ahead, so memory stays bounded.
     """
     source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config, rank_size=rank_size, rank_id=rank_id)
+    taken = samples_a_step(config)
+    source = Part(source, first_step * taken, count_steps(config, rank_size=rank_size) * taken)
     ds.config.set_prefetch_size(AHEAD)  # for all data sets of this process
     workers = min(config.data.num_worker, os.cpu_count() or 1)  # MindSpore refuses more than there are cores
     dataset = ds.GeneratorDataset(source, ["image", "label"], shuffle=False, num_parallel_workers=workers,

@@ -29,14 +29,15 @@ LATE = ("oneDNN has settled on its AVX-512 kernels, whose 3-D convolutions are m
         "kernel first")
 
 
-def setup(*, seed: int = 1, device_target: str = "CPU") -> None:
+def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = None) -> None:
     """Choose the device, PyNative mode (each operation runs at once) and seed MindSpore's random numbers.
 
     Same seed, same machine: the same bits. NumPy needs no seed here: the package draws from generators of its own.
     Warns if oneDNN's slow kernels can no longer be avoided in this process.
     """
-    if ms.get_context("device_target") != device_target:  # MindSpore refuses any choice once it has run something
-        ms.set_device(device_target)
+    # MindSpore refuses any choice once it has run something.
+    if ms.get_context("device_target") != device_target or device_id:
+        ms.set_device(device_target, device_id)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if device_target == "CPU":
         launch_at_once()

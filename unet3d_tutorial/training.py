@@ -1,28 +1,37 @@
-"""The training loop: a functional step, a schedule, a look at held-out volumes now and then, checkpoints."""
+"""The training loop: steps, looks at held-out volumes, checkpoints to go on from, and an orderly end when it breaks."""
 
-import csv
-import shutil
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
-from tqdm import tqdm
+from mindspore import Tensor, nn
 
+from .checkpoints import FINAL, LAST, RunState, load_state, load_weights, publish, save_checkpoint, save_state
 from .config import Config
-from .dataset import create_dataset, validation_cases
+from .dataset import batch_names, count_steps, create_dataset, list_cases, validation_cases
+from .distributed import ALONE, Group, join, own_device
+from .history import HISTORY, append_row, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
 from .losses import make_loss
 from .metrics import dice
-from .model import SegmentationNetwork, load_weights, make_network
+from .model import SegmentationNetwork, make_network
+from .profiling import Profile
+from .remote import download, download_file, open_store, upload
+from .run_folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
 from .runtime import setup
 from .schedule import warmup_cosine, warmup_steps
+from .tracking import Tracker, Watch, write_summary
+from .train_step import MovingAverage, TrainStep, make_train_step
 
-HISTORY = ("step", "lr", "loss", "ce", "dice", "seconds")
-VALIDATION = ("step", "left lung", "right lung", "trachea")
-FINAL = "unet3d.ckpt"
+__all__ = ["FINAL", "Run", "TrainingResult", "build_network", "load_network", "load_result", "make_train_step", "predictor",
+           "save_checkpoint", "train", "validate"]
+WATCH_EVERY = 20  #: steps between calls of ``watch``
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class TrainingResult:
     """What a run left behind. Columns of the tables by name, as lists of numbers."""
 
     checkpoint: Path  #: final weights
-    history: dict[str, list[float]]  #: one entry a step: step, lr, loss, ce, dice (the Dice loss), seconds
+    history: dict[str, list[float]]  #: one entry a step, the columns of :data:`unet3d_tutorial.history.HISTORY`
     validation: dict[str, list[float]]  #: one entry a look: step and the mean Dice of each structure
 
 
@@ -45,14 +54,8 @@ def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
     Evaluation mode matters: in training mode batch-norm uses the statistics of the scan at hand, and the result is
     ruined. Raises ``ValueError`` if the checkpoint belongs to another network.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no such checkpoint: {checkpoint}")
     network = build_network(config)
-    try:
-        weights = ms.load_checkpoint(str(checkpoint))
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{checkpoint} is not a MindSpore checkpoint: {error}") from error
-    load_weights(network, weights, source=str(checkpoint))
+    load_weights(network, checkpoint)
     network.set_train(False)
     return network
 
@@ -62,81 +65,49 @@ def predictor(network: nn.Cell):
     return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
 
 
-def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer):
-    """A function that takes a batch, changes the weights once and returns loss, cross-entropy and Dice loss."""
+def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
+    """Mean Dice of left lung, right lung and trachea over the cases, on the working grid, without post-processing.
 
-    def forward(image: Tensor, label: Tensor):
-        return loss_fn(network(image), label)
-
-    loss_and_gradients = ops.value_and_grad(forward, None, optimizer.parameters, has_aux=True)
-
-    def train_step(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        losses, gradients = loss_and_gradients(image, label)
-        optimizer(gradients)
-        return losses
-
-    return train_step
-
-
-def validate(network: nn.Cell, config: Config, cases: list) -> list[float]:
-    """Mean Dice of left lung, right lung and trachea over the cases, on the working grid, without post-processing."""
+    The processes of a group share the cases; all get the mean over all.
+    """
     network.set_train(False)
-    scores = []
-    for _, image, label in cases:
+    scores = np.zeros((len(cases), config.model.num_classes - 1))
+    for number in range(group.rank_id, len(cases), group.rank_size):
+        _, image, label = cases[number]
         logits = sliding_window_inference(image.array, config.inference.roi_size, predictor(network),
                                           overlap=config.inference.overlap, mode=config.inference.mode)
         found = logits.argmax(axis=0)
-        scores.append([dice(found == k, label.array[0] == k, spacing_mm=image.spacing_mm)
-                       for k in range(1, config.model.num_classes)])
+        scores[number] = [dice(found == k, label.array[0] == k, spacing_mm=image.spacing_mm)
+                          for k in range(1, config.model.num_classes)]
     network.set_train(True)
-    return np.mean(scores, axis=0).tolist()
+    return np.mean(group.sum(scores), axis=0).tolist()
 
 
-def train(config: Config, *, overwrite: bool = False) -> TrainingResult:
+def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None) -> TrainingResult:
     """Train the network of ``config`` on ``config.data.data_path`` and leave everything in ``config.train.output_path``.
 
-    A finished run of the same configuration is read back instead of repeated. A finished run of another configuration
-    raises ``ValueError`` unless ``overwrite``; an unfinished one is started anew.
+    A finished run of the same configuration is read back instead of repeated. An unfinished one goes on from its last
+    checkpoint and ends with the bits that it would have ended with anyway. A run of another configuration raises
+    ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with the tables so far.
+
+    Raises ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses the folder, ``OSError``
+    if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished and saved.
     """
     folder = Path(config.train.output_path)
-    if (folder / FINAL).exists() and not overwrite:
-        if Config.load(folder / "config.yaml") != config:
-            raise ValueError(f"{folder} holds a run of another configuration; choose another train.output_path or overwrite")
+    if not overwrite and is_finished(folder, config):
         return load_result(folder)
-    setup(seed=config.train.seed, device_target=config.train.device_target)
-    dataset = create_dataset(config)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    config.save(folder / "config.yaml")
-    _run(config, dataset, folder)
+    setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
+    group = join(config.train)
+    fetch_data(config, group)
+    list_cases(Path(config.data.data_path) / "train")  # before anything is touched
+    with ExitStack() as stack:
+        if group.leads:
+            stack.enter_context(locked(folder))
+            begin(folder, config, overwrite=overwrite)
+        group.wait()
+        Run(config, folder, group).go(watch)
+    group.wait()
     return load_result(folder)
-
-
-def _run(config: Config, dataset, folder: Path) -> None:
-    options = config.train
-    total_steps = dataset.get_dataset_size()
-    network = build_network(config)
-    network.set_train(True)
-    rates = learning_rates(config, total_steps)
-    optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
-    train_step = make_train_step(network, make_loss(options.loss), optimizer)
-    held_out = list(validation_cases(config))
-    start = time.perf_counter()
-    bar = tqdm(dataset.create_tuple_iterator(num_epochs=1), total=total_steps, desc="training", unit="step")
-    for step, (image, label) in enumerate(bar):
-        loss, ce, dice_loss = (float(value.asnumpy()) for value in train_step(image, label))
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss}; try a lower train.lr")
-        _append(folder / "history.csv", HISTORY, (step, rates[step], loss, ce, dice_loss, time.perf_counter() - start))
-        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{rates[step]:.1e}")
-        if (step + 1) % options.validate_every == 0 or step + 1 == total_steps:
-            scores = validate(network, config, held_out)
-            _append(folder / "validation.csv", VALIDATION, (step + 1, *scores))
-            save_checkpoint(network, folder / f"step-{step + 1:05d}.ckpt")
-            for old in sorted(folder.glob("step-*.ckpt"))[: -options.keep_checkpoint_max]:
-                old.unlink()
-    save_checkpoint(network, folder / FINAL)
 
 
 def learning_rates(config: Config, total_steps: int) -> list[float]:
@@ -147,29 +118,203 @@ def learning_rates(config: Config, total_steps: int) -> list[float]:
     return warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=warmup, warmup_ratio=options.warmup_ratio)
 
 
-def save_checkpoint(network: nn.Cell, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    part = path.with_name(path.stem + ".part.ckpt")
-    ms.save_checkpoint(network, str(part))
-    part.replace(path)
+def fetch_data(config: Config, group: Group = ALONE) -> None:
+    """Copy ``remote.data_url`` to ``data.data_path``: one process of each host does, the others wait for it."""
+    if config.remote.data_url:
+        if group.local_rank == 0:
+            download(open_store(config.remote.data_url, config.remote), Path(config.data.data_path))
+        group.wait()
+
+
+class Run:
+    """One training run: its parts, and where it stands. With several processes only the first one writes."""
+
+    def __init__(self, config: Config, folder: Path, group: Group = ALONE):
+        options = config.train
+        self.config, self.folder, self.group = config, folder, group
+        self.total_steps = count_steps(config, rank_size=group.rank_size)
+        self.rates = learning_rates(config, self.total_steps)
+        self.state = RunState(loss_scale=options.loss_scale, rank_size=group.rank_size)
+        self.network = build_network(config)
+        self.network.set_train(True)
+        self.optimizer = nn.Adam(self.network.trainable_params(), learning_rate=Tensor(self.rates, ms.float32))
+        self.average = MovingAverage(self.network, options.average_decay)
+        self.train_step = TrainStep(self.network, make_loss(options.loss), self.optimizer, options, self.state, group)
+        self.held_out = list(validation_cases(config))
+
+    # ---------------------------------------------------------------------------------------------------------- the loop
+    def go(self, watch: Watch | None = None) -> None:
+        """Do the steps that are left, then write the final weights."""
+        self.resume()
+        profile = Profile(self.folder, self.config.train.enable_profiling and self.group.leads)
+        clock = profile.clock
+        begun = time.perf_counter() - self.state.seconds
+        tracker = Tracker(self.folder, self.total_steps, self.state.step, self._tables(),
+                          events=self.config.train.event_files, show=self.group.leads)
+        with tracker, StopRequest() as request:
+            for wait, batches in self._batches():
+                request.listen()
+                clock.seconds["waiting for data"] += wait
+                with clock.phase("steps"):
+                    tracker.step(self._step(batches, wait, begun))
+                profile.step()
+                stop = self.group.sum(np.array([float(request.asked)]))[0] > 0
+                if self._is_look():
+                    with clock.phase("looks at held-out volumes"):
+                        tracker.look(self._look())
+                if self._is_look() or stop or self.state.step % self.config.train.save_every == 0:
+                    with clock.phase("checkpoints"):
+                        self._save()
+                if watch and (self._is_look() or self.state.step % WATCH_EVERY == 0):
+                    watch(*self._tables())
+                if stop:
+                    raise KeyboardInterrupt
+        profile.close()
+        self._finish()
+
+    def _batches(self) -> Iterator[tuple[float, list]]:
+        """For each step that is left: the seconds that its batches kept us waiting, and the batches."""
+        dataset = create_dataset(self.config, rank_size=self.group.rank_size, rank_id=self.group.rank_id,
+                                 first_step=self.state.step)
+        stream = dataset.create_tuple_iterator(num_epochs=1)
+        for _ in range(self.state.step, self.total_steps):
+            start = time.perf_counter()
+            taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            yield time.perf_counter() - start, taken
+
+    def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
+        """Change the weights once and write the line of the history."""
+        step, rate = self.state.step, self.rates[self.state.step - self.state.skipped]
+        try:
+            losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
+        except FloatingPointError as error:
+            raise FloatingPointError(self._broken(f"step {step}: {error}")) from error
+        self.average.update()
+        self.state.step += 1
+        values = (step, rate, *losses.tolist(), self.train_step.norm, time.perf_counter() - begun, wait, self.state.skipped)
+        if self.group.leads:
+            append_row(self.folder / HISTORY_FILE, HISTORY, values)
+        self.state.metrics["loss"], self.state.seconds = float(losses[0]), values[HISTORY.index("seconds")]
+        return dict(zip(HISTORY, values, strict=True))
+
+    def _is_look(self) -> bool:
+        return self.state.step > 0 and (self.state.step % self.config.train.validate_every == 0
+                                        or self.state.step == self.total_steps)
+
+    def _look(self) -> dict[str, float]:
+        """Score the held-out volumes, write the line, and remember the best."""
+        state, columns = self.state, validation_columns(self.config.model.num_classes)
+        with self.average.in_place():
+            scores = validate(self.network, self.config, self.held_out, self.group)
+        if self.group.leads:
+            append_row(self.folder / VALIDATION_FILE, columns, (state.step, *scores))
+        state.looks += 1
+        state.metrics |= dict(zip(columns[1:], scores, strict=True))
+        if np.mean(scores) > state.best_dice:
+            state.best_dice, state.best_step = float(np.mean(scores)), state.step
+        return dict(zip(columns, (state.step, *scores), strict=True))
+
+    # ------------------------------------------------------------------------------------------------- what is on the disk
+    def _save(self) -> None:
+        if not self.group.leads:
+            return
+        try:
+            save_state(self.folder / LAST, self.config, self.state, self.network, self.optimizer, self.average.parameters)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._broken(str(error))) from error
+        if self._is_look():
+            publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
+        try:
+            self._upload()
+        except OSError as error:
+            print(f"step {self.state.step}: {error}; training goes on, the next checkpoint tries again", flush=True)
+
+    def resume(self) -> None:
+        """Take up the last checkpoint, if there is one, and cut the tables to it. Otherwise begin at step 0."""
+        if (self.folder / LAST).exists():
+            stored = load_state(self.folder / LAST, self.config, self.network, self.optimizer, self.average.parameters)
+            if stored.rank_size != self.group.rank_size:
+                raise ValueError(f"{self.folder} holds a run of {stored.rank_size} processes, found {self.group.rank_size}; "
+                                 "start as many, choose another train.output_path or overwrite")
+            vars(self.state).update(vars(stored))
+        elif self.config.remote.checkpoint_url:
+            self._begin_with(self.config.remote.checkpoint_url)
+        if not self.group.leads:
+            return
+        rewind(self.folder / HISTORY_FILE, self.state.step)
+        rewind(self.folder / VALIDATION_FILE, self.state.looks)
+        if self.state.step:
+            print(f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}", flush=True)
+        if self._is_look():
+            publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
+
+    def _begin_with(self, url: str) -> None:
+        """Take the first weights from a checkpoint that lies elsewhere."""
+        if self.group.local_rank == 0:
+            download_file(url, self.folder / "begin", self.config.remote)
+        self.group.wait()
+        load_weights(self.network, self.folder / "begin" / url.rpartition("/")[2])
+
+    def _upload(self) -> None:
+        """Copy the folder to ``remote.train_url``."""
+        remote = self.config.remote
+        if remote.train_url:
+            upload(self.folder, open_store(remote.train_url, remote))
+
+    def _finish(self) -> None:
+        if not self.group.leads:
+            return
+        if self.config.train.event_files:
+            write_summary(self.folder, *self._tables())
+        with self.average.in_place():
+            save_checkpoint(self.network, self.folder / FINAL)
+        self._upload()
+
+    def _tables(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+        paths = (self.folder / HISTORY_FILE, self.folder / VALIDATION_FILE)
+        return tuple(read_columns(path) if path.exists() else {} for path in paths)
+
+    def _broken(self, what: str) -> str:
+        """What to tell the user when numbers are no longer finite."""
+        names = batch_names(self.config, self.state.step, rank_size=self.group.rank_size, rank_id=self.group.rank_id)
+        last = self.folder / LAST
+        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+        return f"{what}; it came from {', '.join(names)}; {good}; try a lower train.lr or set train.clip_norm"
+
+
+class StopRequest:
+    """Notices Ctrl-C, or SIGTERM from a cluster, so that the step can be finished first; the second one stops at once.
+
+    MindSpore puts a handler of its own in the place of Python's whenever it runs a graph, and that one turns Ctrl-C into
+    SIGTERM. So both are listened to, again before each step.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.asked, self.before = False, {number: signal.getsignal(number) for number in self.SIGNALS}
+
+    def listen(self) -> None:
+        if not self.asked:
+            self._set(dict.fromkeys(self.SIGNALS, self._ask))
+
+    def _ask(self, *_) -> None:
+        self.asked = True
+        self._set(self.before)
+
+    def _set(self, handlers: dict) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> "StopRequest":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._set(self.before)
 
 
 def load_result(folder: str | Path) -> TrainingResult:
     """Read the tables of a finished run."""
     folder = Path(folder)
-    return TrainingResult(folder / FINAL, _columns(folder / "history.csv"), _columns(folder / "validation.csv"))
-
-
-def _append(path: Path, columns: tuple[str, ...], row: tuple) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(columns)
-        writer.writerow(row)
-
-
-def _columns(path: Path) -> dict[str, list[float]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    return TrainingResult(folder / FINAL, read_columns(folder / HISTORY_FILE), read_columns(folder / VALIDATION_FILE))

@@ -1,0 +1,110 @@
+"""Two processes on this CPU, started by msrun: they share the data, agree on the weights, and one of them writes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runs import settings, write_data
+from unet3d_tutorial.checkpoints import read_checkpoint
+from unet3d_tutorial.config import TrainConfig
+from unet3d_tutorial.dataset import batch_names, create_dataset
+from unet3d_tutorial.distributed import ALONE, join
+from unet3d_tutorial.history import read_columns
+
+HERE = Path(__file__).parent
+WEIGHTS = """
+import atexit, numpy as np, unet3d_tutorial.training as training
+from pathlib import Path
+finish = training.Run._finish
+def also(self):
+    weights = np.concatenate([p.asnumpy().ravel() for p in self.network.get_parameters()])
+    Path({folder!r}, f"rank-{{self.group.rank_id}}.bin").write_bytes(weights.tobytes())
+    finish(self)
+training.Run._finish = also
+from unet3d_tutorial.cli import main
+raise SystemExit(main())
+"""
+
+
+def msrun(folder: Path, *command: str) -> str:
+    """Run a script as two processes; all that it printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = Path(sys.executable).parent / "msrun"
+    options = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port}", f"--log_dir={folder / 'log'}",
+               "--join=True"]
+    path = os.pathsep.join([str(start.parent), os.environ["PATH"]])
+    done = subprocess.run([str(start), *options, *command], cwd=folder, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PATH": path, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"})
+    logs = "\n".join(path.read_text() for path in sorted((folder / "log").glob("worker_*.log")))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return logs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def test_the_train_command_under_msrun(data, tmp_path):
+    config = settings(data, tmp_path / "run", "train.batch_size=1", "train.run_distribute=true")
+    config.save(tmp_path / "settings.yaml")
+    (tmp_path / "run.py").write_text(WEIGHTS.format(folder=str(tmp_path)))
+    logs = msrun(tmp_path, "run.py", "train", "--config", str(tmp_path / "settings.yaml"))
+    ranks = [np.frombuffer((tmp_path / f"rank-{rank}.bin").read_bytes(), np.float32) for rank in (0, 1)]
+    assert ranks[0].size > 1000 and np.array_equal(*ranks)
+    history = read_columns(tmp_path / "run" / "history.csv")
+    assert history["step"] == list(range(6))  # one line a step: one process writes
+    final = read_checkpoint(tmp_path / "run" / "unet3d.ckpt")
+    assert np.array_equal(np.concatenate([p.asnumpy().ravel() for p in final.values()]), ranks[0])
+    assert "Traceback" not in logs
+
+
+def test_two_workers_follow_one_with_twice_the_batch(data, tmp_path):
+    arguments = (str(HERE / "ddp_worker.py"), str(data), str(tmp_path), "yes")
+    msrun(tmp_path, *arguments)
+    subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path,
+                   env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"}, capture_output=True)
+    alone, first, second = (json.loads((tmp_path / f"yes-{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    assert not set(first["seen"]) & set(second["seen"])
+    assert sorted(first["seen"] + second["seen"]) == sorted(alone["seen"]) and len(set(alone["seen"])) == 12
+    assert first["weights"] == second["weights"] and first["losses"] == second["losses"]
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert alone["losses"][0] > alone["losses"][-1]
+
+
+def test_shards_cover_a_step_together_and_do_not_overlap(data):
+    config = settings(data, data / "run", "train.batch_size=1")
+    for rank_size in (2, 3):  # twelve samples; with three processes as well as two each is seen once
+        names, crops = [], []
+        for rank in range(rank_size):
+            shard = create_dataset(config, rank_size=rank_size, rank_id=rank)
+            crops += [image.tobytes() for image, _ in shard.create_tuple_iterator(output_numpy=True, num_epochs=1)]
+            names += batch_names(config, 1, rank_size=rank_size, rank_id=rank)
+        assert len(set(crops)) == len(crops) == 12
+        assert sorted(names) == sorted(batch_names(config.override([f"train.batch_size={rank_size}"]), 1))
+
+
+def test_a_later_start_gives_the_same_batches(data):
+    config = settings(data, data / "run")
+    whole, rest = (list(create_dataset(config, first_step=first).create_tuple_iterator(output_numpy=True, num_epochs=1))
+                   for first in (0, 4))
+    assert len(whole) == 6 and len(rest) == 2
+    assert all(np.array_equal(a, b) for left, right in zip(whole[4:], rest, strict=True)
+               for a, b in zip(left, right, strict=True))
+
+
+def test_alone_everything_is_as_it_was(monkeypatch):
+    monkeypatch.delenv("MS_ROLE", raising=False)
+    assert join(TrainConfig()) == ALONE and ALONE.leads
+    values = np.array([1 / 3])
+    assert ALONE.sum(values) is values and ALONE.mean_gradients([values])[0] is values
+    with pytest.raises(ValueError, match="train.run_distribute: expected a start by msrun"):
+        join(TrainConfig(run_distribute=True))

@@ -1,0 +1,46 @@
+"""Tables of a run: what is written is read back, and a table is cut to what a checkpoint knows of."""
+
+import pytest
+
+from unet3d_tutorial.history import append_row, read_columns, rewind, validation_columns
+
+COLUMNS = ("step", "loss")
+
+
+@pytest.fixture
+def table(tmp_path):
+    for step in range(4):
+        append_row(tmp_path / "table.csv", COLUMNS, (step, 1 / (step + 3)))
+    return tmp_path / "table.csv"
+
+
+def test_numbers_come_back_to_the_last_bit(table):
+    assert read_columns(table) == {"step": [0, 1, 2, 3], "loss": [1 / 3, 1 / 4, 1 / 5, 1 / 6]}
+
+
+@pytest.mark.parametrize("torn", ["", "4,0.1", "4,0.1428571\r\n5"])
+def test_a_rewound_table_goes_on_as_if_nothing_had_happened(table, torn):
+    whole = table.read_bytes()
+    with table.open("a") as file:
+        file.write(torn)
+    rewind(table, 2)
+    for step in (2, 3):
+        append_row(table, COLUMNS, (step, 1 / (step + 3)))
+    assert table.read_bytes() == whole
+    assert [path.name for path in table.parent.iterdir()] == ["table.csv"]
+
+
+def test_rewound_to_the_start_it_is_gone(table):
+    rewind(table, 0)
+    rewind(table, 0)
+    assert not table.exists()
+
+
+def test_a_table_that_lacks_lines_is_named(table):
+    with pytest.raises(ValueError, match="table.csv: expected 9 lines below the head, found 4"):
+        rewind(table, 9)
+
+
+def test_as_many_validation_columns_as_structures():
+    assert validation_columns(4) == ("step", "left lung", "right lung", "trachea")
+    assert validation_columns(3) == ("step", "left lung", "right lung")

@@ -1,0 +1,167 @@
+"""Copies from and to a store: against a real server of the S3 protocol on this machine, and against stores that fail."""
+
+import shutil
+import sys
+import types
+
+import pytest
+
+from unet3d_tutorial.config import RemoteConfig
+from unet3d_tutorial.remote import (
+    DOWNLOADED,
+    UPLOADED,
+    FsspecStore,
+    download,
+    download_file,
+    is_complete,
+    open_store,
+    upload,
+)
+
+FILES = {"train/image/a.nii.gz": b"a" * 1000, "train/seg/a.nii.gz": b"b" * 10, "val/image/c d.nii.gz": b""}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("unet3d_tutorial.remote.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture(scope="module")
+def server():
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    """The address of an empty bucket. Keys and end point come by the environment, as for a user."""
+    for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    if files.exists("book"):
+        files.rm("book", recursive=True)
+    files.mkdir("book")
+    return "s3://book/phantoms"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "here", FILES)
+    return tmp_path / "here"
+
+
+def write(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name not in (DOWNLOADED, UPLOADED)}
+
+
+def test_to_a_real_server_and_back(bucket, folder, tmp_path):
+    assert upload(folder, FsspecStore(bucket)) == 3
+    assert FsspecStore(bucket).sizes().keys() == {*FILES, UPLOADED}
+    assert download(FsspecStore(bucket), tmp_path / "there") == 3
+    assert content(tmp_path / "there") == FILES and is_complete(tmp_path / "there")
+    assert download(FsspecStore(bucket), tmp_path / "there") == 0
+    assert upload(folder, FsspecStore(bucket)) == 0
+    (folder / "train/seg/a.nii.gz").write_bytes(b"c" * 10)  # of the same size
+    assert upload(folder, FsspecStore(bucket)) == 1
+
+
+def test_one_file_from_a_real_server(bucket, folder, tmp_path):
+    upload(folder, FsspecStore(bucket))
+    path = download_file(f"{bucket}/train/seg/a.nii.gz", tmp_path / "there", RemoteConfig())
+    assert path.read_bytes() == b"b" * 10
+    with pytest.raises(FileNotFoundError, match="remote.checkpoint_url: no such file: .*none.ckpt"):
+        download_file(f"{bucket}/none.ckpt", tmp_path, RemoteConfig())
+
+
+class Flaky(FsspecStore):
+    """A store that fails at some calls, or delivers half a file; ``plan`` says which."""
+
+    def __init__(self, url, plan):
+        super().__init__(url)
+        self.plan = iter(plan)
+
+    def get(self, path, target):
+        step = next(self.plan, "well")
+        if step == "break":
+            target.write_bytes(b"torn")
+            raise ConnectionError("the line broke")
+        super().get(path, target)
+        if step == "short":
+            target.write_bytes(target.read_bytes()[:3])
+
+    def put(self, source, path):
+        step = next(self.plan, "well")
+        if step == "break":
+            raise ConnectionError("the line broke")
+        super().put(source, path)
+
+
+def test_a_failed_or_short_copy_is_made_again(folder, tmp_path):
+    store = Flaky(f"file://{folder}", ["break", "short", "well", "well", "break"])
+    assert download(store, tmp_path / "there") == 3
+    assert content(tmp_path / "there") == FILES
+
+
+@pytest.mark.parametrize(("fault", "message"), [("break", "the line broke"), ("short", "expected 1000 bytes, found 3")])
+def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(fault, message, folder, tmp_path):
+    there = tmp_path / "there"
+    with pytest.raises(OSError, match=message):
+        download(Flaky(f"file://{folder}", [fault] * 4), there)
+    assert not is_complete(there) and not list(there.rglob("*.part"))
+    assert download(FsspecStore(f"file://{folder}"), there) == 3 and is_complete(there)
+
+
+def test_a_copy_that_was_damaged_later_is_noticed(folder, tmp_path):
+    there = tmp_path / "there"
+    download(FsspecStore(f"file://{folder}"), there)
+    (there / "train/image/a.nii.gz").write_bytes(b"a" * 999)
+    assert not is_complete(there)
+    assert download(FsspecStore(f"file://{folder}"), there) == 1 and content(there) == FILES
+
+
+def test_an_upload_that_breaks_leaves_no_list(folder, tmp_path):
+    target = f"file://{tmp_path / 'store'}"
+    with pytest.raises(OSError, match="the line broke"):
+        upload(folder, Flaky(target, ["well", *["break"] * 4]))
+    assert UPLOADED not in FsspecStore(target).sizes()
+    (folder / "last.part.ckpt").write_bytes(b"half")
+    assert upload(folder, FsspecStore(target)) == 3
+    assert content(tmp_path / "store") == FILES
+
+
+def test_moxing_is_used_where_it_exists(folder, tmp_path, monkeypatch):
+    class File:
+        @staticmethod
+        def list_directory(root, recursive):
+            return [str(path.relative_to(root)) for path in folder.rglob("*")]
+
+        get_size = staticmethod(lambda name: len(open(name, "rb").read()))
+        is_directory = staticmethod(lambda name: (folder / name).is_dir())
+        copy = staticmethod(shutil.copyfile)
+
+    monkeypatch.setitem(sys.modules, "moxing", types.SimpleNamespace(file=File))
+    store = open_store(str(folder), RemoteConfig(enable_modelarts=True))
+    assert download(store, tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
+
+
+def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "moxing", None)
+    with pytest.raises(ValueError, match="remote.enable_modelarts: expected the module moxing"):
+        open_store("obs://bucket/data", RemoteConfig(enable_modelarts=True))
+    with pytest.raises(ValueError, match="remote: nowhere://x cannot be opened"):
+        open_store("nowhere://x", RemoteConfig())
+    with pytest.raises(FileNotFoundError, match="is empty or does not exist"):
+        download(FsspecStore(f"file://{tmp_path / 'empty'}"), tmp_path / "there")

@@ -1,0 +1,113 @@
+"""Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and can be gone on with."""
+
+import fcntl
+import signal
+
+import pytest
+
+from runs import finish, record, send_when, settings, start, write_data
+from unet3d_tutorial.history import read_columns
+
+IN_A_CHECKPOINT = """
+import os, signal, unet3d_tutorial.checkpoints
+count = iter(range({nth}))
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = lambda file, fsync=os.fsync: fsync(file) if next(count, None) is not None else kill()
+"""
+NAN = """
+import numpy as np
+from unet3d_tutorial.dataset import TrainingCrops
+def bad(self, index, get=TrainingCrops.__getitem__):
+    image, label = get(self, index)
+    return (image * np.float32(np.nan if index == 9 else 1)), label
+TrainingCrops.__getitem__ = bad
+"""
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes}, {bytes}))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def longer(data, folder, *overrides):
+    """A run of twelve steps that saves at 3, 6, 8, 9 and 12 and looks at 4, 8 and 12."""
+    return settings(data, folder / "run", "train.epoch_size=6", "train.validate_every=4", "train.save_every=3", *overrides)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The record of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, text = finish(start(longer(data, folder), folder))
+    assert code == 0, text
+    return record(folder / "run")
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(data, whole, tmp_path):
+    """Killed before the first checkpoint, inside the write of the third one, and right after a later step."""
+    config, history = longer(data, tmp_path), tmp_path / "run" / "history.csv"
+    process = start(config, tmp_path)
+    assert send_when(process, history, lines=3) and finish(process)[0] == -signal.SIGKILL
+    process = start(config, tmp_path, before=IN_A_CHECKPOINT.format(nth=2))
+    assert finish(process)[0] == -signal.SIGKILL
+    assert (tmp_path / "run" / "last.part.ckpt").exists()  # it was inside the write
+    process = start(config, tmp_path)
+    assert send_when(process, history, lines=11) and finish(process)[0] == -signal.SIGKILL
+    code, text = finish(start(config, tmp_path))
+    assert code == 0 and "goes on from step" in text
+    assert record(tmp_path / "run") == whole
+    assert not list((tmp_path / "run").glob("*.part*"))
+
+
+def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
+    config = longer(data, tmp_path, "train.save_every=1000", "train.validate_every=1000")
+    process = start(config, tmp_path)
+    assert send_when(process, tmp_path / "run" / "history.csv", lines=3, number=signal.SIGINT)
+    code, text = finish(process)
+    assert code == 130 and "interrupted" in text and "Traceback" not in text
+    done = len(read_columns(tmp_path / "run" / "history.csv")["step"])
+    assert 2 <= done < 12
+    code, text = finish(start(config, tmp_path))
+    assert code == 0 and f"goes on from step {done} of 12" in text
+    assert record(tmp_path / "run")[:2] == whole[:2]
+
+
+def test_a_loss_that_is_not_a_number_names_step_files_and_checkpoint(data, tmp_path):
+    config = longer(data, tmp_path)
+    code, text = finish(start(config, tmp_path, before=NAN))  # sample 9 is in step 4
+    assert code == 2 and "Traceback" not in text
+    line = text.strip().splitlines()[-1]
+    assert "step 4: the loss is" in line and "gradient nan" in line and line.count(".nii.gz") == 2
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'last.ckpt'}" in line
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, whole, tmp_path):
+    config = longer(data, tmp_path)
+    code, text = finish(start(config, tmp_path, before=FULL_DISK.format(bytes=100_000)))
+    assert code == 2 and "the checkpoint could not be written" in text and "last.ckpt" in text and "Traceback" not in text
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+    code, text = finish(start(config, tmp_path))
+    assert code == 0 and record(tmp_path / "run") == whole
+
+
+def test_the_second_run_on_a_folder_refuses(data, tmp_path):
+    config = longer(data, tmp_path)
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "lock").open("w") as held:
+        held.write("12345\n")
+        held.flush()
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        code, text = finish(start(config, tmp_path))
+    assert code == 2 and "is in use by another run, process 12345" in text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+
+
+def test_an_unwritable_folder_is_one_line(data, tmp_path):
+    (tmp_path / "run").write_text("a file where the folder should be")
+    code, text = finish(start(longer(data, tmp_path), tmp_path))
+    assert code == 2 and f"train.output_path: cannot write to {tmp_path / 'run'}" in text and "Traceback" not in text

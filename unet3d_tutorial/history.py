@@ -1,0 +1,47 @@
+"""The tables of a run: one line a step, one line a look at the held-out volumes. Plain CSV, readable while it grows."""
+
+import csv
+from pathlib import Path
+
+from .labels import STRUCTURES
+
+#: of each step: number from 0, learning rate, loss and its two parts, length of the gradient before clipping, seconds
+#: since the start, seconds that the step waited for data, and how many steps were skipped up to here for an overflow
+HISTORY = ("step", "lr", "loss", "ce", "dice", "norm", "seconds", "wait", "skipped")
+TIMINGS = ("seconds", "wait")  #: columns that differ from run to run
+
+
+def validation_columns(num_classes: int) -> tuple[str, ...]:
+    """Of each look: the steps that were done, and the mean Dice of each structure."""
+    return ("step", *tuple(STRUCTURES)[: num_classes - 1])
+
+
+def append_row(path: Path, columns: tuple[str, ...], row: tuple) -> None:
+    """Add one line, and the head if the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(columns)
+        writer.writerow(row)
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    """Columns by name, as lists of numbers. A table that has a head only gives empty columns."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+
+
+def rewind(path: Path, rows: int) -> None:
+    """Keep the head and the first ``rows`` lines; what a crash left behind them, whole or torn, goes."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    lines = path.read_bytes().splitlines(keepends=True)[: rows + 1]
+    if len(lines) <= rows:
+        raise ValueError(f"{path}: expected {rows} lines below the head, found {len(lines) - 1}; overwrite to begin afresh")
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(b"".join(lines))
+    part.replace(path)
