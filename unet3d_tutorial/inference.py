@@ -14,7 +14,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from .config import Config
-from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps, interpolate
+from .transforms import CenterOnBody, Compose, Pad, along, grid_steps, input_steps, linear_weights
 from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
@@ -313,17 +313,17 @@ def labels_from_slabs(
     """
     axes, scale, offset = _match_axes(grid.affine, affine, shape)
     positions = [_positions(shape[a], scale[a], offset[a], grid.array.shape[axes[a]]) for a in range(3)]
-    along = list(axes).index(0)  # the target's axis that runs with the slabs
-    first, second = (a for a in range(3) if a != along)
+    streamed = list(axes).index(0)  # the target's axis that runs with the slabs
+    first, second = (a for a in range(3) if a != streamed)
     labels, done = np.empty(shape, np.uint8), -1.0
     for start, scores in _joined(slabs):
         scores, end = scores.transpose(0, 1, 1 + axes[first], 1 + axes[second]), start + scores.shape[1] - 1
-        ready = np.flatnonzero((positions[along] > done) & (positions[along] <= end))
+        ready = np.flatnonzero((positions[streamed] > done) & (positions[streamed] <= end))
         for numbers in (ready[n : n + CHUNK] for n in range(0, len(ready), CHUNK)):
-            across = interpolate(scores, 1, positions[along][numbers] - start)
+            across = _resample(scores, 1, positions[streamed][numbers] - start)
             across = _resample(_resample(across, 2, positions[first]), 3, positions[second])
-            across = np.moveaxis(across, 1, 1 + along)
-            index = tuple(slice(numbers[0], numbers[-1] + 1) if a == along else slice(None) for a in range(3))
+            across = np.moveaxis(across, 1, 1 + streamed)
+            index = tuple(slice(numbers[0], numbers[-1] + 1) if a == streamed else slice(None) for a in range(3))
             labels[index] = (across if prior is None else across + prior(index)).argmax(axis=0)
         done = end
     return labels
@@ -344,7 +344,7 @@ def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray
     if np.array_equal(whole, positions):
         unchanged = np.array_equal(whole, np.arange(array.shape[axis]))
         return array if unchanged else np.take(array, whole, axis)
-    return interpolate(array, axis, positions)
+    return along(linear_weights(positions, array.shape[axis]), array, axis)
 
 
 def _positions(length: int, scale: float, offset: float, source_length: int) -> np.ndarray:
