@@ -27,6 +27,7 @@ from .volume import Volume
 
 AIR, FAT, MUSCLE, WATER, BONE = -1000.0, -95.0, 50.0, 10.0, 350.0  # HU
 LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3
+OESOPHAGUS = np.array([[8.0, 34.0, -140.0], [3.0, 24.0, -20.0], [4.0, 22.0, 60.0], [2.0, 22.0, 150.0]])  # mm, path
 LUNA16_VALUES = {LEFT_LUNG: 3, RIGHT_LUNG: 4, TRACHEA: 5}
 
 
@@ -47,7 +48,7 @@ class Patient:
     lung_hu: float  #: mean HU of healthy lung
     blood_hu: float  #: HU of heart and vessels: 40 plain, up to 350 with contrast agent
     trachea_radius: float
-    trachea_top: float  #: z of the lower edge of the larynx, where the trachea's label ends
+    trachea_top: np.ndarray  #: x, y, z of the lower edge of the larynx, where the trachea's label ends
     arms: str  #: "up", "down" or "none" (outside the field of view)
     breasts: float  #: radius of the breasts, 0 for none
     prone: bool  #: lying on the front, so that gas rises towards the back
@@ -74,7 +75,7 @@ class Patient:
             lung_hu=rng.uniform(-890, -740) if rng.random() < 0.8 else rng.uniform(-740, -620),
             blood_hu=rng.uniform(30, 55) if rng.random() < 0.5 else rng.uniform(80, 380),
             trachea_radius=rng.uniform(6.0, 11.0) * scale**0.5,
-            trachea_top=rng.uniform(85, 120) * scale,
+            trachea_top=np.array([rng.normal(0, 5), -rng.uniform(5, 42), rng.uniform(85, 120)]) * scale,
             arms=rng.choice(["up", "down", "none"], p=[0.5, 0.3, 0.2]),
             breasts=rng.uniform(35, 85) if rng.random() < 0.45 else 0.0,
             prone=rng.random() < 0.06,
@@ -280,28 +281,65 @@ def abdomen(c: Canvas, p: Patient, rng: np.random.Generator, inside: np.ndarray,
             distance = np.maximum(ellipsoid(c.x[box], c.y[box], c.z[box], spot, radii), below[box] + 4)
             c.paint(distance - 3, MUSCLE, box=box)
             c.paint(distance, AIR if rng.random() < 0.7 else rng.uniform(-600, 60), box=box)
+    for _ in range(rng.integers(0, 4)):  # a length of colon full of gas, much like a trachea
+        path = rng.uniform([-0.8, -0.9, -150], [0.8, 0.3, -10], (3, 3)) * [*reach, 1] + [0, 0, p.domes.min()]
+        radius = rng.uniform(6, 22)
+        c.tube(path, radius + 3, MUSCLE, inside=below < -4)
+        c.tube(path, radius, rng.uniform(-1000, -900), inside=below < -7)
 
 
-def mediastinum_distance(c: Canvas, p: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Signed distance to what stands between the lungs: septum, heart, great vessels, spine and hila."""
+def mediastinum_distance(c: Canvas, p: Patient, rng: np.random.Generator, airways: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Signed distance to what stands between the lungs: septum, heart, great vessels, spine, airway and hila."""
     s = p.scale
     front = ramp(-c.y, 5, 45) * ramp(c.z, -70, -20) * ramp(-c.z, -75, -40)  # lungs nearly touch behind the sternum
     half = (rng.uniform(15, 24) + 12 * ramp(c.z, 40, p.apex)) * s * (1 - front) + p.junction / 2 * front
-    septum = np.abs(c.x - rng.uniform(-5, 5) - 5 * front) - half
+    septum = np.abs(c.x - rng.uniform(-5, 5) - rng.uniform(-14, 14) * front) - half
+    root = np.array([rng.uniform(-4, 4), 4, -14]) * s  # the main bronchi run in fat and vessels until they enter the lungs
+    parts = [septum, ellipsoid(c.x, c.y, c.z, root, rng.uniform([28, 22, 22], [46, 36, 40]) * s)]
+    parts = [np.maximum(np.minimum(*parts), -recesses(c, p, rng))]
     heart_radii = np.array([rng.uniform(46, 72), rng.uniform(36, 58), rng.uniform(45, 62)]) * s
     heart = np.array([rng.uniform(14, 30), -rng.uniform(22, 40), -rng.uniform(60, 80)]) * s
-    parts = [septum, ellipsoid(c.x, c.y, c.z, heart, heart_radii)]
+    parts.append(ellipsoid(c.x, c.y, c.z, heart, heart_radii))
+    c.oesophagus = (OESOPHAGUS + [rng.uniform(-4, 12), rng.uniform(-3, 4), 0]) * s  # often left of the trachea
     spine_y = p.cavity[1] * rng.uniform(0.42, 0.72)
     parts.append(np.hypot(c.x, (c.y - spine_y)) - rng.uniform(18, 25) * s)
     parts.append(np.maximum(np.hypot(c.x - 22 * s, c.y - 35 * s) - rng.uniform(11, 18), c.z - 40 * s))
-    parts.append(capsule(c.x, c.y, c.z, np.array([-12, -25, 30]) * s, np.array([24, 30, 32]) * s) - rng.uniform(13, 19))
-    root = np.array([rng.uniform(-4, 4), 4, -14]) * s  # the main bronchi run in fat and vessels until they enter the lungs
-    parts.append(ellipsoid(c.x, c.y, c.z, root, rng.uniform([28, 22, 22], [46, 36, 40]) * s))
+    for path, radius in (
+        (np.array([[-12, -25, 30], [24, 30, 32]]) * s, rng.uniform(13, 19)),  # arch of the aorta
+        *((path, p.trachea_radius + rng.uniform(0.3, 3)) for path in airways),
+        (c.oesophagus, rng.uniform(7, 11)),
+    ):
+        for a, b in zip(path[:-1], path[1:], strict=True):
+            parts.append(capsule(c.x, c.y, c.z, a, b) - radius)
     for side in (-1, 1):
         parts.append(ellipsoid(c.x, c.y, c.z, np.array([side * rng.uniform(30, 44), 4, -24]) * s,
                                rng.uniform(8, 22, 3) * s))
     c.spine_y, c.heart, c.heart_radii = spine_y, heart, heart_radii
     return np.minimum.reduce(parts)
+
+
+def recesses(c: Canvas, p: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Signed distance to the pockets of lung that reach the middle plane behind and beside the airway.
+
+    The azygo-oesophageal recess below the carina and the retrotracheal one above it, on the right; the one over the arch
+    of the aorta, on the left; and the right lung where it touches the trachea. Without them a network learns that all air
+    near the middle is trachea.
+    """
+    found = [np.full_like(c.x, 1e3)]
+    for chance, side, y, z, reach in (
+        (0.9, -1, (14, 36), (-80, -30), (20, 44)),
+        (0.85, -1, (12, 40), (25, 85), (18, 44)),
+        (0.8, 1, (12, 40), (40, 90), (18, 42)),
+        (0.35, -1, (-20, 12), (15, 80), (12, 26)),
+        (0.6, 1, (14, 40), (-110, -45), (12, 36)),
+    ):
+        if rng.random() < chance:
+            lean = p.trachea_top[:2] / p.trachea_top[2] if z[0] > 0 else np.zeros(2)
+            height = rng.uniform(*z)
+            centre = np.array([side * 30 + lean[0] * height, rng.uniform(*y) + lean[1] * height, height]) * p.scale
+            radii = np.array([rng.uniform(*reach), rng.uniform(8, 24), rng.uniform(20, 50)]) * p.scale
+            found.append(ellipsoid(c.x, c.y, c.z, centre, radii))
+    return np.minimum.reduce(found)
 
 
 def lungs(c: Canvas, p: Patient, rng: np.random.Generator, lung: np.ndarray) -> None:
@@ -345,8 +383,8 @@ def disease(c: Canvas, p: Patient, rng: np.random.Generator, lung: np.ndarray) -
     if rng.random() < 0.15:  # a whole region, as in lobar pneumonia or collapse
         centre = rng.normal(0, 1, 3) * [70, 40, 60] + [0, 20, -40]
         fill(-ellipsoid(c.x, c.y, c.z, centre, rng.uniform(25, 65, 3)) / 12, rng.uniform(-150, 60))
-    if rng.random() < 0.25:  # emphysema: black holes
-        fill((c.noise(rng, rng.uniform(10, 30)) - rng.uniform(0.3, 1.2)) * 3, rng.uniform(-1000, -930))
+    if rng.random() < 0.2:  # emphysema: black holes
+        fill((c.noise(rng, rng.uniform(10, 30)) - rng.uniform(0.3, 1.2)) * 3, rng.uniform(-980, -920))
     if rng.random() < 0.2:  # fibrosis: a net under the pleura
         fill((np.abs(c.noise(rng, 9)) < 0.35) * np.exp(lung / rng.uniform(10, 25)), rng.uniform(-400, 0))
     for _ in range(rng.poisson(1.0)):  # nodules and masses
@@ -382,10 +420,12 @@ def mediastinum(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
     for side in (-1, 1):  # vessels to neck and arms
         dense = rng.uniform(400, 2500) if side == inflow else blood
         c.tube(np.array([[side * 8, -20, 38], [side * 24, -12, 75], [side * 30, -5, 160]]) * s, rng.uniform(4, 8), blood)
-        c.tube(np.array([[-20, -22, 40], [side * 14, -26, 62], [side * 80, -15, 85]]) * s, rng.uniform(4, 8), dense)
+        over = p.apex / s + rng.uniform(8, 15)  # the vessels of an arm run over the lung's top, not through it
+        c.tube(np.array([[-20, -22, 40], [side * 12, -26, 62], [side * 18, -24, over], [side * 80, -15, over]]) * s,
+               rng.uniform(4, 8), dense)
     if inflow:
         beam_hardening(c, rng, np.array([inflow * rng.uniform(-25, 60), -22, rng.uniform(30, 85)]) * s)
-    path = np.array([[8, 34, -140], [3, 24, -20], [4, 22, 60], [2, 22, 150]]) * s
+    path = c.oesophagus
     c.tube(path, rng.uniform(5, 9), 40.0)
     if rng.random() < 0.35:
         first = rng.integers(0, 3)
@@ -400,31 +440,36 @@ def beam_hardening(c: Canvas, rng: np.random.Generator, centre: np.ndarray) -> N
     c.hu += rng.uniform(80, 400) * (rays - 0.3) * fade * (c.hu > -980)
 
 
-def airway(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
+def airway_paths(p: Patient, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Middle lines of the trachea and of the right and the left main bronchus, in mm, ``(points, 3)`` each."""
+    s = p.scale
+    trachea = np.array([[0, 0, 2], p.trachea_top * [0.5, rng.uniform(0.3, 0.55), 0.5] - [2, 0, 0], p.trachea_top])
+    right = np.array([[0, 0, 4], [-rng.uniform(14, 21), 3, -rng.uniform(8, 14)],
+                      [-rng.uniform(29, 38), 6, -rng.uniform(17, 34)]]) * s
+    left = np.array([[0, 0, 4], [rng.uniform(17, 24), 5, -rng.uniform(7, 13)],
+                     [rng.uniform(39, 50), 12, -rng.uniform(15, 32)]]) * s
+    return trachea, right, left
+
+
+def airway(c: Canvas, p: Patient, rng: np.random.Generator, paths: tuple[np.ndarray, ...]) -> None:
     """Larynx, trachea and bronchi, with their walls.
 
     The label runs from below the larynx into the main bronchi, to about 20 mm below the carina, and includes the wall.
     """
     s, r = p.scale, p.trachea_radius
-    lean = rng.normal(0, 5, 2)
-    trachea = np.array([[0, 0, 2], [lean[0] / 2 - 2, -6 * s, p.trachea_top * 0.5],
-                        [lean[0], -16 * s + lean[1], p.trachea_top]])
+    trachea, right, left = paths
     above = np.array([trachea[-1], trachea[-1] + [0, -4, 30], trachea[-1] + [0, 5, 110]])
-    right = np.array([[0, 0, 4], [-rng.uniform(14, 21), 3, -rng.uniform(8, 14)],
-                      [-rng.uniform(29, 38), 6, -rng.uniform(17, 34)]]) * s
-    left = np.array([[0, 0, 4], [rng.uniform(17, 24), 5, -rng.uniform(7, 13)],
-                     [rng.uniform(39, 50), 12, -rng.uniform(15, 32)]]) * s
     lobes = [(np.array([right[-1], right[-1] + [-6, 5, -18], right[-1] + [-14, 12, -45]]), rng.uniform(0.5, 0.85)),
              (np.array([right[1], right[1] + [-28, 0, 18]]), rng.uniform(0.4, 0.7)),
              (np.array([left[-1], left[-1] + [6, 8, -15], left[-1] + [14, 16, -40]]), rng.uniform(0.5, 0.8)),
              (np.array([left[-1], left[-1] + [22, -12, 12]]), rng.uniform(0.4, 0.7))]
     label_end = -rng.uniform(16, 24) * s
-    wall, air = rng.uniform(0.8, 2.2), rng.uniform(-1000, -940)
+    wall, air = rng.uniform(0.6, 2.2), rng.uniform(-1000, -955)
     labelled = [(right, r * np.array([0.9, 0.8, 0.65])), (left, r * np.array([0.9, 0.75, 0.6])), (trachea, r * np.ones(3))]
     before = c.label.copy()
     for path, radii in labelled:
         c.tube(path, radii + wall, 30.0, TRACHEA)
-    outside = (c.label == TRACHEA) & ((c.z < label_end) | (c.z > p.trachea_top))
+    outside = (c.label == TRACHEA) & ((c.z < label_end) | (c.z > p.trachea_top[2]))
     c.label[outside] = before[outside]
     c.tube(above, r * 0.9 + wall, 30.0)
     for path, width in lobes:  # not part of the label, though as wide as the main bronchi at first
@@ -472,9 +517,9 @@ def table(c: Canvas, p: Patient, rng: np.random.Generator, back: float) -> None:
 
 def scanner(c: Canvas, p: Patient, rng: np.random.Generator, grid: tuple[np.ndarray, ...]) -> None:
     """What the machine adds: reconstruction kernel, noise, streaks through the shoulders, a round field of view."""
-    kernel = rng.uniform(-0.4, 0.6)
-    smooth = ndimage.gaussian_filter(c.hu, 0.6, truncate=3)
-    c.hu += (smooth - c.hu) * kernel if kernel > 0 else (c.hu - smooth) * -kernel
+    blur = np.array([1, 1, rng.uniform(1, 1.8)]) * rng.uniform(0.3, 0.75)  # voxels; slices are often thick
+    smooth = ndimage.gaussian_filter(c.hu, blur, truncate=3)
+    c.hu = smooth if rng.random() < 0.8 else c.hu + rng.uniform(0, 0.4) * (c.hu - smooth)
     if rng.random() < 0.3:
         streak = rng.standard_normal((1, *c.hu.shape[1:])).astype(np.float32) * ramp(c.z, p.apex - 60, p.apex)
         c.hu += rng.uniform(20, 120) * streak * (c.hu > -900)
@@ -518,11 +563,12 @@ def generate(seed: int | list[int], *, spacing_mm: float = 4.0, family: str = "t
     dome = diaphragm(c, p)
     abdomen(c, p, rng, np.maximum(cavity, c.z - p.apex), dome)
     c.paint(np.maximum(inside, dome - c.z), FAT + 20)
-    lung = np.maximum.reduce([inside, dome - c.z, -mediastinum_distance(c, p, rng), c.z - p.apex])
+    airways = airway_paths(p, rng)
+    lung = np.maximum.reduce([inside, dome - c.z, -mediastinum_distance(c, p, rng, airways), c.z - p.apex])
     lungs(c, p, rng, lung)
     disease(c, p, rng, lung)
     mediastinum(c, p, rng)
-    airway(c, p, rng)
+    airway(c, p, rng, airways)
     bones(c, p, rng, inside)
     table(c, p, rng, p.cavity[1] + p.wall + p.fat)
     scanner(c, p, rng, grid)
