@@ -211,7 +211,7 @@ for name, rates in schedules.items():
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up to several times the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for (name, values), style in zip(losses.items(), ("-", "--", "-.", (0, (5, 1)), ":", (0, (1, 1))), strict=True):
-    ax.plot(values, style, linewidth=2, label=name)
+    ax.plot(values, linestyle=style, linewidth=2, label=name)
 ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice)", yscale="log")
 ax.legend(fontsize=8)
 ax.grid(alpha=0.3)
