@@ -534,7 +534,7 @@ starts = [(n - n // 16 * 16) // 2 for n in unseen.shape[1:]]
 box = tuple(slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True))
 maps = {}
 for name, part in trained.name_cells().items():
-    part.register_forward_hook(lambda cell, x, y, name=name: maps.setdefault(name, y.asnumpy()[0]))
+    part.register_forward_hook(lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]}))
 logits = trained(Tensor(np.ascontiguousarray(unseen[None, :, *box]))).asnumpy()[0]
 print("input", unseen[:, *box].shape, "classes found:", np.unique(logits.argmax(axis=0)))
 
@@ -556,7 +556,7 @@ plt.show()
 # that leaves each part of the trained network, and the labels found. Each picture is drawn to its own scale.*
 #
 # Read it along the U. `down1` still looks like the scan, with its outlines. Further down there is less *where* in every picture and,
-# we hope, more *what*; at the bottom a voxel is 64 mm wide. On the way up the shapes come back, and what comes out of `up4` are no
+# we hope, more *what*; at the bottom a voxel is 16 voxels of the input wide. On the way up the shapes come back, and what comes out of `up4` are no
 # longer grey values but logits. One channel of many is a keyhole, so do not read too much into a single picture.
 #
 # ## Two traps on a processor

@@ -211,7 +211,7 @@ for name, rates in schedules.items():
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up to several times the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for (name, values), style in zip(losses.items(), ("-", "--", "-.", (0, (5, 1)), ":", (0, (1, 1))), strict=True):
-    ax.plot(values, style, linewidth=2, label=name)
+    ax.plot(values, linestyle=style, linewidth=2, label=name)
 ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice)", yscale="log")
 ax.legend(fontsize=8)
 ax.grid(alpha=0.3)
@@ -231,9 +231,9 @@ display(Markdown("\n".join(["| schedule | first loss | highest | last | rate at 
 #   for a `nan` to tell you. Divide the rate by ten.
 # - **About right**: a steady fall from the first step.
 #
-# And be honest about the four with 0.003. Without warm-up the toy falls at least as fast: its rate is well below the highest that works, and
-# in a run this short the warm-up is time lost. The case's long warm-up loses the most of it, and its last column shows a rate
-# that has not come down. The crop never changes, so there is no noise for small last steps to average out. A schedule earns its keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy
+# And be honest about the four with 0.003. On this toy the *constant* rate falls fastest, and the case's schedule does better than ours,
+# for the very reason that makes it wrong: its rate has not come down at the end, as the last column shows. The crop never changes,
+# so there is no noise for small last steps to average out, and in a run this short every step with a small rate is time lost. A schedule earns its keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy
 # shows what is broken; it does not show what is best.
 #
 # ## Failures on purpose

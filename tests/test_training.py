@@ -120,7 +120,7 @@ def test_checkpoints_that_do_not_fit_are_named(run, tmp_path):
     (tmp_path / "text.ckpt").write_text("hello")
     with pytest.raises(ValueError, match="text.ckpt is not a MindSpore checkpoint"):
         load_network(settings, tmp_path / "text.ckpt")
-    with pytest.raises(ValueError, match="is of another network: .* parameters"):
+    with pytest.raises(ValueError, match="is of another network than ResidualUNet3D: .*expected"):
         load_network(settings.override(["model.channels=[8, 8, 8, 8, 16]"]), result.checkpoint)
 
 
