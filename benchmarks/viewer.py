@@ -72,10 +72,8 @@ def write_notebook(path: Path) -> None:
 
 def live(page, address: str) -> None:
     page.set_default_timeout(600_000)
-    page.goto(f"{address}/lab/tree/bench.ipynb")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    page.evaluate(OBSERVE)
-    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.add_init_script(f"({OBSERVE})()")
+    run_all_cells(page, f"{address}/lab/tree/bench.ipynb")
     page.wait_for_selector('.slice-viewer[data-loaded="1.000"]')
     page.get_by_text("MEMORY").last.wait_for()
     printed = " ".join(page.locator(".jp-OutputArea-output pre").all_text_contents()).split()

@@ -74,3 +74,12 @@ class Watch:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob", "file", "about") and parts.hostname not in LOCAL:
             self.abroad.append(request.url)
+
+
+def run_all_cells(page, address: str) -> None:
+    """Open a notebook and run it. The indicator says idle before there is a kernel, so the session itself is asked."""
+    page.goto(address)
+    page.wait_for_function("""() => { const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
+        return session?.isReady && session.session?.kernel?.connectionStatus === 'connected'
+            && session.session.kernel.status === 'idle'; }""")
+    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from browsing import jupyterlab
+from browsing import jupyterlab, run_all_cells
 
 from notebooks import read_script
 from unet3d_tutorial.dataset import list_cases
@@ -43,9 +43,7 @@ def the_scan() -> np.ndarray:
 def run_chapter(page, address: str) -> None:
     """Open the notebook, run all of it, and wait until its viewer has the whole volume and the last cell is done."""
     page.set_default_timeout(PATIENCE)
-    page.goto(f"{address}/lab/tree/notebooks/10_viewer.ipynb")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+    run_all_cells(page, f"{address}/lab/tree/notebooks/10_viewer.ipynb")
     page.wait_for_selector('.slice-viewer[data-loaded="1.000"]', state="attached")
     page.get_by_text("Time and memory of this chapter, measured").wait_for(state="attached")
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
