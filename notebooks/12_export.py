@@ -330,7 +330,7 @@ print("equal to the direct way:", np.array_equal(assembled.array, segment(small,
 # %% [markdown]
 # Since the files carry nothing but numbers, all that can be checked is their count and length, and `read_results` does. For such a device export with `fixed=True`: it compiles a network for one size of window.
 #
-# > **Not tried here.** No Ascend 310 was at hand. The layout and the names of the files follow MindSpore's public example programs for that device; what you saw is that our two halves fit each other.
+# > **Not tried here.** No Ascend 310 was at hand. Check layout and file names against the program that you run on yours; what you saw is that our two halves fit each other.
 #
 # ## On the command line
 #
