@@ -22,7 +22,7 @@ class DataConfig:
     max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
     lower_limit: int = 3  #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     upper_limit: int = 5  #: largest label value of a structure; everything outside the limits is background
-    roi_size: tuple[int, ...] = (64, 64, 64)  #: voxels of a training crop along the R, A and S axes
+    roi_size: tuple[int, ...] = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
     num_samples: int = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
     low_resolution: bool = False  #: make some training crops coarser
@@ -53,7 +53,7 @@ class TrainConfig:
     loss: str = "DiceCELoss"  #: DiceCELoss, DiceLoss or CrossEntropyLoss
     lr: float = 3e-3  #: highest learning rate
     batch_size: int = 2  #: volumes a step
-    epoch_size: int = 6  #: passes over the training volumes
+    epoch_size: int = 5  #: passes over the training volumes
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_epoch: float = 0.0  #: epochs of linear warm-up, in place of warmup_step, if above 0
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
@@ -65,7 +65,7 @@ class TrainConfig:
     loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
     dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
     keep_checkpoint_max: int = 2  #: checkpoints of older looks than the newest this many are deleted
-    validate_every: int = 180  #: steps between looks at the held-out volumes
+    validate_every: int = 150  #: steps between looks at the held-out volumes
     save_every: int = 60  #: steps between checkpoints to go on from; at most this many are repeated after a crash
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
