@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
-from browsing import CHROMIUM, FLAGS, jupyterlab
+from browsing import CHROMIUM, FLAGS, jupyterlab, run_all_cells
 
 TICKS = 100
 PREPARE = """

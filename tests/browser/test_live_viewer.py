@@ -57,7 +57,7 @@ def test_the_chapter_in_jupyterlab(page, project: Path, tmp_path: Path) -> None:
     with jupyterlab(project, home) as address:
         run_chapter(page, address)
         viewer = page.locator(".slice-viewer").first
-        assert viewer.locator("[class=note]").text_content() == ""  # nothing is coarser here
+        assert viewer.locator(".note").first.text_content() == ""  # nothing is coarser here
         values_are_those_of_numpy(page, viewer)
         wheel_drag_and_keys(page, viewer)
         with page.expect_download() as download:
