@@ -8,7 +8,7 @@ def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = 
 
     Same seed, same machine: the same bits. NumPy needs no seed here: the package draws from generators of its own.
     """
-    ms.set_device(device_target, device_id)
+    ms.set_device(device_target, *(() if device_id is None else (device_id,)))
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if device_target == "CPU":
         ms.runtime.launch_blocking()  # the launch queue stalls where few cores share the work
