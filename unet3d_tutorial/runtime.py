@@ -37,7 +37,7 @@ def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = 
     """
     # MindSpore refuses any choice once it has run something.
     if ms.get_context("device_target") != device_target or device_id:
-        ms.set_device(device_target, device_id)
+        ms.set_device(device_target, *(() if device_id is None else (device_id,)))
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if device_target == "CPU":
         launch_at_once()
