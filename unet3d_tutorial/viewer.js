@@ -12,6 +12,7 @@ const PLANES = {
 };
 const SLAB_BYTES = 4e6; // what one request to the kernel brings, about
 const REQUESTS = 2; // how many are under way at once
+const PATIENCE_MS = 5000; // without an answer, before asking again
 const MISSED = 254, SPILLED = 255; // label values set aside for the error map
 
 // ---------------------------------------------------------------------------------------------------------- volumes
@@ -64,6 +65,16 @@ class LiveVolumes extends Volumes {
     model.on("msg:custom", this.receive);
     this.wanted = this.slabsByDistance(meta.start[2]);
     for (let n = 0; n < REQUESTS; n++) this.request();
+    this.arrivals = performance.now();
+    this.watch = setInterval(() => this.askAgain(), PATIENCE_MS);
+  }
+
+  /** A request may be lost, for example while the kernel starts its comms: ask again for what has not come. */
+  askAgain() {
+    if (this.progress === 1) return clearInterval(this.watch);
+    if (performance.now() - this.arrivals < PATIENCE_MS) return;
+    this.wanted = this.slabsByDistance(this.meta.start[2]).filter((k) => !this.known[k]);
+    this.request();
   }
 
   slabsByDistance(centre) {
@@ -81,7 +92,8 @@ class LiveVolumes extends Volumes {
   arrived(content, buffers) {
     if (content.box === undefined) return;
     const [first, end] = content.box[2];
-    if (this.known[first]) return; // asked for by another view of the same viewer
+    this.arrivals = performance.now();
+    if (this.known[first]) return; // asked for by another view of the same viewer, or twice
     this.request();
     this.store(content.box, buffers);
     this.known.fill(1, first, end);
@@ -109,6 +121,7 @@ class LiveVolumes extends Volumes {
   }
 
   close() {
+    clearInterval(this.watch);
     this.model.off("msg:custom", this.receive);
   }
 }

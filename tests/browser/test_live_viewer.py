@@ -15,7 +15,7 @@ from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.volume import load_volume
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600_000  # ms, for a chapter on a busy machine
+PATIENCE = 300_000  # ms, for a chapter on a busy machine
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def run_chapter(page, address: str) -> None:
     page.get_by_text("Time and memory of this chapter, measured").wait_for(state="attached")
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
     page.locator(".slice-viewer").first.scroll_into_view_if_needed()
+    page.set_default_timeout(30_000)
     page.wait_for_timeout(500)  # the wheel is for the page while the page moves
 
 
