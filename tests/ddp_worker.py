@@ -33,7 +33,7 @@ class CrossEntropyOnly(nn.Cell):
 def main(data: str, output: str, frozen: str) -> None:
     """Six steps; each process writes its losses, its weights' sum and the samples that it saw."""
     setup(seed=1)
-    config = settings(Path(data), Path(output))
+    config = settings(Path(data), Path(output), "data.augment=true")  # so that no two crops are the same
     group = join(config.train)
     config = config.override([f"train.batch_size={2 // group.rank_size}"])
     network = build_network(config)

@@ -57,8 +57,8 @@ ALONE = Group()
 
 
 def started_by_msrun() -> bool:
-    """Whether this process is one of those that ``msrun`` starts."""
-    return os.environ.get("MS_ROLE") == "MS_WORKER"
+    """Whether this process is one of those that ``msrun`` starts: a worker, or the scheduler that introduces them."""
+    return "MS_ROLE" in os.environ
 
 
 def join(options: TrainConfig) -> Group:
@@ -71,7 +71,7 @@ def join(options: TrainConfig) -> Group:
             raise ValueError("train.run_distribute: expected a start by msrun, as in "
                              "msrun --worker_num=2 --local_worker_num=2 $(which unet3d) train; found none")
         return ALONE
-    communication.init()
+    communication.init()  # the scheduler stays in here until all workers have ended
     return Group(communication.get_group_size(), communication.get_rank(), communication.get_local_rank())
 
 
