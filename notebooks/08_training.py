@@ -305,8 +305,12 @@ try:
 except PowerCut:
     print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open()) - 1)
 
-# %% tags=["nbval-ignore-output"]
-gone_on = train(stopped)
+# %%
+from contextlib import redirect_stdout
+
+with redirect_stdout(StringIO()) as said:
+    gone_on = train(stopped)
+print(said.getvalue().replace(f"{sandbox}/", ""))
 
 # %%
 print("final weights, same bytes:", gone_on.checkpoint.read_bytes() == trial.checkpoint.read_bytes())

@@ -57,6 +57,7 @@ from unet3d_tutorial.training import build_network
 # process with twice the batch would see.
 
 # %%
+setup(seed=1)
 config = Config.preset("quick")
 for rank in (0, 1):
     print("process", rank, "step 0:", *batch_names(config, 0, rank_size=2, rank_id=rank))
@@ -93,7 +94,6 @@ for loss in (CrossEntropyLoss(), DiceLoss()):
 # a batch of four volumes of different brightness, whole and in halves:
 
 # %%
-setup(seed=1)
 network = build_network(config.override(["model.channels=[4, 4, 8, 8, 16]"]))
 bright = np.array([0.1, 0.3, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1, 1)
 volumes = Tensor(rng.normal(size=(4, 2, 16, 16, 16)).astype(np.float32) * bright)
@@ -139,18 +139,18 @@ print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 # The large crop is too large to run through this machine for a count, so it was counted on a small cube: every level of the network is
 # a convolution, and its cost grows with the voxels.
 #
-# From these follow the costs of the full run: 877 scans for training (888 in LUNA16, ten for validation, one whose mask is missing in
-# many copies: count your own), ten epochs, four crops a scan. A training step takes about three times the multiplications of a forward
+# From these follow the costs of the full run: 877 scans for training (the 887 that the original case counts, less ten for
+# validation), ten epochs, four crops a scan. A training step takes about three times the multiplications of a forward
 # pass. How many of them a device does in a second *in practice* is the number to measure first on your own machine. The table asks what
 # would be, for three assumed rates.
 
 # %%
 crops = 877 * case.train.epoch_size * case.data.num_samples
 print(f"{crops} crops, {3 * per_crop * crops / 1e15:.1f} thousand million million multiplications")
-print("assumed rate (billion a second)  1 device  8 devices  32 devices   (hours, messages not counted)")
+print("assumed rate (billion a second)  1 device  8 devices  32 devices   (minutes, messages not counted)")
 for assumed in (1_000, 5_000, 20_000):
-    hours = 3 * per_crop * crops / (assumed * 1e9) / 3600
-    print(f"{assumed:31}  {hours:8.1f}  {hours / 8:9.1f}  {hours / 32:10.1f}")
+    minutes = 3 * per_crop * crops / (assumed * 1e9) / 60
+    print(f"{assumed:31}  {minutes:8.1f}  {minutes / 8:9.1f}  {minutes / 32:10.1f}")
 
 # %% [markdown]
 # ### Memory
@@ -182,9 +182,10 @@ for name, gigabytes in (("10 Gbit/s network", 1.25), ("100 Gbit/s network", 12.5
     print(f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e12:,.0f} million million a second")
 
 # %% [markdown]
-# The network is small and the crops are large, so sending is no concern here: no device of today computes that fast. That is luck of 3-D
-# segmentation, and it ends where crops are small. Loading is the likelier limit. One full-resolution scan is read, decompressed and cut in
-# seconds, not milliseconds; measure it as [chapter 4](04_dataset.ipynb) does, divide by the step's time, and you know how many scans must be
+# A million million a second is a thousand billion a second, so compare with the rates assumed above. The highest of them comes near the
+# first line: over the slow network such devices would spend half of their time sending. With the other two, sending is no concern. The
+# network is small and the crops are large; where crops are small, the lines cross sooner. Loading is the likelier limit. Measure how long
+# one full-resolution scan takes, as [chapter 4](04_dataset.ipynb) does, divide by the step's time, and you know how many scans must be
 # prepared at a time. The column `wait` in a run's history says whether you got it right: it should be a few per cent of the time at most.
 #
 # ## Two processes, here
@@ -196,8 +197,9 @@ done = subprocess.run([sys.executable, "benchmarks/scaling.py"], capture_output=
 print(done.stdout)
 
 # %% [markdown]
-# Read the last two lines together. The second process does pay, compared with one process on one core. But two processes on two cores do
-# the work of one process that uses both cores, and send messages on top. Data parallelism is for *more* hardware, not for the same.
+# Read the last two lines together. Two processes on two cores share what one process could use alone, and send the whole gradient
+# through the same memory on top; with steps as short as these that takes a large part of the time. Data parallelism is for *more*
+# hardware and long steps, not for the same hardware and short ones.
 #
 # ## The commands
 #
