@@ -131,7 +131,8 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(server: Server, tmp_pa
 
 def test_ctrl_c_ends_it_and_the_next_call_goes_on(server: Server, tmp_path: Path):
     """In a process of its own: a signal in the midst of libcurl's work."""
-    script = ("import sys, unet3d_tutorial.download as d\n"
+    script = ("import signal, sys, unet3d_tutorial.download as d\n"
+              "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs begin without it
               "f = d.RemoteFile(sys.argv[1], int(sys.argv[2]), 32 * '0')\n"
               "d.download(f, __import__('pathlib').Path(sys.argv[3]), lambda n: print(n, flush=True))\n")
     with serve() as slow:

@@ -50,7 +50,7 @@ def test_intensities_are_those_of_tissue(phantom):
     assert -980 < lung < -350
     core = ndimage.binary_erosion(label.array == 3)
     if core.any():
-        assert np.median(image.array[core]) < -800
+        assert np.median(image.array[core]) < -500  # air, blurred with the wall of a thin airway
     assert image.array.max() > 150
 
 

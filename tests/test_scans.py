@@ -173,16 +173,16 @@ NIFTI_DEFECTS = {
     "one slice": (chest()[..., :1], {}, "several slices, found shape"),
     "4-D": (np.stack([chest()] * 2, axis=3), {}, "several slices, found shape"),
     "colour": (np.zeros((9, 9, 9), [("R", "u1"), ("G", "u1"), ("B", "u1")]), {}, "found several"),
-    "complex": (chest().astype(np.complex64), {}, "expected one real number a voxel"),
+    "complex": (chest().astype(np.complex64), {}, "expected one number a voxel"),
     "scaled": ((chest() + 1024) / 2000, {}, "expected a CT in HU"),
     "without intercept": (chest() + 1024, {}, "expected a CT in HU"),
     "MRI": (RNG.integers(0, 900, (20, 20, 20)).astype(np.int16), {}, "expected a CT in HU"),
-    "not numbers": (np.full((9, 9, 9), np.nan, np.float32), {}, "expected a CT in HU"),
+    "not numbers": (np.full((9, 9, 9), np.nan, np.float32), {}, "expected finite values"),
     "no spacing": (chest(), {"sform_code": (254, b"\0\0"), "qform": (252, b"\1\0"), "pixdim": (80, bytes(12))}, "spacing"),
     "no orientation": (chest(), {"codes": (252, bytes(4))}, "neither sform nor qform"),
     "huge": (chest(), {"dim": (42, struct.pack("<3h", 32767, 32767, 32767))}, "at most"),
     "large": (chest(), {"dim": (42, struct.pack("<3h", 1000, 1000, 1000))}, "found a file of"),
-    "cut": (chest(), {"dim": (46, struct.pack("<h", 17))}, "cannot be read as NIfTI"),
+    "cut": (chest(), {"dim": (46, struct.pack("<h", 17))}, "cut short"),
 }
 
 
