@@ -34,7 +34,7 @@ def test_pair(chapter: str) -> None:
 
 
 def test_every_chapter_is_in_the_contents() -> None:
-    listed = re.findall(r"file: notebooks/(\S+)", (ROOT / "_toc.yml").read_text())
+    listed = re.findall(r"file: notebooks/(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     stored = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     assert listed == CHAPTERS == stored
 
@@ -46,7 +46,7 @@ def test_site(tmp_path: Path) -> None:
     assert pages == set(CHAPTERS)
     loaded = re.compile(r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^\"']+")
     for page in (tmp_path / "html").rglob("*.html"):
-        assert not loaded.findall(page.read_text()), f"{page.name} loads something from the network"
+        assert not loaded.findall(page.read_text(encoding="utf-8")), f"{page.name} loads something from the network"
 
 
 def test_results_in_the_readme_are_those_of_the_run() -> None:
@@ -58,7 +58,7 @@ def test_results_in_the_readme_are_those_of_the_run() -> None:
     if methods is None:
         pytest.skip("the run was evaluated without the real CT")
     for path in (ROOT / "README.md", ROOT / "book" / "intro.md"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for method, rows in methods.items():
             line = re.search(rf"^\| {re.escape(method)} \| (.*) \|$", text, flags=re.M)
             assert line, f"{path.name} has no row for {method!r}"
