@@ -798,7 +798,7 @@ else:
 #
 # ## Next
 #
-# This was the way from a raw CT to a scored mask. [Real data](../book/real_data.md) leads on to LUNA16, and the [thirteen pitfalls](../book/pitfalls.md) are collected in the appendix.
+# This was the way from a raw CT to a scored mask. [Chapter 10](10_viewer.ipynb) scrolls through it, with truth and errors on top. [Real data](../book/real_data.md) leads on to LUNA16, and the [thirteen pitfalls](../book/pitfalls.md) are collected in the appendix.
 
 # %% tags=["nbval-ignore-output"]
 chapter.leave()
