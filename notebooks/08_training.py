@@ -205,7 +205,7 @@ last = {name: result.validation[name][-1] for name in STRUCTURES}
 display(Markdown(f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step. At its end the held-out "
                  "phantoms reach a mean Dice of " + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items()) + "."))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the real run, total, cross-entropy and Dice loss, falling steeply at first and slowly at the end, beside the held-out Dice of left lung, right lung and trachea, all three rising."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the real run, total, cross-entropy and Dice loss, falling steeply at first and slowly at the end, beside the held-out Dice of left lung, right lung and trachea, the trachea lowest."}}
 display(loss_curves(result.history, result.validation, title="quick preset"))
 
 # %% [markdown]
