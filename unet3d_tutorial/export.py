@@ -17,7 +17,7 @@ from .config import Config
 from .deployment import CONFIG_KEY, dump_config, load_onnx
 from .inference import Predictor
 from .runtime import setup
-from .training import load_network, predictor
+from .trained import load_network, predictor
 
 #: largest difference of logits between network and file, as a share of the largest logit: rounding, no more
 TOLERANCE = 1e-4

@@ -20,7 +20,6 @@ from .history import HISTORY, append_row, read_columns, rewind, validation_colum
 from .inference import sliding_window_inference
 from .losses import make_loss
 from .metrics import dice
-from .model import SegmentationNetwork, make_network
 from .profiling import Profile
 from .remote import download, download_file, open_store, upload
 from .run_folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
@@ -28,6 +27,7 @@ from .runtime import setup
 from .schedule import warmup_cosine, warmup_steps
 from .tracking import Tracker, Watch, write_summary
 from .train_step import MovingAverage, TrainStep, make_train_step
+from .trained import build_network, load_network, predictor
 
 __all__ = ["FINAL", "Run", "TrainingResult", "build_network", "load_network", "load_result", "make_train_step", "predictor",
            "save_checkpoint", "train", "validate"]
@@ -41,28 +41,6 @@ class TrainingResult:
     checkpoint: Path  #: final weights
     history: dict[str, list[float]]  #: one entry a step, the columns of :data:`unet3d_tutorial.history.HISTORY`
     validation: dict[str, list[float]]  #: one entry a look: step and the mean Dice of each structure
-
-
-def build_network(config: Config) -> SegmentationNetwork:
-    """The network that ``config.model`` describes, freshly initialised."""
-    return make_network(config.model.name, config.model.in_channels, config.model.num_classes, config.model.channels)
-
-
-def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
-    """The network with the weights of ``checkpoint``, in evaluation mode.
-
-    Evaluation mode matters: in training mode batch-norm uses the statistics of the scan at hand, and the result is
-    ruined. Raises ``ValueError`` if the checkpoint belongs to another network.
-    """
-    network = build_network(config)
-    load_weights(network, checkpoint)
-    network.set_train(False)
-    return network
-
-
-def predictor(network: nn.Cell):
-    """The network as a function on NumPy arrays: ``(N, C, D, H, W)`` to logits ``(N, K, D, H, W)``."""
-    return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
 
 
 def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
