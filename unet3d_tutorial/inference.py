@@ -140,7 +140,7 @@ def sliding_window_slabs(
             yield mean.finish(window[0].start)[:, :, *inner[1:]]
         mean.add(window, scores)
     rows = slice(None) if mean.start else inner[0]  # an axis is padded only if one window covers it
-    yield mean.finish(padded.shape[1])[:, rows, *inner[1:]]
+    yield mean.rest()[:, rows, *inner[1:]]
 
 
 class _MovingMean:
@@ -155,7 +155,8 @@ class _MovingMean:
         """Add the scores ``(classes, *roi)`` of a window whose first row is ``start``."""
         if self.total is None:
             self.total = np.zeros((len(scores), *self.weights.shape), np.float32)
-        self.total[:, :, *window[1:]] += self.weight * scores
+        for total, score in zip(self.total, scores, strict=True):  # one class at a time: a temporary of one class
+            total[:, *window[1:]] += self.weight * score
         self.weights[:, *window[1:]] += self.weight
 
     def finish(self, stop: int) -> np.ndarray:
@@ -167,6 +168,10 @@ class _MovingMean:
             sums[len(sums) - rows :] = 0
         self.start = stop
         return means
+
+    def rest(self) -> np.ndarray:
+        """Means ``(classes, window, J, K)`` of all rows that are left, in place of the sums: nothing can be added after."""
+        return np.divide(self.total, self.weights, out=self.total)
 
 
 def _predictions(
