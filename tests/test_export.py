@@ -56,6 +56,18 @@ def test_the_onnx_file_brings_its_configuration(files):
     assert (config.data, config.model, config.inference) == (SMALL.data, SMALL.model, SMALL.inference)
 
 
+def test_no_number_in_the_file_is_beyond_float16(tmp_path):
+    """A running variance of 1e8, as a trained network may have, is absorbed: who converts the file to float16 can."""
+    setup(seed=4)
+    cell = build_network(SMALL)
+    for parameter in cell.get_parameters():
+        if "moving_variance" in parameter.name:
+            parameter.set_data(ms.Tensor(np.full(parameter.shape, 1e8, np.float32)))
+    model = onnx.load(to_onnx(cell, tmp_path / "v.onnx", SMALL))
+    largest = max(np.abs(onnx.numpy_helper.to_array(tensor)).max() for tensor in model.graph.initializer)
+    assert largest < 10 and np.isfinite(np.float16(largest))
+
+
 def test_fixed_files_take_one_window(network, tmp_path):
     path = to_onnx(network, tmp_path / "f.onnx", SMALL, fixed=True)
     shape = [axis.dim_value for axis in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]

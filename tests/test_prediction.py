@@ -12,6 +12,7 @@ from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, 
 
 from unet3d_tutorial import trained
 from unet3d_tutorial.chapter import fresh_environment
+from unet3d_tutorial.checkpoints import save_checkpoint
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.deployment import REQUIREMENTS
@@ -183,6 +184,19 @@ def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, m
     Config().save(here / "run" / "config.yaml")
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", *arguments]) == 2
     assert message in capsys.readouterr().err and not (here / "m.nii.gz").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_volume(box_scan(), tmp_path / "s.nii.gz")
+    narrow = trained.build_network(Config().updated({"model": {"channels": (2, 2, 2, 2, 2)}}))
+    save_checkpoint(narrow, tmp_path / "w.ckpt")
+    (tmp_path / "text.ckpt").write_bytes(b"no checkpoint")
+    for name in ("w.ckpt", "text.ckpt"):
+        assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--checkpoint", name]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("unet3d: ") and name in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.nii.gz", "text.ckpt", "w.ckpt"]
 
 
 def test_windows_for_a_device_and_its_answers_on_the_command_line(here, capsys):
