@@ -20,7 +20,8 @@ export GLOG_v ?= 3
 INSTALLED := .venv/installed
 PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
 package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
-DATA_CODE := $(call package,volume labels phantom metaimage luna16)
+DATA_CODE := $(call package,volume labels phantom phantom_patient phantom_canvas phantom_body phantom_chest phantom_scanner \
+	metaimage luna16)
 TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics \
 	training train_step checkpoints history run_folder distributed)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
