@@ -40,7 +40,7 @@ def test_settings_that_belong_together_can_be_overridden_together():
 
 def test_every_setting_is_used():
     """A setting that no module reads would be a promise that nobody keeps."""
-    sources = "".join(path.read_text() for path in Path(config_module.__file__).parent.glob("*.py")
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(config_module.__file__).parent.glob("*.py")
                       if path.name != "config.py")
     names = [entry.name for section in fields(Config) for entry in fields(getattr(Config(), section.name))]
     assert len(names) > 20
@@ -77,8 +77,8 @@ def test_what_cannot_work_is_refused_by_name(override, message):
 
 
 def test_files_that_are_not_a_configuration(tmp_path):
-    (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
-    (tmp_path / "broken.yaml").write_text("train: {lr: 1")
+    (tmp_path / "list.yaml").write_text("- 1\n- 2\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("train: {lr: 1", encoding="utf-8")
     with pytest.raises(ValueError, match="list.yaml: expected sections"):
         Config.load(tmp_path / "list.yaml")
     with pytest.raises(ValueError, match="broken.yaml is not valid YAML"):
@@ -110,7 +110,7 @@ def test_every_setting_of_the_case_has_a_home_that_is_there():
 
 
 def test_every_setting_says_what_it_is():
-    lines = Path(config_module.__file__).read_text().splitlines()
+    lines = Path(config_module.__file__).read_text(encoding="utf-8").splitlines()
     for section in fields(Config):
         for entry in fields(getattr(Config(), section.name)):
             assert any(re.match(rf"    {entry.name}: .*  #: \S", line) for line in lines), entry.name

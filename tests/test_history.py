@@ -21,7 +21,7 @@ def test_numbers_come_back_to_the_last_bit(table):
 @pytest.mark.parametrize("torn", ["", "4,0.1", "4,0.1428571\r\n5"])
 def test_a_rewound_table_goes_on_as_if_nothing_had_happened(table, torn):
     whole = table.read_bytes()
-    with table.open("a") as file:
+    with table.open("a", encoding="utf-8") as file:
         file.write(torn)
     rewind(table, 2)
     for step in (2, 3):

@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, wh
 def test_the_second_run_on_a_folder_refuses(data, tmp_path):
     config = longer(data, tmp_path)
     (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / "lock").open("w") as held:
+    with (tmp_path / "run" / "lock").open("w", encoding="utf-8") as held:
         held.write("12345\n")
         held.flush()
         fcntl.lockf(held, fcntl.LOCK_EX)
@@ -108,6 +108,6 @@ def test_the_second_run_on_a_folder_refuses(data, tmp_path):
 
 
 def test_an_unwritable_folder_is_one_line(data, tmp_path):
-    (tmp_path / "run").write_text("a file where the folder should be")
+    (tmp_path / "run").write_text("a file where the folder should be", encoding="utf-8")
     code, text = finish(start(longer(data, tmp_path), tmp_path))
     assert code == 2 and f"train.output_path: cannot write to {tmp_path / 'run'}" in text and "Traceback" not in text

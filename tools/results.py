@@ -34,12 +34,12 @@ def table(methods: dict[str, list[StructureScore]]) -> str:
 
 def replace_between(path: Path, text: str) -> None:
     """Replace what stands between the two marks, whole file or not at all."""
-    old = path.read_text()
+    old = path.read_text(encoding="utf-8")
     new, count = re.subn(r"(<!-- results -->).*?(<!-- /results -->)", lambda m: f"{m[1]}\n{text}\n{m[2]}", old, flags=re.S)
     if count != 1:
         raise ValueError(f"{path}: expected the marks <!-- results --> and <!-- /results --> once")
     part = path.with_name(path.name + ".part")
-    part.write_text(new)
+    part.write_text(new, encoding="utf-8")
     part.replace(path)
 
 

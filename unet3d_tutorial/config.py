@@ -178,7 +178,7 @@ class Config:
     def load(cls, path: str | Path, overrides: list[str] = ()) -> "Config":
         """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
@@ -214,7 +214,7 @@ class Config:
         """Write YAML that :meth:`load` reads back to an equal configuration."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None))
+        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding="utf-8")
         part.replace(path)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ def validation_columns(num_classes: int) -> tuple[str, ...]:
 def append_row(path: Path, columns: tuple[str, ...], row: tuple) -> None:
     """Add one line, and the head if the file is new."""
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         if new:
             writer.writerow(columns)
@@ -28,7 +28,7 @@ def append_row(path: Path, columns: tuple[str, ...], row: tuple) -> None:
 
 def read_columns(path: Path) -> dict[str, list[float]]:
     """Columns by name, as lists of numbers. A table that has a head only gives empty columns."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
     return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}

@@ -94,11 +94,12 @@ def write_luna16(folder: str | Path, *, n: int = 190, seed: int = 0, spacing_mm:
     folder = Path(folder)
     recipe = {"n": n, "seed": seed, "spacing_mm": spacing_mm}
     record = folder / "phantoms.json"
-    if record.exists() and json.loads(record.read_text()) != recipe:
-        raise ValueError(f"{folder} holds phantoms of another recipe, {record.read_text()}; delete it or choose another")
+    found = record.read_text(encoding="utf-8") if record.exists() else ""
+    if found and json.loads(found) != recipe:
+        raise ValueError(f"{folder} holds phantoms of another recipe, {found}; delete it or choose another")
     for name in [f"subset{i}" for i in range(10)] + ["seg-lungs-LUNA16"]:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(recipe))
+    record.write_text(json.dumps(recipe), encoding="utf-8")
     jobs = [number for number in range(n) if not _scan_path(folder, number, n).exists()]
     work = partial(_write_phantom, folder, n, seed, spacing_mm)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the processes share the cores; inherited when they start

@@ -98,13 +98,13 @@ def _write_evaluation(results: dict[str, Results], path: Path) -> None:
     rows = {data: {method: {case: [_finite(asdict(row)) for row in rows] for case, rows in cases.items()}
                    for method, cases in methods.items()} for data, methods in results.items()}
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(rows, indent=1, allow_nan=False))
+    part.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
     part.replace(path)
 
 
 def load_cases(folder: str | Path) -> dict[str, Results]:
     """Read what :func:`evaluate_run` wrote: data, then method, then case, then one row a structure."""
-    stored = json.loads((Path(folder) / EVALUATION).read_text())
+    stored = json.loads((Path(folder) / EVALUATION).read_text(encoding="utf-8"))
     return {data: {method: {case: [StructureScore(**_infinite(row)) for row in rows] for case, rows in cases.items()}
                    for method, cases in methods.items()} for data, methods in stored.items()}
 

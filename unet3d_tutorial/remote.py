@@ -118,7 +118,7 @@ def download_file(url: str, folder: Path, options: RemoteConfig) -> Path:
 def is_complete(folder: Path, wanted: dict[str, int] | None = None) -> bool:
     """Whether ``folder`` is a whole copy: the marker is there, and every file that it names, and with its size."""
     try:
-        sizes = json.loads((folder / DOWNLOADED).read_text())
+        sizes = json.loads((folder / DOWNLOADED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return (wanted is None or sizes == wanted) and all(_has(folder / path, size) for path, size in sizes.items())
@@ -193,12 +193,12 @@ def _sum(path: Path) -> dict[str, int | str]:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
 def _write_json(path: Path, content: dict) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True))
+    part.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
     part.replace(path)
