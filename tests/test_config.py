@@ -58,6 +58,7 @@ def test_every_setting_is_used():
         ("train.epoch_size=1.5", "train.epoch_size: expected int"),
         ("train.seed=true", "train.seed: expected int"),
         ("data.augment=1", "data.augment: expected bool"),
+        ("data.roi_size=[32, 32", "data.roi_size: '[32, 32' is not valid YAML"),
         ("data.roi_size=[32, 32]", "data.roi_size"),
         ("data.roi_size=[32, 32, 40]", "multiples of 16"),
         ("data.spacing_mm=[1, 1, 0]", "data.spacing_mm"),
@@ -79,6 +80,9 @@ def test_what_cannot_work_is_refused_by_name(override, message):
 def test_files_that_are_not_a_configuration(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n", encoding="utf-8")
     (tmp_path / "broken.yaml").write_text("train: {lr: 1", encoding="utf-8")
+    (tmp_path / "latin.yaml").write_bytes("train: {output_path: Größe}".encode("latin-1"))
+    with pytest.raises(ValueError, match="latin.yaml is not valid YAML"):
+        Config.load(tmp_path / "latin.yaml")
     with pytest.raises(ValueError, match="list.yaml: expected sections"):
         Config.load(tmp_path / "list.yaml")
     with pytest.raises(ValueError, match="broken.yaml is not valid YAML"):

@@ -179,7 +179,7 @@ class Config:
         """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}")
@@ -193,7 +193,10 @@ class Config:
             section, dot, name = key.strip().partition(".")
             if not (equals and dot):
                 raise ValueError(f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3")
-            values.setdefault(section, {})[name] = yaml.safe_load(value)
+            try:
+                values.setdefault(section, {})[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ValueError(f"{key.strip()}: {value!r} is not valid YAML; is a bracket or a quote missing?") from error
         return self.updated(values)
 
     def updated(self, values: dict[str, dict[str, Any]]) -> "Config":

@@ -14,7 +14,7 @@ from mindspore import Tensor, nn
 
 from .checkpoints import FINAL, LAST, RunState, load_state, load_weights, publish, save_checkpoint, save_state
 from .config import Config
-from .dataset import batch_names, count_steps, create_dataset, list_cases, validation_cases
+from .dataset import batch_names, check_cases, count_steps, create_dataset, plain_error, validation_cases
 from .distributed import ALONE, Group, join, own_device
 from .history import HISTORY, append_row, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
@@ -90,8 +90,10 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     checkpoint and ends with the bits that it would have ended with anyway. A run of another configuration raises
     ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with the tables so far.
 
-    Raises ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses the folder, ``OSError``
-    if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished and saved.
+    Every file's header and length are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``, naming the file, if
+    a scan is missing or damaged, ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses
+    the folder, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished
+    and saved.
     """
     folder = Path(config.train.output_path)
     if not overwrite and is_finished(folder, config):
@@ -99,7 +101,7 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
     group = join(config.train)
     fetch_data(config, group)
-    list_cases(Path(config.data.data_path) / "train")  # before anything is touched
+    check_cases(config)  # before anything is touched
     with ExitStack() as stack:
         if group.leads:
             stack.enter_context(locked(folder))
@@ -177,9 +179,14 @@ class Run:
         dataset = create_dataset(self.config, rank_size=self.group.rank_size, rank_id=self.group.rank_id,
                                  first_step=self.state.step)
         stream = dataset.create_tuple_iterator(num_epochs=1)
-        for _ in range(self.state.step, self.total_steps):
+        for step in range(self.state.step, self.total_steps):
             start = time.perf_counter()
-            taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            try:
+                taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            except RuntimeError as error:
+                if (plain := plain_error(error)) is None:
+                    raise
+                raise type(plain)(f"step {step}: {plain}. Once that is mended, the same command goes on") from error
             yield time.perf_counter() - start, taken
 
     def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
