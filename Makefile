@@ -6,6 +6,18 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+
+# Two makes at once would spoil each other's files. So every goal but help and lab is made by a second make, which holds a
+# lock on this folder for as long as it, or a recipe of it, lives.
+ifneq ($(if $(BUILD_LOCKED),,$(filter-out help lab,$(MAKECMDGOALS))),)
+ifneq ($(shell mkdir -p _build; flock --nonblock _build/lock true || [ $$? != 1 ] || echo busy),)
+$(error Another make is at work in this folder: wait for its end, or end it)
+endif
+.PHONY: locked $(MAKECMDGOALS)
+$(sort $(MAKECMDGOALS)): locked ; @:
+locked: ; @flock --nonblock _build/lock $(MAKE) --no-print-directory BUILD_LOCKED=yes $(MAKECMDGOALS)
+else
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help book lab test check store html clean FORCE
@@ -51,7 +63,7 @@ clean:
 # ---------------------------------------------------------------------------------------------- environment, data, training
 $(INSTALLED): pyproject.toml constraints.txt tools/install.sh
 	@echo "== Installing Python packages into .venv (a few minutes, once)"
-	@tools/install.sh
+	@$(if $(BUILD_LOCKED),tools/install.sh,$(MAKE) --no-print-directory $@)
 
 # Complete but older than its code: begin afresh. Incomplete: go on where it stopped.
 data/phantom/done: $(DATA_CODE) | $(INSTALLED)
@@ -111,3 +123,5 @@ test: runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTAL
 
 check: $(INSTALLED)
 	@python -m pytest tests --deselect tests/test_project.py::test_site
+
+endif
