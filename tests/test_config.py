@@ -58,6 +58,15 @@ def test_every_setting_is_used():
         ("train.epoch_size=1.5", "train.epoch_size: expected int"),
         ("train.seed=true", "train.seed: expected int"),
         ("data.augment=1", "data.augment: expected bool"),
+        ("train.epoch_size=.inf", "train.epoch_size: expected int, found inf"),
+        ("train.lr=.nan", "train.lr: expected float, found nan"),
+        ("train.lr=true", "train.lr: expected float, found True"),
+        ("data.max_val=.inf", "data.max_val: expected float, found inf"),
+        ("data.spacing_mm=[4, 4, .inf]", "data.spacing_mm: expected tuple"),
+        ("train.output_path=", "train.output_path: expected a folder, found none"),
+        ("train.output_path=[a, b]", "train.output_path: expected str, found"),
+        ("export.file_name=no", "export.file_name: expected str, found False"),
+        ("train.seed=-1", "train.seed: expected at least 0, found -1"),
         ("data.roi_size=[32, 32", "data.roi_size: '[32, 32' is not valid YAML"),
         ("data.roi_size=[32, 32]", "data.roi_size"),
         ("data.roi_size=[32, 32, 40]", "multiples of 16"),
@@ -107,10 +116,18 @@ file_format pre_result_path post_result_path""".split()
 def test_every_setting_of_the_case_has_a_home_that_is_there():
     assert list(CASE) == CASE_SETTINGS
     sections = Config().to_dict()
-    for old, (place, remark) in CASE.items():
+    for old, (place, _) in CASE.items():
         for home in place.split(", "):
             section, dot, name = home.partition(".")
-            assert name in sections[section] if dot else remark or home.startswith("option --"), old
+            assert name in sections[section] if dot else home.startswith("option --"), old
+    for old in CASE_SETTINGS:  # what kept its name is found under it
+        here = {f"{section}.{old}" for section, entries in sections.items() if old in entries}
+        assert not here or here & set(CASE[old][0].split(", ")), old
+
+
+def test_nothing_is_an_empty_text_and_numbers_are_names_too():
+    changed = Config.preset("luna16").override(["data.cache_path=", "train.output_path=2024"])
+    assert changed.data.cache_path == "" and changed.train.output_path == "2024"
 
 
 def test_every_setting_says_what_it_is():

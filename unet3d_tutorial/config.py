@@ -4,6 +4,7 @@ The names are those of the original case. Lengths are millimetres, intensities H
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -243,7 +244,7 @@ CASE: dict[str, tuple[str, str]] = {
     "device_target": ("train.device_target", ""),
     "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
-    "num_worker": ("none", "crops are made in the order of the steps, by a thread that works ahead"),
+    "num_worker": ("data.num_worker", "the crops are the same, however many workers make them"),
     "lr": ("train.lr", ""),
     "batch_size": ("train.batch_size", "takes effect"),
     "epoch_size": ("train.epoch_size", "takes effect"),
@@ -261,10 +262,10 @@ CASE: dict[str, tuple[str, str]] = {
     "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
     "device_id": ("train.device_id", "under `msrun` each process gets its own"),
     "ckpt_file": ("option --checkpoint", ""),
-    "file_name": ("option of export", "the name of the file to write"),
-    "file_format": ("option of export", "the kind of the file to write"),
-    "pre_result_path": ("none", "preparing a scan and segmenting it are one step; no files lie between"),
-    "post_result_path": ("option --output", "where `unet3d predict` writes its mask"),
+    "file_name": ("export.file_name", "or `unet3d export --output`"),
+    "file_format": ("export.file_format", ""),
+    "pre_result_path": ("export.pre_result_path", "for an Ascend 310 only; elsewhere no files lie between"),
+    "post_result_path": ("export.post_result_path", "for an Ascend 310 only; masks go to `unet3d predict --output`"),
 }
 
 
@@ -303,12 +304,27 @@ def _typed(name: str, value: Any, old: Any) -> Any:
             return int(value)
         if kind is tuple:
             number = float if name == "data.spacing_mm" else int
-            if any(number(v) != float(v) for v in value):
+            if not all(math.isfinite(float(v)) and number(v) == float(v) for v in value):
                 raise TypeError
             return tuple(number(v) for v in value)
-        return kind(value)
-    except (TypeError, ValueError):
+        return _text(value) if kind is str else _finite(value)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected {kind.__name__}, found {value!r}") from None
+
+
+def _text(value: Any) -> str:
+    """Text as it is, a number as it is written; nothing, which YAML calls null, is the empty text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return str(value)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(number := float(value)):
+        raise TypeError
+    return number
 
 
 def _check(config: Config) -> None:
@@ -319,6 +335,9 @@ def _check(config: Config) -> None:
     levels = len(model.channels)
     multiple = 2 ** (levels - 1)
     rules = [
+        (data.data_path != "", "data.data_path", "a folder", "none"),
+        (train.output_path != "", "train.output_path", "a folder", "none"),
+        (train.seed >= 0, "train.seed", "at least 0", train.seed),
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
         (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
         *((len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi), f"{section}.roi_size",
