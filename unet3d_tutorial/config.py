@@ -44,6 +44,7 @@ class ModelConfig:
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
+    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, where batches are very small
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class RemoteConfig:
 
 
 NETWORKS = ("ResidualUNet3D", "UNet3D")
+NORMS = ("batch", "group")
 LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -178,7 +180,7 @@ class Config:
     def load(cls, path: str | Path, overrides: list[str] = ()) -> "Config":
         """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
@@ -214,7 +216,7 @@ class Config:
         """Write YAML that :meth:`load` reads back to an equal configuration."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None))
+        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding="utf-8")
         part.replace(path)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -240,7 +242,7 @@ CASE: dict[str, tuple[str, str]] = {
     "device_target": ("train.device_target", ""),
     "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
-    "num_worker": ("none", "crops are made in the order of the steps, by a thread that works ahead"),
+    "num_worker": ("data.num_worker, data.worker_processes", "threads, or processes as in the case"),
     "lr": ("train.lr", ""),
     "batch_size": ("train.batch_size", "takes effect"),
     "epoch_size": ("train.epoch_size", "takes effect"),
@@ -258,10 +260,10 @@ CASE: dict[str, tuple[str, str]] = {
     "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
     "device_id": ("train.device_id", "under `msrun` each process gets its own"),
     "ckpt_file": ("option --checkpoint", ""),
-    "file_name": ("option of export", "the name of the file to write"),
-    "file_format": ("option of export", "the kind of the file to write"),
-    "pre_result_path": ("none", "preparing a scan and segmenting it are one step; no files lie between"),
-    "post_result_path": ("option --output", "where `unet3d predict` writes its mask"),
+    "file_name": ("export.file_name", "without suffix"),
+    "file_format": ("export.file_format", "ONNX or MINDIR"),
+    "pre_result_path": ("export.pre_result_path", "windows for an Ascend 310"),
+    "post_result_path": ("export.post_result_path", "what the Ascend 310 answers"),
 }
 
 
@@ -312,6 +314,7 @@ def _check(config: Config) -> None:
     """Refuse values that cannot work, naming the setting."""
     data, model, train, inference = config.data, config.model, config.train, config.inference
     one_of("model.name", model.name, NETWORKS)
+    one_of("model.norm", model.norm, NORMS)
     one_of("train.loss", train.loss, LOSSES)
     levels = len(model.channels)
     multiple = 2 ** (levels - 1)
