@@ -45,6 +45,7 @@ class ModelConfig:
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
+    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, where batches are very small
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class RemoteConfig:
 
 
 NETWORKS = ("ResidualUNet3D", "UNet3D")
+NORMS = ("batch", "group")
 LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -244,7 +246,7 @@ CASE: dict[str, tuple[str, str]] = {
     "device_target": ("train.device_target", ""),
     "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
-    "num_worker": ("data.num_worker", "the crops are the same, however many workers make them"),
+    "num_worker": ("data.num_worker, data.worker_processes", "threads, or processes as in the case"),
     "lr": ("train.lr", ""),
     "batch_size": ("train.batch_size", "takes effect"),
     "epoch_size": ("train.epoch_size", "takes effect"),
@@ -262,10 +264,10 @@ CASE: dict[str, tuple[str, str]] = {
     "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
     "device_id": ("train.device_id", "under `msrun` each process gets its own"),
     "ckpt_file": ("option --checkpoint", ""),
-    "file_name": ("export.file_name", "or `unet3d export --output`"),
-    "file_format": ("export.file_format", ""),
-    "pre_result_path": ("export.pre_result_path", "for an Ascend 310 only; elsewhere no files lie between"),
-    "post_result_path": ("export.post_result_path", "for an Ascend 310 only; masks go to `unet3d predict --output`"),
+    "file_name": ("export.file_name", "without suffix"),
+    "file_format": ("export.file_format", "ONNX or MINDIR"),
+    "pre_result_path": ("export.pre_result_path", "windows for an Ascend 310"),
+    "post_result_path": ("export.post_result_path", "what the Ascend 310 answers"),
 }
 
 
@@ -331,6 +333,7 @@ def _check(config: Config) -> None:
     """Refuse values that cannot work, naming the setting."""
     data, model, train, inference = config.data, config.model, config.train, config.inference
     one_of("model.name", model.name, NETWORKS)
+    one_of("model.norm", model.norm, NORMS)
     one_of("train.loss", train.loss, LOSSES)
     levels = len(model.channels)
     multiple = 2 ** (levels - 1)
