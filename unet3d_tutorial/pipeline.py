@@ -21,21 +21,14 @@ from .evaluation import (
 )
 from .inference import Predictor, keep_largest_component, segment
 from .plotting import score_boxes
-from .runtime import setup
 from .sample_ct import SampleUnavailable, fetch
-from .training import FINAL, load_network, predictor
+from .trained import trained_predictor
 from .transforms import Compose, ConvertLabel, LoadData
 from .volume import Volume, load_volume
 
 EVALUATION = "evaluation.json"
 REAL, HELD_OUT = "real CT", "held-out phantoms"
 Case = tuple[str, Volume, Volume]  # name, image, reference
-
-
-def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> Predictor:
-    """The trained network of a run as a function on NumPy arrays; ``checkpoint`` in place of the run's own weights."""
-    setup(seed=config.train.seed, device_target=config.train.device_target)
-    return predictor(load_network(config, checkpoint or Path(config.train.output_path) / FINAL))
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:

@@ -20,7 +20,6 @@ from .history import append_row, history_columns, read_columns, rewind, validati
 from .inference import sliding_window_inference
 from .losses import make_loss
 from .metrics import dice
-from .model import SegmentationNetwork, make_network
 from .profiling import Profile
 from .remote import download, download_file, open_store, upload
 from .run_folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
@@ -28,6 +27,7 @@ from .runtime import setup
 from .schedule import warmup_cosine, warmup_steps
 from .tracking import Tracker, Watch, write_summary
 from .train_step import MovingAverage, TrainStep, make_train_step
+from .trained import build_network, load_network, predictor
 
 __all__ = ["FINAL", "Run", "TrainingResult", "build_network", "load_network", "load_result", "make_train_step", "predictor",
            "save_checkpoint", "train", "validate"]
@@ -41,29 +41,6 @@ class TrainingResult:
     checkpoint: Path  #: final weights
     history: dict[str, list[float]]  #: one entry a step, columns of :func:`unet3d_tutorial.history.history_columns`
     validation: dict[str, list[float]]  #: one entry a look: step and the mean Dice of each structure
-
-
-def build_network(config: Config) -> SegmentationNetwork:
-    """The network that ``config.model`` describes, freshly initialised."""
-    model = config.model
-    return make_network(model.name, model.in_channels, model.num_classes, model.channels, model.norm)
-
-
-def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
-    """The network with the weights of ``checkpoint``, in evaluation mode.
-
-    Evaluation mode matters: in training mode batch-norm uses the statistics of the scan at hand, and the result is
-    ruined. Raises ``ValueError`` if the checkpoint belongs to another network.
-    """
-    network = build_network(config)
-    load_weights(network, checkpoint)
-    network.set_train(False)
-    return network
-
-
-def predictor(network: nn.Cell):
-    """The network as a function on NumPy arrays: ``(N, C, D, H, W)`` to logits ``(N, K, D, H, W)``."""
-    return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
 
 
 def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
