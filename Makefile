@@ -39,7 +39,7 @@ TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache datase
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
-PROSE := _config.yml _toc.yml $(shell find book -type f 2>/dev/null)
+PROSE := _config.yml _toc.yml LICENSE-text.md CONTRIBUTING.md CHANGELOG.md $(shell find book -type f 2>/dev/null)
 
 help:
 	@echo "make book    everything: environment, data, training, chapters, site in _build/html"
