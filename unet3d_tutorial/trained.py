@@ -14,7 +14,8 @@ from .runtime import setup
 
 def build_network(config: Config) -> SegmentationNetwork:
     """The network that ``config.model`` describes, freshly initialised."""
-    return make_network(config.model.name, config.model.in_channels, config.model.num_classes, config.model.channels)
+    model = config.model
+    return make_network(model.name, model.in_channels, model.num_classes, model.channels, model.norm)
 
 
 def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
