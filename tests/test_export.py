@@ -104,6 +104,15 @@ def test_a_file_that_differs_is_refused_and_an_older_one_kept(write, network, tm
     assert path.read_bytes() == b"older" and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_layer_that_mindspore_cannot_write_as_onnx_is_named(tmp_path):
+    setup(seed=5)
+    config = SMALL.updated({"model": {"norm": "group", "channels": (2, 4, 4, 4, 8)}})
+    with pytest.raises(ExportError, match="n.onnx: MindSpore cannot write this network as ONNX: .*GroupNorm") as caught:
+        to_onnx(build_network(config), tmp_path / "n.onnx", config)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    assert to_mindir(build_network(config), tmp_path / "n.mindir", config).is_file()
+
+
 def test_verify_refuses_other_shapes_and_what_is_not_a_number():
     shape, three_classes = (1, 4, 4, 4, 4), (1, 3, 4, 4, 4)
     for found, message in ((np.full(shape, np.nan), "difference of nan"), (np.ones(three_classes), "logits of shape")):
