@@ -80,9 +80,9 @@ print("YAML alone:", repr(plain), type(plain).__name__)
 print("Config:    ", repr(faster.train.lr), type(faster.train.lr).__name__)
 
 # %% [markdown]
-# To YAML 1.1, which Python's reader follows, a number needs a decimal point before its exponent. Without one it is a
-# piece of text, and the error shows up somewhere in the optimiser, far from its cause. `Config` knows that a learning
-# rate is a `float`.
+# To [YAML 1.1](https://yaml.org/type/float.html), which Python's reader follows, a number needs a decimal point before its
+# exponent. Without one it is a piece of text, and the error shows up somewhere in the optimiser, far from its cause.
+# `Config` knows that a learning rate is a `float`.
 #
 # A type is not enough: a number can be of the right kind and still make no sense. So each copy is checked as a whole.
 # The message names the setting, what was expected and what was found.
