@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from mindspore import Tensor
 
 from runs import record, send_when, settings, write_data
+from unet3d_tutorial import distributed
 from unet3d_tutorial.checkpoints import read_checkpoint
 from unet3d_tutorial.config import TrainConfig
 from unet3d_tutorial.dataset import batch_names, create_dataset
-from unet3d_tutorial.distributed import ALONE, join
+from unet3d_tutorial.distributed import ALONE, Group, join
 from unet3d_tutorial.history import read_columns
+from unet3d_tutorial.model import BatchNorm3d
 
 HERE = Path(__file__).parent
 WEIGHTS = """
@@ -133,6 +136,23 @@ def test_a_later_start_gives_the_same_batches(data):
     assert len(whole) == 6 and len(rest) == 2
     assert all(np.array_equal(a, b) for left, right in zip(whole[4:], rest, strict=True)
                for a, b in zip(left, right, strict=True))
+
+
+def test_averaged_statistics_go_on_moving(monkeypatch):
+    """Two processes with the same batch: the mean is what each has, and must be what one alone has."""
+    monkeypatch.setattr(distributed, "_all_reduce", lambda values: values * 2)
+    rng = np.random.default_rng(0)
+    batches = [Tensor(rng.normal(3, 2, (2, 4, 4, 4, 4)).astype(np.float32)) for _ in range(3)]
+    found = []
+    for group in (ALONE, Group(rank_size=2)):
+        norm = BatchNorm3d(4, momentum=0.9)
+        norm.set_train(True)
+        statistics = [p for p in norm.get_parameters() if not p.requires_grad]
+        for batch in batches:
+            norm(batch)
+            group.average(statistics)
+        found.append(np.concatenate([p.asnumpy() for p in statistics]))
+    assert len(found[0]) == 8 and np.allclose(*found, rtol=1e-6) and not np.allclose(found[0][:4], 0.3, atol=0.2)
 
 
 def test_alone_everything_is_as_it_was(monkeypatch):
