@@ -112,6 +112,7 @@ store: $(EXECUTED)
 		cmp -s $$made $$stored || { cp $$made $$stored.part; mv $$stored.part $$stored; echo "stored $$stored"; }; \
 	done
 	@python tools/results.py
+	@python tools/speed.py
 	@python tools/check_pairs.py
 
 # ------------------------------------------------------------------------------------------------------------------ checks
