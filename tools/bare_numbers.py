@@ -42,10 +42,10 @@ NUMBER = rf"[-{MINUS}]?\d+(?:,\d{{3}})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
 UNIT = "|".join(sorted(map(re.escape, [*UNITS, *WORDS]), key=len, reverse=True))
 #: a number, perhaps the first of "1 to 2 mm" or "1, 2 and 3 mm", and the unit that follows
 IN_PROSE = re.compile(rf"(?<![\w.,/])(?P<number>{NUMBER})(?![\w/]|\.\d)"
-                      rf"(?=(?:(?:,| to| and| or| x| by)* {NUMBER})*[{SPACE}]?(?P<unit>{UNIT})(?!\w))?")
+                      rf"(?=(?:(?: to| and| or| x| by) {NUMBER})*[{SPACE}]?(?P<unit>{UNIT})(?!\w))?")
 IN_CELL = re.compile(rf"(?<![A-Za-z\d.]){NUMBER}")
 COUNTED = "figure|chapter|exercise|pitfall|table|section|equation"
-ORDINAL = re.compile(rf"\b(?:{COUNTED})s?\s+\d+(?:(?:,| and| to)\s+\d+)*", flags=re.I)
+ORDINAL = re.compile(rf"\b(?:{COUNTED})s?\s+[\d.]*\d(?:(?:,| and| to)\s+[\d.]*\d)*", flags=re.I)
 VERSION = re.compile(r"\b(?:[Vv]ersion|Python|NumPy|MindSpore|PyTorch|YAML|WebGL|Jupyter Book|CC BY)\s+\d+(?:\.\d+)*")
 YEAR = re.compile("(?:19|20)[0-9]{2}")
 SOURCE = re.compile(r"https?:|^cite")
@@ -161,10 +161,12 @@ class _Shown:
         self.cells = [(text, set(numbers(text))) for text in texts if text]
 
     def has(self, value: Decimal, unit: str) -> bool:
-        """Whether a cell shows the value, and speaks of the unit if there is one; 40 % may be shown as 0.4."""
-        values = {value, (value / 100).normalize()} if unit == "%" else {value}
-        like = re.compile(UNITS[unit], flags=0 if unit in EXACT else re.I) if unit else re.compile("")
-        return any(values & found and like.search(text) for text, found in self.cells)
+        """Whether a cell shows the value, and speaks of the unit if there is one; 40 % may be shown as 0.4, too."""
+        like = re.compile(UNITS.get(unit, ""), flags=0 if unit in EXACT else re.I)
+        if any(value in found and like.search(text) for text, found in self.cells):
+            return True
+        return unit == "%" and self.has((value / 100).normalize(), "")
+
 
 
 if __name__ == "__main__":

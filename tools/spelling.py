@@ -1,9 +1,9 @@
 """Check the spelling: ``python tools/spelling.py [FILE ...]`` prints unknown words with their place.
 
-The prose of chapters and pages, and the docstrings and comments of Python files, are held to an English dictionary that
-comes with the package spylls, and to ``words.txt``: the words of the trade, names, and British forms, because the
-dictionary is American. Where both exist the book is British, so American forms are refused. ``--add`` adds the unknown words
-to ``words.txt``: read the difference before you commit it.
+The prose of chapters and pages, and the docstrings and comments of Python files, are held to the English dictionary that
+comes with the package spylls, and to ``words.txt``: names and the words of the trade. The dictionary is American and the
+book is British, so American forms are refused, and British ones looked up in their American form. ``--add`` adds the
+unknown words to ``words.txt``: read the difference before you commit it.
 """
 
 import ast
@@ -36,6 +36,13 @@ AMERICAN = [
     (re.compile(r"gray(s|ed|scale)?"), r"grey\1"),
     (re.compile(r"(def|off|pret)ense"), r"\1ence"),
     (re.compile(r"catalog(s?)"), r"catalogue\1"),
+]
+#: British forms, and the American ones under which the dictionary has the word
+BRITISH = [
+    (re.compile(r"(\w+[iy])s(e|ed|es|er|ers|ing|ation|ations)"), r"\1z\2"),
+    (re.compile(r"(\w+)our(\w*)"), r"\1or\2"),
+    (re.compile(r"(\w+)tre(s?)"), r"\1ter\2"),
+    (re.compile(r"(\w+)l(led|ling|ler)"), r"\1\2"),
 ]
 
 
@@ -104,7 +111,10 @@ def known(word: str) -> bool:
     if len(word) == 1 or sum(letter.isupper() for letter in word) > 1:
         return True
     stem = _stem(word)
-    return stem.lower() in word_list() or british(stem) is None and dictionary().lookup(stem)
+    if stem.lower() in word_list():
+        return True
+    american = [found.expand(form) for british_form, form in BRITISH if (found := british_form.fullmatch(stem))]
+    return british(stem) is None and any(map(dictionary().lookup, [stem, *american]))
 
 
 def _stem(word: str) -> str:
