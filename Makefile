@@ -99,6 +99,7 @@ store: $(EXECUTED)
 		cmp -s $$made $$stored || { cp $$made $$stored.part; mv $$stored.part $$stored; echo "stored $$stored"; }; \
 	done
 	@python tools/results.py
+	@python tools/run_times.py
 	@python tools/check_pairs.py
 
 # ------------------------------------------------------------------------------------------------------------------ checks

@@ -7,6 +7,7 @@ import exercises
 import nbformat
 import prose
 import pytest
+import run_times
 import spelling
 import structure
 from nbclient import NotebookClient
@@ -16,12 +17,21 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+#: the pages around the chapters, except those that only include another file
+PAGES = [path for pattern in ("*.md", "book/*.md") for path in sorted(ROOT.glob(pattern))
+         if "{include}" not in path.read_text(encoding="utf-8")]
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
 
 @each_chapter
 def test_structure(chapter: Path) -> None:
     found = list(structure.defects(nbformat.read(chapter, as_version=4)))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_headings_of_pages(page: Path) -> None:
+    found = list(structure.level_defects(list(prose.page_blocks(page))))
     assert not found, "\n".join(found)
 
 
@@ -48,6 +58,11 @@ def test_spelling(path: Path) -> None:
 def test_the_word_list_is_sorted_and_without_repetition() -> None:
     words = spelling.WORDS.read_text(encoding="utf-8").split("\n")
     assert words == [*sorted(set(words) - {""}), ""]
+
+
+def test_run_times_are_those_that_the_chapters_print() -> None:
+    page = (ROOT / run_times.PAGE).read_text(encoding="utf-8")
+    assert run_times.table([run_times.run_time(path) for path in CHAPTERS]) in page, "python tools/run_times.py writes it"
 
 
 # ------------------------------------------------------------------------------------------------- the checks can fail
@@ -168,6 +183,25 @@ def test_copies_are_made_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [path.name for path in (tmp_path / "copies").iterdir()] == ["01_sum.ipynb"]
     copy = nbformat.read(tmp_path / "copies" / "01_sum.ipynb", as_version=4)
     assert sum("try_solution" in cell.source for cell in copy.cells) == 2
+
+
+def test_run_time_of_a_chapter(tmp_path: Path) -> None:
+    path = tmp_path / "01_x.ipynb"
+    for line, seconds in (("12 s, 0.9", 12), ("1.5 minutes, 0.9", 90)):
+        text = f"*Time and memory of this chapter, measured: {line} GB of memory at the peak, 2 cores.*"
+        cell = new_code_cell("chapter.enter()", outputs=[new_output("display_data", {"text/markdown": text})])
+        nbformat.write(new_notebook(cells=[new_markdown_cell("# A title\n\nMore."), cell]), path)
+        assert run_times.run_time(path) == run_times.RunTime("01_x", "A title", seconds, 0.9, 2)
+    rows = run_times.table([run_times.run_time(path)] * 2).splitlines()
+    assert rows[2] == "| [A title](../notebooks/01_x.ipynb) | 1.5 minutes | 0.9 GB |"
+    assert rows[-3] == "| **all 2 chapters** | **3.0 minutes** | **0.9 GB** |"
+
+
+def test_a_chapter_that_was_not_measured(tmp_path: Path) -> None:
+    path = tmp_path / "01_x.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A"), new_code_cell("chapter.enter()")]), path)
+    with pytest.raises(ValueError, match="01_x.ipynb: expected a line like"):
+        run_times.run_time(path)
 
 
 PROSE = [

@@ -32,14 +32,15 @@ def table(methods: dict[str, list[StructureScore]]) -> str:
     return "\n".join(lines)
 
 
-def replace_between(path: Path, text: str) -> None:
-    """Replace what stands between the two marks, whole file or not at all."""
-    old = path.read_text()
-    new, count = re.subn(r"(<!-- results -->).*?(<!-- /results -->)", lambda m: f"{m[1]}\n{text}\n{m[2]}", old, flags=re.S)
+def replace_between(path: Path, text: str, mark: str = "results") -> None:
+    """Replace what stands between ``<!-- mark -->`` and ``<!-- /mark -->``, whole file or not at all."""
+    old, marks = path.read_text(encoding="utf-8"), (f"<!-- {mark} -->", f"<!-- /{mark} -->")
+    pattern = ".*?".join(f"({re.escape(each)})" for each in marks)
+    new, count = re.subn(pattern, lambda found: f"{found[1]}\n{text}\n{found[2]}", old, flags=re.S)
     if count != 1:
-        raise ValueError(f"{path}: expected the marks <!-- results --> and <!-- /results --> once")
+        raise ValueError(f"{path}: expected the marks {' and '.join(marks)} once")
     part = path.with_name(path.name + ".part")
-    part.write_text(new)
+    part.write_text(new, encoding="utf-8")
     part.replace(path)
 
 

@@ -40,7 +40,8 @@ def defects(notebook: NotebookNode) -> Iterator[str]:
     """All that a chapter lacks, in words."""
     texts = markdown(notebook)
     found = list(blocks(texts))
-    yield from _heading_defects([block for block in found if block.kind in ("h1", "h2", "h3", "h4", "h5", "h6")])
+    yield from level_defects(found)
+    yield from _section_defects([block for block in found if block.kind.startswith("h")])
     yield from _opening_defects(texts[0], found)
     yield from _frame_defects(notebook)
     yield from _exercise_defects(notebook)
@@ -48,13 +49,18 @@ def defects(notebook: NotebookNode) -> Iterator[str]:
     yield from _figure_defects(notebook)
 
 
-def _heading_defects(headings: list[Block]) -> Iterator[str]:
+def level_defects(found: list[Block]) -> Iterator[str]:
+    """Whether a chapter or page has one title, at its top, and skips no level of headings below."""
+    headings = [block for block in found if block.kind.startswith("h")]
     levels = [int(heading.kind[1]) for heading in headings]
     if levels[:1] != [1] or levels.count(1) != 1:
         yield f"expected one heading of level 1, the first; the levels are {levels}"
     for heading, before, level in zip(headings[1:], levels, levels[1:], strict=False):
         if level > before + 1:
             yield f"heading {heading.text!r} has level {level} after level {before}"
+
+
+def _section_defects(headings: list[Block]) -> Iterator[str]:
     names = [heading.text for heading in headings if heading.kind == "h2"]
     if names[-len(LAST):] != LAST:
         yield f"the last sections are {names[-len(LAST):]}, expected {LAST}"
