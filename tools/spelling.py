@@ -25,6 +25,8 @@ WORDS = Path(__file__).with_name("words.txt")
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 #: what is no prose although it stands in prose: addresses, file names, names with digits or underscores, key names
 NO_PROSE = re.compile(r"https?:\S+|\bdoi:\S+|\S*[/@_\\=<>]\S*|\b[\w-]*\d[\w-]*|\b\w+\.(?:\w+\.)*[a-z]{1,5}\b|\.\w+")
+#: code and references in docstrings and comments
+CODE = re.compile(r"``.*?``|:[\w:]+:`.*?`|`.*?`_*", flags=re.S)
 #: American forms and what the book writes in their place
 AMERICAN = [
     (re.compile(r"(col|behavi|neighb|fav|flav|hon|lab)or(?!at|ious|ary)(.*)"), r"\1our\2"),
@@ -99,11 +101,10 @@ def _docstrings_and_comments(path: Path) -> Iterator[str]:
     code = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
-            text = re.sub(r"^ *>>>.*(?:\n *\S.*)*", "", text, flags=re.M)  # examples are code
-            yield re.sub(r"``.*?``|:[\w:]+:`.*?`|`.*?`_*", " ", text, flags=re.S)
+            yield CODE.sub(" ", re.sub(r"^ *>>>.*(?:\n *\S.*)*", "", text, flags=re.M))  # examples are code
     for token in tokenize.generate_tokens(io.StringIO(code).readline):
         if token.type == tokenize.COMMENT and not token.string.startswith(("#!", "# noqa", "# %%")):
-            yield re.sub(r"``.*?``|`.*?`", " ", token.string)
+            yield CODE.sub(" ", token.string)
 
 
 def known(word: str) -> bool:
