@@ -17,7 +17,8 @@ jupyter-book build "$work/source" --path-output "$work" -q -W --keep-going > "$w
     exit 1
 }
 # Of MathJax only what the pages load, and no maps for debugging style sheets and scripts: half of the site's size.
-(cd "$work/_build/html/_static" && find . -name '*.map' -delete &&
+# Two files of the theme are templates, not pages.
+(cd "$work/_build/html/_static" && find . -name '*.map' -delete && rm -f webpack-macros.html sbt-webpack-macros.html &&
     rm -rf mathjax/{mml-*,tex-svg*,tex-mml-*,tex-chtml-full*,node-main.js,adaptors,output/svg})
 touch "$work/_build/html/done"
 rm -rf "$site"
