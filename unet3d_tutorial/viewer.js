@@ -548,7 +548,7 @@ class Viewer {
     this.host = host;
     host.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys pressed in here are not for the notebook
     const shadow = host.shadowRoot ?? host.attachShadow({ mode: "open" });
-    this.root = make("section", { class: "viewer", "aria-label": "Slice viewer" });
+    this.root = make("div", { class: "viewer", role: "group", "aria-label": "Slice viewer" });
     shadow.replaceChildren(make("style", {}, meta.css), this.root);
     this.colors = Object.fromEntries(meta.structures.map(({ value, color }) => [value, color]));
     this.hasTruth = meta.hasTruth;
@@ -671,7 +671,7 @@ class Viewer {
   legend() {
     const { meta } = this;
     if (!this.hasTruth && !this.hasPrediction) return make("div");
-    const head = ["", "structure"];
+    const head = ["shown", "structure"];
     if (this.hasTruth) head.push("truth, mL");
     for (const name of meta.predictions) head.push(`${name}, mL`, ...(this.hasTruth ? ["Dice"] : []));
     const table = make("table", { class: "legend" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))));
@@ -989,7 +989,10 @@ function download(blob, name) {
 const live = (globalThis.liveSliceViewers ??= new Map());
 
 /** With a kernel: called by anywidget for each view of the widget. */
-function render({ model, el }) {
+async function render({ model, el }) {
+  const own = await model.widget_manager?.get_model(model.get("own_id"));
+  if (own?.comm_live === false) return; // of a saved notebook, whose kernel is gone: the page beside it is shown
+  if (own) listen(own);
   const host = make("div", { class: "slice-viewer" }), key = model.get("key");
   el.append(host);
   live.set(key, (live.get(key) ?? 0) + 1);
@@ -1004,7 +1007,6 @@ function render({ model, el }) {
       viewer.draw();
     });
   };
-  listen(model);
   viewer.start(new LiveVolumes(model, model.get("meta"), onArrival));
   viewer.page = () => new Promise((resolve) => {
     const receive = (content) => {
@@ -1025,9 +1027,8 @@ function render({ model, el }) {
  * Take messages from the kernel without anywidget in between. It (0.11) drops all messages to a model that took more than
  * two seconds to load, as one does in a busy browser; the viewer would have its first slices and wait for the rest for ever.
  */
-async function listen(model) {
-  const own = await model.widget_manager?.get_model(model.get("own_id"));
-  const handle = own && Object.getPrototypeOf(Object.getPrototypeOf(own))._handle_comm_msg;
+function listen(own) {
+  const handle = Object.getPrototypeOf(Object.getPrototypeOf(own))._handle_comm_msg;
   if (handle && own.comm?.on_msg) own.comm.on_msg((message) => handle.call(own, message));
 }
 
@@ -1049,7 +1050,7 @@ async function wake() {
     source.removeAttribute("data-awake");
     const viewer = new Viewer(host, meta);
     viewer.page = () => `<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">` +
-      `<title>Slice viewer</title>\n<body>${source.outerHTML}</body></html>\n`;
+      `<title>Slice viewer</title>\n<body><main>${source.outerHTML}</main></body></html>\n`;
     viewer.start(await unpack(meta, stored.querySelector(".volume").textContent));
   }
 }

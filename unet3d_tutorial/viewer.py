@@ -398,7 +398,7 @@ def _fragment(meta: dict[str, Any]) -> str:
 
 def _page(fragment: str) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Slice viewer</title>'
-    return f'<!doctype html>\n<html lang="en">{head}\n<body>{fragment}</body></html>\n'
+    return f'<!doctype html>\n<html lang="en">{head}\n<body><main>{fragment}</main></body></html>\n'
 
 
 def _asset(name: str) -> str:
