@@ -1028,7 +1028,7 @@ async function render({ model, el }) {
  * two seconds to load, as one does in a busy browser; the viewer would have its first slices and wait for the rest for ever.
  */
 function listen(own) {
-  const handle = Object.getPrototypeOf(Object.getPrototypeOf(own))._handle_comm_msg;
+  const handle = Object.getPrototypeOf(Object.getPrototypeOf(own))?._handle_comm_msg;
   if (handle && own.comm?.on_msg) own.comm.on_msg((message) => handle.call(own, message));
 }
 

@@ -17,7 +17,8 @@ MODES = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE
 GRAVE = ("serious", "critical")
 AXE = """async (grave) => (await axe.run(document, { resultTypes: ['violations'], preload: false })).violations
     .filter(({ impact }) => grave.includes(impact))
-    .map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map(({ html }) => html.slice(0, 150)).slice(0, 3).join(' | ')}`)"""
+    .map(({ id, impact, nodes }) => `${impact} ${id}: ` +
+        `${nodes.map(({ html }) => html.slice(0, 99)).slice(0, 3).join(' | ')}`)"""
 WIDER = """() => { const wide = document.documentElement.clientWidth;
     if (document.documentElement.scrollWidth <= wide) return [];
     return [`${document.documentElement.scrollWidth} px on a screen of ${wide}`]; }"""
