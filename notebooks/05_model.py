@@ -449,7 +449,7 @@ plt.show()
 # the random weights.*
 #
 # This concentration is general: the *effective* receptive field is smaller than the theoretical one (Luo and others, 2016).
-# So a crop that is somewhat smaller than the receptive field loses little.
+# So a crop that is somewhat smaller than the receptive field need not lose much.
 #
 # ## What they cost
 #

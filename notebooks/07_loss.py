@@ -418,7 +418,7 @@ for spacing_mm in (5.0, 3.0):
         shifted[name, spacing_mm] = dice(np.roll(mask, 1, axis=0), mask, spacing_mm=(spacing_mm,) * 3)
         print(f"{name:10} grid of {spacing_mm:.0f} mm, {mask.sum():7,} voxels: Dice after a shift by one {shifted[name, spacing_mm]:.3f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the Dice lost by a shift of one voxel: the trachea loses about twice as much as a lung, and all structures lose more on the coarse grid of 5 mm than on that of 3 mm."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the Dice lost by a shift of one voxel: the trachea loses more than twice as much as a lung, and all structures lose more on the coarse grid of 5 mm than on that of 3 mm."}}
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 for shift, spacing_mm in ((-0.2, 5.0), (0.2, 3.0)):
     lost = [1 - shifted[name, spacing_mm] for name in STRUCTURES]
@@ -431,8 +431,7 @@ plt.show()
 # %% [markdown]
 # *Figure 6. What the same error, one voxel, costs in three structures and on two grids.*
 #
-# The error is the same everywhere, and the trachea pays about twice what a lung pays, though the trachea of this phantom is not even
-# especially thin. The reason is the share of voxels that lie at the surface. So a Dice that is poor for a lung may be good for a
+# The error is the same everywhere, and the trachea pays more than twice what a lung pays. The reason is the share of voxels that lie at the surface. So a Dice that is poor for a lung may be good for a
 # trachea, and two Dice values of different structures cannot be compared, nor can those of different grids. Distances in
 # millimetres can, and chapter 9 reports both.
 #

@@ -386,7 +386,7 @@ def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
     return network
 
 
-# What an optimizer, a loss scaler and a callback add to a checkpoint.
+# What an optimiser, a loss scaler and a callback add to a checkpoint.
 TRAINING_STATE = re.compile(r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
                             r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$")
 
