@@ -1,6 +1,6 @@
 """Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast it is" is made.
 
-``python benchmarks/collect.py --run LOGS`` runs the benchmarks that compare with a peer, one after the other, and keeps
+``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after the other, and keeps
 what each prints in the folder LOGS; without ``--run`` it reads the logs that are there. A benchmark that began while other
 programs were busy is marked ``shared``: of its seconds only the ratios mean something.
 """
