@@ -1,6 +1,6 @@
 """Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast it is" is made.
 
-``python benchmarks/collect.py --run LOGS`` runs the benchmarks that compare with a peer, one after the other, and keeps
+``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after the other, and keeps
 what each prints in the folder LOGS; without ``--run`` it reads the logs that are there. A benchmark that began while other
 programs were busy is marked ``shared``: of its seconds only the ratios mean something.
 """
@@ -11,13 +11,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.csv")
 COLUMNS = ("benchmark", "what", "side", "value", "unit", "machine")
-QUIET_LOAD = 0.5  #: processes that wanted a core in the minute before, at most, on a quiet machine
+QUIET_CORES = 0.3  #: cores that were busy before a benchmark began, at most, on a quiet machine
+LOOK_S = 3.0  #: for how long this is looked at
 Row = tuple[str, str, float, str]  # what, side, value, unit
 NUMBER = r"([\d.]+)"
 
@@ -100,19 +102,32 @@ READERS = {reader.__name__: reader for reader in
 
 
 def run(name: str, log: Path) -> None:
-    """Run one benchmark and keep what it prints; the first line tells the load before it began."""
-    load = os.getloadavg()[0]
-    print(f"{name}, load {load:.2f}", flush=True)
+    """Run one benchmark and keep what it prints; the first line tells how busy the machine was before it began."""
+    busy = busy_cores()
+    print(f"{name}, {busy:.2f} cores busy", flush=True)
     done = subprocess.run([sys.executable, RESULTS.with_name(f"{name}.py")], capture_output=True, text=True)
-    log.write_text(f"load before: {load:.2f}\n{done.stdout}", encoding="utf-8")
+    log.write_text(f"busy before: {busy:.2f} cores\n{done.stdout}", encoding="utf-8")
     if done.returncode:
         sys.exit(f"{name}: {done.stderr[-2000:]}")
 
 
+def busy_cores() -> float:
+    """How many cores are busy just now, as Linux counts. The load average would still hold the benchmark before."""
+    before = _ticks()
+    time.sleep(LOOK_S)
+    return (_ticks() - before) / os.sysconf("SC_CLK_TCK") / LOOK_S
+
+
+def _ticks() -> int:
+    """Clock ticks that all cores together have worked: user, nice, system, then idle and waiting, which do not count."""
+    user, nice, system, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+    return int(user) + int(nice) + int(system)
+
+
 def is_shared(text: str) -> bool:
     """Whether a log says that others were busy when the benchmark began."""
-    found = re.match(r"load before: ([\d.]+)", text)
-    return bool(found) and float(found[1]) > QUIET_LOAD
+    found = re.match(rf"busy before: {NUMBER}", text)
+    return bool(found) and float(found[1]) > QUIET_CORES
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def test_logs_of_benchmarks_are_understood() -> None:
     assert [(what, value) for what, _, value, _ in found] == [("training step", 0.5), ("training step", 0.25)]
     line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MONAI 23.8 s, 1.50 GB; 2.31 times as fast"
     assert [row[2:] for row in collect.sliding_window(line)] == [(10.3, "s"), (0.86, "GB"), (23.8, "s"), (1.5, "GB")]
-    assert collect.is_shared("load before: 3.20\n") and not collect.is_shared("load before: 0.10\n")
+    assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared("busy before: 0.10 cores\n")
 
 
 def test_measurements_name_their_machine() -> None:
