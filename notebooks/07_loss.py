@@ -377,7 +377,7 @@ for name in ("CrossEntropyLoss", "DiceCELoss"):
             recalls[name].append([(guess == k)[crop_labels == k].mean() for k in (1, 2, 3)])
         step(crop, Tensor(crop_labels))
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs rise early with either loss; the trachea rises to nearly all with the sum, and stays near nothing with cross-entropy alone."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs rise early with either loss; the trachea rises to all with the sum, and with cross-entropy alone it stays near nothing for most of the run and only begins to rise at its end."}}
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for name, style, words in (("DiceCELoss", "-", "sum"), ("CrossEntropyLoss", "--", "cross-entropy alone")):
     for k, (structure, color) in enumerate(COLORS.items()):
@@ -396,13 +396,13 @@ rows = [f"| {steps[look]} | " + " | ".join(f"{recalls[name][look][2]:.0%}" for n
 display(Markdown("\n".join(["Share of the trachea found:\n", "| step | cross-entropy alone | sum |", "|--:|--:|--:|", *rows])))
 
 # %% [markdown]
-# Both runs learn the lungs, the sum somewhat earlier. The trachea comes with the sum as soon as the lungs are in place. With cross-entropy
-# alone it is still next to nothing when the other run has nearly all of it.
+# Both runs learn the lungs. With the sum the trachea follows soon after them. With cross-entropy alone it is still next to nothing
+# when the other run has nearly all of it, and it begins to come up only at the end.
 #
-# Be careful with the conclusion. *Ignores* is true of this run and of its length. Cross-entropy is smallest where everything is
-# right, so it does not forbid the trachea, it postpones it: first comes what has many voxels. Go on training and it comes up, late.
-# And learning one crop by heart says nothing about a new patient. What the two runs do show is the order in which things are
-# learned, and that the order is a matter of the loss.
+# So *ignores* is too strong a word. Cross-entropy is smallest where everything is right: it does not forbid the trachea, it postpones
+# it, because first comes what has many voxels. In a run that ends before its turn, that is the same. And learning one crop by heart
+# says nothing about a new patient. What the two runs do show is the order in which things are learned, and that the order is a
+# matter of the loss.
 #
 # ## What Dice does not treat equally
 #
@@ -563,7 +563,7 @@ else:
 #
 # </details>
 #
-# **4. In the short runs, cross-entropy alone left the trachea out. Would weighting the trachea's voxels a hundred times in
+# **4. In the short runs, cross-entropy alone was late with the trachea. Would weighting the trachea's voxels a hundred times in
 # the cross-entropy be the same as adding Dice?**
 #
 # <details>
