@@ -285,7 +285,8 @@ for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.i
 # | `events/` | the same curves for TensorBoard (`tensorboard --logdir runs`), and as MindSpore summary |
 # | `lock` | held by the run that uses the folder; a second one is refused |
 # | `unet3d.ckpt` | the final weights, written last |
-# | `evaluation.json` | the scores of chapter 9, if they have been made |
+# | `evaluation.json`, `.csv`, `.png` | the scores of chapter 9, if they have been made |
+# | `unet3d.onnx` | the network for other programs, if chapter 12 has made it |
 #
 # MindSpore's summary files are made for MindInsight, which the original case uses for its curves and which is no longer maintained.
 # That is why there are files for TensorBoard as well, and why the tables are plain text.
