@@ -41,8 +41,12 @@ def to_onnx(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool =
     """Write ``network`` as ONNX (opset 11, MindSpore's highest) for any batch size and window, or ``fixed``.
 
     The file holds ``config``'s sections data, model and inference, so that whoever has it needs nothing else. Raises
-    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does.
+    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does, and ``ValueError`` for a network
+    with group-norm, which MindSpore cannot write as ONNX.
     """
+    if config.model.norm != "batch":
+        raise ValueError(f"model.norm: ONNX needs batch, found {config.model.norm}; export it as MINDIR")
+
     def write(part: Path) -> None:
         network.compile_cache.clear()  # writing ONNX alters the compiled graph: a second export must not find it
         ms.onnx.export(network, Tensor(np.zeros(_window(config), np.float32)), file_name=str(part))
