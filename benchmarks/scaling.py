@@ -43,11 +43,13 @@ def seconds_a_step(config: Config, workers: int, folder: Path, threads: int) -> 
     target = folder / f"{workers}-{threads}"
     config = config.override([f"train.output_path={target}", f"train.epoch_size={2 * workers}"])
     config.save(folder / "settings.yaml")
-    command = [str(Path(sys.executable).parent / "unet3d"), "train", "--config", str(folder / "settings.yaml")]
+    programs = Path(sys.executable).parent
+    command = [str(programs / "unet3d"), "train", "--config", str(folder / "settings.yaml")]
     if workers > 1:
-        command = [str(Path(sys.executable).parent / "msrun"), f"--worker_num={workers}", f"--local_worker_num={workers}",
+        command = [str(programs / "msrun"), f"--worker_num={workers}", f"--local_worker_num={workers}",
                    f"--master_port={free_port()}", "--join=True", f"--log_dir={folder / 'log'}", *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])  # msrun looks for Python there
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     history = read_columns(target / "history.csv")
     steps = np.diff(history["seconds"])[SKIPPED - 1:]

@@ -170,20 +170,19 @@ for change in ({}, {"batch_size": 4}, {"epoch_size": 10}):
 # And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again every twenty
 # steps; what stays below the cell is its last picture.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The same loss curves as they stood at the end of the small run, drawn while it was going on."}}
-trial = train(small, watch=LivePlot())
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Loss curves of the small run, drawn while it was going on: total, cross-entropy and Dice loss fall; beside them the Dice of three structures on four held-out phantoms, which stays low."}}
+trial = train(small, watch=LivePlot(title="small run: 8 mm, half the channels"))
+
+# %% [markdown]
+# *Figure 1. The small run at its last step. Left: the loss of each step (thin) and means over fifteen steps. Right: Dice on four
+# held-out phantoms.*
 
 # %% tags=["nbval-ignore-output"]
 for name in ("loss", "ce", "dice"):
     values = trial.history[name]
     print(f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the small run: total, cross-entropy and Dice loss fall; beside them the Dice of three structures on four held-out phantoms, which stays low."}}
-display(loss_curves(trial.history, trial.validation, smooth=7, title="small run: 8 mm, half the channels"))
-
 # %% [markdown]
-# *Figure 1. The small run. Left: the loss of each step (thin) and means over seven steps. Right: Dice on four held-out phantoms.*
-#
 # Every step sees two other crops, and some crops are harder than others. So the thin line jumps, and a single value says nothing: judge
 # means. The loss falls steeply, so the machine works.
 #
@@ -285,7 +284,8 @@ for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.i
 # | `events/` | the same curves for TensorBoard (`tensorboard --logdir runs`), and as MindSpore summary |
 # | `lock` | held by the run that uses the folder; a second one is refused |
 # | `unet3d.ckpt` | the final weights, written last |
-# | `evaluation.json` | the scores of chapter 9, if they have been made |
+# | `evaluation.json`, `.csv`, `.png` | the scores of chapter 9, if they have been made |
+# | `unet3d.onnx` | the network for other programs, if chapter 12 has made it |
 #
 # MindSpore's summary files are made for MindInsight, which the original case uses for its curves and which is no longer maintained.
 # That is why there are files for TensorBoard as well, and why the tables are plain text.

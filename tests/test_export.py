@@ -129,3 +129,11 @@ def test_export_checkpoint_names_the_file_after_the_configuration(network, tmp_p
         export_checkpoint(tmp_path / "w.ckpt", config, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="ends in .onnx, found 'x.mindir'"):
         to_onnx(network, tmp_path / "x.mindir", config)
+
+
+def test_group_norm_goes_to_mindir_only(tmp_path):
+    config = Config.preset("quick").override(["model.norm=group", "model.channels=[2, 2, 4, 4, 8]"])
+    network = build_network(config)
+    with pytest.raises(ExportError, match="GroupNorm"):
+        to_onnx(network, tmp_path / "a.onnx", config)
+    assert to_mindir(network, tmp_path / "a.mindir", config).is_file()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unet3d_tutorial.history import append_row, read_columns, rewind, validation_columns
+from unet3d_tutorial.history import HISTORY, append_row, history_columns, read_columns, rewind, validation_columns
 
 COLUMNS = ("step", "loss")
 
@@ -41,6 +41,12 @@ def test_a_table_that_lacks_lines_is_named(table):
         rewind(table, COLUMNS, 9)
 
 
-def test_as_many_validation_columns_as_structures():
+def test_a_table_of_another_version_is_named(table):
+    with pytest.raises(ValueError, match="table.csv: expected the columns step,loss,norm, found step,loss; it is"):
+        rewind(table, (*COLUMNS, "norm"), 2)
+
+
+def test_as_many_columns_as_structures():
+    assert history_columns(4) == (*HISTORY, "left lung", "right lung", "trachea")
     assert validation_columns(4) == ("step", "left lung", "right lung", "trachea")
     assert validation_columns(3) == ("step", "left lung", "right lung")

@@ -431,3 +431,16 @@ def test_last_unit_has_no_activation() -> None:
     up.conv.down_conv_1.weight.set_data(up.conv.down_conv_1.weight * -2)
     np.testing.assert_allclose(up(x, x).asnumpy(), -2 * once, atol=1e-4)
     assert once.min() < 0 < once.max()
+
+
+def test_with_group_norm_a_volume_does_not_feel_its_neighbours():
+    """In training, where with batch-norm it does; both have as many weights."""
+    x, found = Tensor(random(2, 1, 16, 16, 16) * np.array([1, 5], np.float32).reshape(2, 1, 1, 1, 1)), {}
+    for norm in ("batch", "group"):
+        network = make_network("ResidualUNet3D", 1, 4, (4, 4, 8, 8, 16), norm)
+        network.set_train(True)
+        together, alone = network(x).asnumpy(), np.concatenate([network(x[:1]).asnumpy(), network(x[1:]).asnumpy()])
+        found[norm] = float(np.abs(together - alone).max() / np.abs(together).max())
+        assert sum(p.size for p in network.trainable_params()) == sum(
+            p.size for p in ResidualUNet3D(1, 4, (4, 4, 8, 8, 16)).trainable_params())
+    assert found["group"] < 1e-5 < 1e-2 < found["batch"]

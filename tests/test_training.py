@@ -40,6 +40,10 @@ def test_history_is_complete_and_the_loss_falls(run):
     total = np.add(result.history["ce"], result.history["dice"])
     assert result.history["loss"] == pytest.approx(total, rel=1e-5)
     assert result.history["loss"][-1] < result.history["loss"][0]
+    structures = np.array([result.history[name] for name in ("left lung", "right lung", "trachea")])
+    assert structures.min() > 0 and structures.max() < 1
+    background = 4 * (1 - np.array(result.history["dice"])) - structures.sum(axis=0)  # the loss is a mean over four classes
+    assert background.min() > 0 and background.max() < 1 + 1e-6
 
 
 def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):

@@ -45,7 +45,7 @@ class ModelConfig:
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
-    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, where batches are very small
+    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
 
 
 @dataclass(frozen=True)
