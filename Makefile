@@ -35,7 +35,7 @@ package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
 DATA_CODE := $(call package,volume labels phantom phantom_patient phantom_canvas phantom_body phantom_chest phantom_scanner \
 	metaimage luna16)
 TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics \
-	training trained train_step checkpoints history run_folder distributed)
+	training trained train_step checkpoints history run_folder distributed feed)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
@@ -112,16 +112,20 @@ store: $(EXECUTED)
 		cmp -s $$made $$stored || { cp $$made $$stored.part; mv $$stored.part $$stored; echo "stored $$stored"; }; \
 	done
 	@python tools/results.py
+	@python tools/speed.py
+	@python tools/run_times.py
 	@python tools/check_pairs.py
 
 # ------------------------------------------------------------------------------------------------------------------ checks
-# One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval.
+# One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval, in copies
+# that also try the solutions of the exercises.
 # Without the sample CT the notebooks must still run, but their outputs are not compared.
 test: runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTALLED)
+	@python tools/exercises.py --to _build/check
 	@nbval=--nbval; if [ "$$(cat _build/sample)" = no ]; then nbval=--nbval-lax; fi; \
-	python -m pytest tests notebooks $$nbval --durations=15 --durations-min=5
+	python -m pytest tests _build/check $$nbval --durations=15 --durations-min=5
 
 check: $(INSTALLED)
-	@python -m pytest tests --deselect tests/test_project.py::test_site
+	@python -m pytest tests --ignore=tests/test_site.py
 
 endif

@@ -171,7 +171,7 @@ def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(fo
 def test_a_marker_of_an_older_version_is_not_trusted(folder, tmp_path):
     there, store = tmp_path / "there", FsspecStore(f"file://{folder}")
     download(store, there)
-    (there / DOWNLOADED).write_text('{"train/seg/a.nii.gz": 10}')
+    (there / DOWNLOADED).write_text('{"train/seg/a.nii.gz": 10}', encoding="utf-8")
     assert not is_complete(there) and download(store, there) == 3
 
 

@@ -142,7 +142,7 @@ def loss_curves(
                 right.plot(validation["step"], validation[structure], color=COLORS[structure], marker=marker,
                            label=structure)
         right.set(xlabel="step", ylabel="Dice", title="held-out volumes", ylim=(0, 1.02))
-        right.legend(fontsize=8, loc="lower right")
+        right.legend(fontsize=8)  # where it hides least
     if title:
         figure.suptitle(title)
     return _finish(figure)

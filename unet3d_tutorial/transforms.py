@@ -144,6 +144,10 @@ class ScaleIntensityRange:
     """Map HU linearly so that ``src_min`` becomes ``tgt_min`` and ``src_max`` becomes ``tgt_max``; the image, as float32.
 
     ``is_clip`` cuts off what lies outside. Label and affines stay.
+
+    >>> scan = Volume(np.array([[[-1000, -300, 3000]]]), np.eye(4))
+    >>> ScaleIntensityRange(-1000, 400)(scan)[0].array
+    array([[[0. , 0.5, 1. ]]], dtype=float32)
     """
 
     def __init__(self, src_min: float, src_max: float, tgt_min: float = 0.0, tgt_max: float = 1.0, is_clip: bool = True):

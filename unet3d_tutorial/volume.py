@@ -30,6 +30,10 @@ class Volume:
 
     ``array`` is ``(I, J, K)``, or ``(C, I, J, K)`` once a channel axis was added. ``affine`` is 4 x 4 and takes an index
     ``(i, j, k, 1)`` to millimetres towards the patient's right, front and head (RAS+, nibabel's convention).
+
+    >>> scan = Volume(np.zeros((40, 50, 60)), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    >>> scan.spacing_mm, scan.axis_codes
+    ((2.0, 2.0, 3.0), 'LPS')
     """
 
     array: np.ndarray
