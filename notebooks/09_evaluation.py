@@ -824,7 +824,7 @@ else:
 #
 # </details>
 #
-# **4. Somebody interpolates the *labels* 0 to 3 linearly to the scan's grid and rounds. What do they see around the trachea (3)?**
+# **4. Somebody interpolates the labels 0 to 3 linearly to the scan's grid and rounds. What do they see around the trachea (3)?**
 #
 # <details>
 # <summary>Answer 4</summary>

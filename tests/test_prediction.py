@@ -287,6 +287,20 @@ def test_a_header_turned_by_a_few_degrees_turns_the_mask(axis, patient, expected
         assert dice(found.array[middle] == value, expected.array[middle] == value) > 0.9
 
 
+def dark_is_lung(batch: np.ndarray) -> np.ndarray:
+    """Smooth scores from the HU alone."""
+    dark = 9 * (0.45 - batch[:, 0])
+    return np.stack([-dark, dark, np.full_like(dark, -9), np.full_like(dark, -9)], axis=1).astype(np.float32)
+
+
+def test_a_turned_header_changes_no_voxel_for_a_network_without_a_position_channel(patient):
+    """The working grid keeps the scan's own axes, so the same voxels reach the network; only the position differs."""
+    plain = ALL_PIECES.updated({"data": {"position": False}, "model": {"in_channels": 1}})
+    straight = segment(patient, dark_is_lung, plain)
+    turned = Volume(patient.array, rotation(8, 0) @ rotation(-11, 2) @ patient.affine)
+    assert np.array_equal(segment(turned, dark_is_lung, plain).array, straight.array) and straight.array.any()
+
+
 def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(patient, expected):
     scan, mask = (as_itk(volume) for volume in (patient, expected))
     oblique = rotation(15, 2) @ rotation(10, 0) @ np.diag([3.3, 3.6, 4.2, 1])
