@@ -168,7 +168,7 @@ from tempfile import TemporaryDirectory
 folder = TemporaryDirectory()
 path = Path(folder.name) / "config.yaml"
 config.save(path)
-print(path.read_text())
+print(path.read_text(encoding="utf-8"))
 
 # %%
 print("loads to an equal configuration:", Config.load(path) == config)
@@ -235,7 +235,7 @@ except ValueError as error:
 import re
 
 modules = [path for path in sorted(Path("unet3d_tutorial").glob("*.py")) if path.name != "config.py"]
-code = "\n".join(path.read_text() for path in modules)
+code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
 names = [f"{section}.{name}" for section, entries in quick.items() for name in entries]
 unread = [name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)]
 print(f"{len(names)} settings, read by no module: {unread or 'none'}")

@@ -79,7 +79,7 @@ for folder in sorted(path for path in source.iterdir() if path.is_dir()):
 
 # %%
 header = source / "subset0" / "phantom-0000.mhd"
-print(header.read_text())
+print(header.read_text(encoding="utf-8"))
 
 # %% [markdown]
 # The rest of the file pair is as simple: the `.raw` file is nothing but the voxels, one number after the other, the first

@@ -303,7 +303,7 @@ stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "sav
 try:
     train(stopped, watch=cut)
 except PowerCut:
-    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open()) - 1)
+    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open(encoding="utf-8")) - 1)
 
 # %%
 from contextlib import redirect_stdout

@@ -237,7 +237,7 @@ mask = segment(read_scan(sys.argv[1]), network, config)
 save_mask(mask, "lungs.nii.gz")
 print(volumes(mask))
 '''
-(folder / "deploy.py").write_text(script)
+(folder / "deploy.py").write_text(script, encoding="utf-8")
 print(len(script.splitlines()), "lines")
 
 # %% [markdown]

@@ -46,7 +46,7 @@ def main(data: str, output: str, frozen: str) -> None:
         seen += [hash(crop.tobytes()) for crop in image.asnumpy()]
     weights = np.concatenate([p.asnumpy().ravel() for p in network.get_parameters()])
     found = {"losses": losses, "seen": [str(s) for s in seen], "weights": weights.tobytes().hex()}
-    Path(output, f"{frozen}-{group.rank_size}-{group.rank_id}.json").write_text(json.dumps(found))
+    Path(output, f"{frozen}-{group.rank_size}-{group.rank_id}.json").write_text(json.dumps(found), encoding="utf-8")
     assert ms.get_context("device_target") == "CPU"
 
 

@@ -119,7 +119,7 @@ def test_the_same_scan_twice_and_no_scan_at_all(tmp_path: Path):
 def test_what_an_interrupted_call_left_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     archive = write_zip(tmp_path / "subset0.zip", SCANS)
     (tmp_path / ".subset0.part").mkdir()
-    (tmp_path / ".subset0.part/1.9.mhd").write_text("from an earlier call")
+    (tmp_path / ".subset0.part/1.9.mhd").write_text("from an earlier call", encoding="utf-8")
     (tmp_path / "subset0").mkdir()
     monkeypatch.setattr(archives.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

@@ -43,7 +43,7 @@ def msrun(folder: Path, *command: str) -> str:
     path = os.pathsep.join([str(start.parent), os.environ["PATH"]])
     done = subprocess.run([str(start), *options, *command], cwd=folder, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PATH": path, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"})
-    logs = "\n".join(path.read_text() for path in sorted((folder / "log").glob("worker_*.log")))
+    logs = "\n".join(path.read_text(encoding="utf-8") for path in sorted((folder / "log").glob("worker_*.log")))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return logs
 
@@ -56,7 +56,7 @@ def data(tmp_path_factory):
 def test_the_train_command_under_msrun(data, tmp_path):
     config = settings(data, tmp_path / "run", "train.batch_size=1", "train.run_distribute=true")
     config.save(tmp_path / "settings.yaml")
-    (tmp_path / "run.py").write_text(WEIGHTS.format(folder=str(tmp_path)))
+    (tmp_path / "run.py").write_text(WEIGHTS.format(folder=str(tmp_path)), encoding="utf-8")
     logs = msrun(tmp_path, "run.py", "train", "--config", str(tmp_path / "settings.yaml"))
     ranks = [np.frombuffer((tmp_path / f"rank-{rank}.bin").read_bytes(), np.float32) for rank in (0, 1)]
     assert ranks[0].size > 1000 and np.array_equal(*ranks)
@@ -72,7 +72,8 @@ def test_two_workers_follow_one_with_twice_the_batch(data, tmp_path):
     msrun(tmp_path, *arguments)
     subprocess.run([sys.executable, *arguments], check=True, cwd=tmp_path,
                    env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"}, capture_output=True)
-    alone, first, second = (json.loads((tmp_path / f"yes-{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
+    alone, first, second = (json.loads((tmp_path / f"yes-{name}.json").read_text(encoding="utf-8"))
+                            for name in ("1-0", "2-0", "2-1"))
     assert not set(first["seen"]) & set(second["seen"])
     assert sorted(first["seen"] + second["seen"]) == sorted(alone["seen"]) and len(set(alone["seen"])) == 12
     assert first["weights"] == second["weights"] and first["losses"] == second["losses"]

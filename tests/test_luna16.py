@@ -220,7 +220,8 @@ def test_processes_give_the_same_files_as_one(source: Path, tmp_path: Path):
 def test_a_script_without_a_main_guard_is_told_what_to_do(source: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(f"from unet3d_tutorial.luna16 import convert\n"
-                      f"convert({str(source)!r}, {str(tmp_path / 'out')!r}, num_validation=2, processes=2)\n")
+                      f"convert({str(source)!r}, {str(tmp_path / 'out')!r}, num_validation=2, processes=2)\n",
+                      encoding="utf-8")
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert result.returncode != 0 and "if __name__ == '__main__'" in result.stderr.splitlines()[-1]
 
@@ -290,7 +291,8 @@ def damage(path: Path) -> None:
 
 
 def without_line(path: Path, key: str) -> None:
-    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(key)))
+    lines = path.read_text(encoding="utf-8").splitlines(True)
+    path.write_text("".join(line for line in lines if not line.startswith(key)), encoding="utf-8")
 
 
 OTHER_GRID = (np.eye(3), GRIDS["as LUNA16"][1], (-166.0, -171.699997, -205.0))

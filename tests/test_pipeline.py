@@ -51,13 +51,13 @@ def test_a_run_is_scored_case_by_case(run, tmp_path):
     assert all(rows[1].hd95_mm == math.inf and rows[1].missed == 1 for rows in cases.values())
     left, right, trachea = pipeline.load_evaluation(folder)[pipeline.HELD_OUT]["network, raw"]
     assert math.isfinite(left.hd95_mm) and (right.missed, trachea.missed) == (2, 0)
-    with (folder / "evaluation.csv").open(newline="") as file:
+    with (folder / "evaluation.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3 * 2 * len(STRUCTURES)
 
     def refuse(text):
         raise AssertionError(f"{text} is no JSON")
 
-    json.loads((folder / "evaluation.json").read_text(), parse_constant=refuse)
+    json.loads((folder / "evaluation.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_the_cases_of_a_folder(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """From files to masks: on the scan's own grid whatever it is, never over another file, and without MindSpore on request."""
 
 import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +10,7 @@ import SimpleITK as sitk
 from test_deployment import tiny_onnx
 from test_scans import AFFINE, OBLIQUE, as_itk, chest, rotation, write_dicom
 
-from unet3d_tutorial import pipeline
+from unet3d_tutorial import trained
 from unet3d_tutorial.chapter import fresh_environment
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
@@ -35,7 +36,7 @@ def threshold(batch: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working folder, and the threshold in place of a trained network."""
-    monkeypatch.setattr(pipeline, "trained_predictor", lambda config, checkpoint: threshold)
+    monkeypatch.setattr(trained, "trained_predictor", lambda config, checkpoint: threshold)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -125,6 +126,21 @@ def test_volumes_in_millilitres():
     labels[:5], labels[5:, :2] = 1, 3
     mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
     assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
+    labels[5:, 2:4] = 5
+    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
+
+
+def test_a_prediction_imports_no_more_than_it_needs():
+    """Plots, training, event files and their own imports would cost seconds at each start."""
+    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.trained; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "mindspore" in loaded
+    assert not loaded & {"matplotlib", "tensorboardX", "torch", "scipy.interpolate", "unet3d_tutorial.training", "onnx"}
+
+
+def test_without_its_network_mindspore_is_not_imported():
+    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 # --------------------------------------------------------------------------------------------- which network, which settings

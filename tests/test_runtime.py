@@ -47,7 +47,7 @@ def test_the_users_own_settings_win(ran) -> None:
 
 
 def has_avx512() -> bool:
-    return "avx512f" in open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else False
+    return "avx512f" in open("/proc/cpuinfo", encoding="utf-8").read() if os.path.exists("/proc/cpuinfo") else False
 
 
 @pytest.mark.skipif(not has_avx512(), reason="the slow kernels are those of AVX-512")

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and can be gone on with."""
 
 import fcntl
+import shutil
 import signal
 
 import pytest
@@ -95,10 +96,40 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, wh
     assert code == 0 and record(tmp_path / "run") == whole
 
 
+@pytest.mark.parametrize("workers", [(), ("data.num_worker=2", "data.worker_processes=true")])
+def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(data, whole, tmp_path, workers):
+    """Header and length are sound, so only reading it to the end tells: in the middle of the run."""
+    shutil.copytree(data, tmp_path / "data")
+    scan = tmp_path / "data/train/image/2.nii.gz"
+    sound = scan.read_bytes()
+    scan.write_bytes(sound[:-6] + bytes([sound[-6] ^ 0xFF]) + sound[-5:])  # the checksum of all voxels
+    config = longer(tmp_path / "data", tmp_path, *workers)
+    code, text = finish(start(config, tmp_path))
+    line = text.strip().splitlines()[-1]
+    assert code == 2 and "Traceback" not in text and line.startswith("unet3d: step ")
+    assert f"{scan} cannot be read as NIfTI" in line and "mended, the same command goes on" in line
+    scan.write_bytes(sound)
+    if not workers:
+        config = longer(data, tmp_path)
+        shutil.rmtree(tmp_path / "run")
+        code, text = finish(start(config, tmp_path))
+        assert code == 0 and record(tmp_path / "run") == whole
+
+
+def test_a_scan_that_is_cut_short_is_one_line_before_anything_is_touched(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    scan = tmp_path / "data/val/seg/0.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-40])
+    code, text = finish(start(longer(tmp_path / "data", tmp_path), tmp_path))
+    line = text.strip().splitlines()[-1]
+    assert code == 2 and "Traceback" not in text and line.startswith(f"unet3d: {scan} cannot be read as NIfTI")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_second_run_on_a_folder_refuses(data, tmp_path):
     config = longer(data, tmp_path)
     (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / "lock").open("w") as held:
+    with (tmp_path / "run" / "lock").open("w", encoding="utf-8") as held:
         held.write("12345\n")
         held.flush()
         fcntl.lockf(held, fcntl.LOCK_EX)
@@ -108,6 +139,6 @@ def test_the_second_run_on_a_folder_refuses(data, tmp_path):
 
 
 def test_an_unwritable_folder_is_one_line(data, tmp_path):
-    (tmp_path / "run").write_text("a file where the folder should be")
+    (tmp_path / "run").write_text("a file where the folder should be", encoding="utf-8")
     code, text = finish(start(longer(data, tmp_path), tmp_path))
     assert code == 2 and f"train.output_path: cannot write to {tmp_path / 'run'}" in text and "Traceback" not in text

@@ -69,10 +69,11 @@ def test_a_finished_run_is_read_back_and_never_replaced_by_another(run, data):
 
 
 def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(data, tmp_path, capsys):
-    (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n")
-    (tmp_path / "note.txt").write_text("kept")
+    (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n", encoding="utf-8")
+    (tmp_path / "note.txt").write_text("kept", encoding="utf-8")
     assert train(config(data, tmp_path)).history["step"] == list(range(6))
-    assert (tmp_path / "note.txt").read_text() == "kept" and "training begins afresh" in capsys.readouterr().out
+    assert (tmp_path / "note.txt").read_text(encoding="utf-8") == "kept"
+    assert "training begins afresh" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
@@ -97,7 +98,7 @@ def test_missing_data_leave_an_older_run_untouched(run, tmp_path):
     settings, result = run
     kept = tmp_path / "run"
     kept.mkdir()
-    (kept / "note.txt").write_text("kept")
+    (kept / "note.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="train/image: expected .nii.gz files"):
         train(config(tmp_path / "nothing", kept))
     assert (kept / "note.txt").exists()
@@ -117,7 +118,7 @@ def test_checkpoints_that_do_not_fit_are_named(run, tmp_path):
     settings, result = run
     with pytest.raises(FileNotFoundError, match="no such checkpoint: .*none.ckpt"):
         load_network(settings, tmp_path / "none.ckpt")
-    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "text.ckpt").write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match="text.ckpt is not a MindSpore checkpoint"):
         load_network(settings, tmp_path / "text.ckpt")
     with pytest.raises(ValueError, match="is of another network than ResidualUNet3D: .*expected"):

@@ -215,7 +215,7 @@ def test_a_page_keeps_its_budget_with_coarser_voxels_and_says_so(budget: int) ->
 
 def test_a_page_has_all_in_itself(tmp_path: Path) -> None:
     page = SliceViewer(IMAGE, LABEL, spacing_mm=SPACING).save_html(tmp_path / "page.html")
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>") and not re.search(r"https?://|\bimport\b[^;]*from|@import|url\(", text)
     assert list(tmp_path.iterdir()) == [page]
 

@@ -8,7 +8,7 @@ site=$2
 work=$(dirname "$site")/$(basename "$site").work
 rm -rf "$work"
 mkdir -p "$work/source/notebooks"
-cp -r _config.yml _toc.yml LICENSE-text.md book "$work/source"
+cp -r _config.yml _toc.yml LICENSE-text.md CONTRIBUTING.md CHANGELOG.md book "$work/source"
 cp -r book/_static "$work/source/_static"
 cp "$notebooks"/[0-9]*.ipynb "$work/source/notebooks"
 

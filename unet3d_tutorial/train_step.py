@@ -16,7 +16,7 @@ GROWTH = 1000  #: steps without overflow after which the dynamic loss scale is d
 
 
 def make_gradients(network: nn.Cell, loss_fn: nn.Cell, weights: Sequence[Parameter]):
-    """A function that takes a batch and returns loss, cross-entropy and Dice loss, and the gradient of the first."""
+    """A function that takes a batch and returns what ``loss_fn`` gives, and the gradient of the first of it."""
 
     def forward(image: Tensor, label: Tensor):
         return loss_fn(network(image), label)
@@ -55,7 +55,9 @@ class TrainStep:
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]
 
     def __call__(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Change the weights once, from one batch or several; return the mean loss, cross-entropy and Dice loss.
+        """Change the weights once, from one batch or several; return the means of all that the loss function gives.
+
+        That is loss, cross-entropy, Dice loss and, if it tells them, the Dice loss of each class, in one array.
 
         Raises ``FloatingPointError``, and leaves the weights alone, if loss or gradient is not finite. The loss alone does
         not tell: ``relu`` makes a zero of a number that is none.
@@ -77,16 +79,16 @@ class TrainStep:
         return losses
 
     def _scaled(self, logits: Tensor, label: Tensor):
-        loss, ce, dice = self.loss_fn(logits, label)
-        return loss * self.state.loss_scale, ce, dice
+        loss, *parts = self.loss_fn(logits, label)
+        return loss * self.state.loss_scale, *parts
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[np.ndarray, Sequence[Tensor]]:
         """Means over the batches."""
         losses, gradients = self.loss_and_gradients(*batches[0])
-        sums = np.array([float(value.asnumpy()) for value in losses])
+        sums = in_a_row(losses)
         for batch in batches[1:]:
             losses, more = self.loss_and_gradients(*batch)
-            sums += [float(value.asnumpy()) for value in losses]
+            sums += in_a_row(losses)
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         if len(batches) > 1:
             gradients = tuple(g / len(batches) for g in gradients)
@@ -121,6 +123,11 @@ class TrainStep:
             for weight in self.optimizer.parameters:
                 if weight.ndim > 1:
                     weight.set_data(weight.value() * (1 - rate * self.options.weight_decay))
+
+
+def in_a_row(values: Sequence[Tensor]) -> np.ndarray:
+    """Numbers and vectors behind each other in one array, float64."""
+    return np.concatenate([np.ravel(value.asnumpy()) for value in values]).astype(np.float64)
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> float:

@@ -35,7 +35,7 @@ def jupyterlab(root: Path, home: Path) -> Iterator[str]:
                 "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PLATFORM_DIRS": "1"}
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={root}", *LAB_OPTIONS]
     log = home / "lab.log"
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(command, env=os.environ | folders, stdout=output, stderr=output)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -57,7 +57,7 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
 class Watch:
