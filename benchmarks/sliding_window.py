@@ -53,7 +53,7 @@ def run_here(folder: Path, roi: str) -> np.ndarray:
     name = session.get_inputs()[0].name
     slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], lambda batch: session.run(None, {name: batch})[0],
                                  overlap=OVERLAP)
-    return np.concatenate([largest(scores) for scores in slabs])
+    return np.concatenate(list(map(largest, slabs)))  # a loop would hold a slab while the next is made
 
 
 def run_monai(folder: Path, roi: str) -> np.ndarray:

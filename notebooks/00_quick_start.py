@@ -26,6 +26,7 @@
 #
 # **You need**: Python, and the installed package. The trained network is made by `make book`; if it is not there, the first cell makes it,
 # which takes as long as [chapter 8](08_training.ipynb) says. The real CT is fetched once; without it a second synthetic patient takes its place.
+# In the cloud: [Binder and Colab](../book/launch.md).
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial import chapter
@@ -90,6 +91,8 @@ show_planes(scan, truth, mask)
 
 # %% [markdown]
 # *Figure 2. Filled: the truth. Outlined: the network. Where the two part you see the fill without a line, or a line without the fill.*
+#
+# An outline far below the lungs, if there is one, is gas in the stomach or the bowel: to a network that knows lung by its air it looks inviting.
 #
 # Two numbers count most. **Dice** is the overlap: twice the common volume over the sum of both volumes, 1 if the masks are equal, 0 if they do not
 # meet. **HD95** is a distance: 95 of 100 points of the two surfaces lie at most so many millimetres from the other surface. Dice asks how much is

@@ -56,6 +56,18 @@ def test_the_onnx_file_brings_its_configuration(files):
     assert (config.data, config.model, config.inference) == (SMALL.data, SMALL.model, SMALL.inference)
 
 
+def test_no_number_in_the_file_is_beyond_float16(tmp_path):
+    """A running variance of 1e8, as a trained network may have, is absorbed: who converts the file to float16 can."""
+    setup(seed=4)
+    cell = build_network(SMALL)
+    for parameter in cell.get_parameters():
+        if "moving_variance" in parameter.name:
+            parameter.set_data(ms.Tensor(np.full(parameter.shape, 1e8, np.float32)))
+    model = onnx.load(to_onnx(cell, tmp_path / "v.onnx", SMALL))
+    largest = max(np.abs(onnx.numpy_helper.to_array(tensor)).max() for tensor in model.graph.initializer)
+    assert largest < 10 and np.isfinite(np.float16(largest))
+
+
 def test_fixed_files_take_one_window(network, tmp_path):
     path = to_onnx(network, tmp_path / "f.onnx", SMALL, fixed=True)
     shape = [axis.dim_value for axis in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
@@ -90,6 +102,15 @@ def test_a_file_that_differs_is_refused_and_an_older_one_kept(write, network, tm
     with pytest.raises(ExportError, match=f"{path.name}: expected the network's logits to within 0.0001"):
         write(network, path, SMALL)
     assert path.read_bytes() == b"older" and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_layer_that_mindspore_cannot_write_as_onnx_is_named(tmp_path):
+    setup(seed=5)
+    config = SMALL.updated({"model": {"norm": "group", "channels": (2, 4, 4, 4, 8)}})
+    with pytest.raises(ExportError, match="n.onnx: MindSpore cannot write this network as ONNX: .*GroupNorm") as caught:
+        to_onnx(build_network(config), tmp_path / "n.onnx", config)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    assert to_mindir(build_network(config), tmp_path / "n.mindir", config).is_file()
 
 
 def test_verify_refuses_other_shapes_and_what_is_not_a_number():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from test_deployment import tiny_onnx
-from test_scans import AFFINE, OBLIQUE, as_itk, chest, rotation, write_dicom
+from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
 
 from unet3d_tutorial import trained
 from unet3d_tutorial.chapter import fresh_environment
+from unet3d_tutorial.checkpoints import save_checkpoint
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.deployment import REQUIREMENTS
@@ -85,6 +86,28 @@ def test_a_scan_that_cannot_be_used_does_not_stop_the_others(here, capsys):
     error = capsys.readouterr().err
     assert "b.nii.gz cannot be read as NIfTI" in error and "c.nii.gz: expected a CT in HU" in error
     assert len(error.splitlines()) == 1
+
+
+def test_broken_files_on_the_command_line(here, capsys):
+    """525 broken files of every format: a mask and no word of complaint, or one line, exit code 2 and no file at all."""
+    rng, outcomes = np.random.default_rng(60), {0: 0, 2: 0}
+    (here / "seeds").mkdir()
+    for name, data in seeds(here / "seeds").items():
+        for _ in range(105):
+            path = here / "case" / name  # a slice is broken among sound ones
+            path.write_bytes(broken(data, rng))
+            scan = path.parent if path.suffix == ".dcm" else path
+            code = main(["predict", str(scan), "-o", "m.nii.gz", NATIVE, "inference.roi_size=[16,16,16]"])
+            told = capsys.readouterr()
+            outcomes[code] += 1
+            if code == 0:
+                assert told.out.startswith("m.nii.gz: left lung") and told.err == "" and load_volume("m.nii.gz").array.size
+                (here / "m.nii.gz").unlink()
+            else:
+                assert told.out == "" and told.err.startswith("unet3d: ") and "case" in told.err, told
+                assert told.err.count("\n") == 1
+            assert sorted(entry.name for entry in here.iterdir()) == ["case", "seeds"]
+    assert sum(outcomes.values()) == 525 and outcomes[2] > 260 and outcomes[0] > 50, outcomes
 
 
 # ------------------------------------------------------------------------------------------------ nothing is overwritten
@@ -163,11 +186,24 @@ def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, m
     assert message in capsys.readouterr().err and not (here / "m.nii.gz").exists()
 
 
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_volume(box_scan(), tmp_path / "s.nii.gz")
+    narrow = trained.build_network(Config().updated({"model": {"channels": (2, 2, 2, 2, 2)}}))
+    save_checkpoint(narrow, tmp_path / "w.ckpt")
+    (tmp_path / "text.ckpt").write_bytes(b"no checkpoint")
+    for name in ("w.ckpt", "text.ckpt"):
+        assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--checkpoint", name]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("unet3d: ") and name in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.nii.gz", "text.ckpt", "w.ckpt"]
+
+
 def test_windows_for_a_device_and_its_answers_on_the_command_line(here, capsys):
     small = ["inference.roi_size=[32,32,16]", NATIVE]
     save_volume(box_scan(), here / "s.nii.gz")
     assert main(["export", "--windows", "s.nii.gz", *small]) == 0
-    written = sorted((here / "preprocess_Result").iterdir())
+    written = sorted((here / "preprocess_Result" / "00_data").iterdir())
     assert capsys.readouterr().out == f"preprocess_Result: {len(written)} windows\n"
     (here / "result_Files").mkdir()
     for path in written:

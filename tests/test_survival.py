@@ -1,8 +1,11 @@
 """Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and can be gone on with."""
 
 import fcntl
+import os
+import re
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -22,6 +25,25 @@ def bad(self, index, get=TrainingCrops.__getitem__):
     image, label = get(self, index)
     return (image * np.float32(np.nan if index == 9 else 1)), label
 TrainingCrops.__getitem__ = bad
+"""
+PIDS = """
+import os
+from pathlib import Path
+from unet3d_tutorial.dataset import TrainingCrops
+parent = os.getpid()
+def note(self, index, get=TrainingCrops.__getitem__):
+    if os.getpid() != parent:
+        Path("worker").write_text(str(os.getpid()))
+    return get(self, index)
+TrainingCrops.__getitem__ = note
+"""
+STUCK = PIDS + """
+import time
+def stuck(self, index, get=TrainingCrops.__getitem__):
+    if index >= 8:
+        time.sleep(3600)
+    return get(self, index)
+TrainingCrops.__getitem__ = stuck
 """
 FULL_DISK = """
 import resource, signal
@@ -76,6 +98,25 @@ def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
     code, text = finish(start(config, tmp_path))
     assert code == 0 and f"goes on from step {done} of 12" in text
     assert record(tmp_path / "run")[:2] == whole[:2]
+
+
+@pytest.mark.parametrize("moment", ["while a step is computed", "while the step waits for its batch"])
+def test_a_killed_data_worker_is_one_line_and_the_run_goes_on_with_the_same_bits(moment, data, whole, tmp_path):
+    config = longer(data, tmp_path, "data.worker_processes=true", "data.num_worker=2")
+    process = start(config, tmp_path, before=STUCK if moment.startswith("while the step") else PIDS)
+    assert send_when(process, tmp_path / "run" / "history.csv", lines=5, number=0)  # four steps are done
+    if "waits" in moment:
+        time.sleep(1)  # so that all batches that were made ahead are used up
+    os.kill(int((tmp_path / "worker").read_text(encoding="utf-8")), signal.SIGKILL)
+    code, text = finish(process)
+    assert code == 2 and "Traceback" not in text
+    line = text.strip().splitlines()[-1]
+    assert re.search(r"step \d+: a data worker, process \d+, was killed by signal 9", line)
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'last.ckpt'}" in line
+    assert not list((tmp_path / "run").glob("*.part*"))
+    code, text = finish(start(config, tmp_path))
+    assert code == 0 and "goes on from step" in text
+    assert record(tmp_path / "run") == whole
 
 
 def test_a_loss_that_is_not_a_number_names_step_files_and_checkpoint(data, tmp_path):

@@ -10,7 +10,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": KERNEL, "language_info": {"name": "python"}}
 #: cell metadata that means something; everything else is a trace of somebody's editor or clock
 CELL_METADATA = ("tags", "mystnb")
-#: an output that needs a kernel; the page that is stored beside it does not
+#: an output that needs a kernel; the page that is stored after it does not
 WIDGET = "application/vnd.jupyter.widget-view+json"
 #: how the page of a stored slice viewer begins
 VIEWER = "<div data-slice-viewer>"
@@ -28,10 +28,10 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:03d}"
         cell.metadata = NotebookNode({key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata})
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if list(output.get("data", {})) != [WIDGET]]
         for output in cell.get("outputs", []):
             output.pop("transient", None)
-            if "text/html" in output.get("data", {}):
-                output.data.pop(WIDGET, None)
             if "metadata" in output:
                 output.metadata = NotebookNode()
     return notebook

@@ -29,7 +29,8 @@ from unet3d_tutorial.training import load_result
 from unet3d_tutorial.transforms import Compose, ExpandChannel, Orientation, Spacing
 from unet3d_tutorial.volume import Volume, load_volume
 
-FIGURE = Path("book/_static/results.png")
+#: one row of pictures for wide pages, two for narrow ones
+FIGURES = {Path("book/_static/results.png"): (1, 4), Path("book/_static/results-narrow.png"): (2, 2)}
 PHANTOM = [0, 4]  #: seed of the phantom that is shown, one of those trained on
 RENDERED_MM = 1.0  #: voxels of the three-dimensional picture
 SMOOTH_MM = 2.0  #: its surfaces are smoothed by this much, for the eye only
@@ -61,12 +62,17 @@ def replace_between(path: Path, text: str, mark: str = "results") -> None:
 # ----------------------------------------------------------------------------------------------------------- the figure
 
 
-def headline(history: dict[str, list[float]], image: Volume, reference: Volume, mask: Volume) -> Figure:
-    """The book in one row: phantom, loss of each step, the patient's scan with both masks, the found organs from the front.
+def headline(
+    grid: tuple[int, int], history: dict[str, list[float]], image: Volume, reference: Volume, mask: Volume
+) -> Figure:
+    """The book in four pictures: phantom, loss of each step, the patient's scan with both masks, the organs from the front.
 
-    ``history`` has the columns ``step`` and ``loss``; ``image``, ``reference`` and ``mask`` are ``(I, J, K)`` on one grid.
+    ``grid`` is rows and columns. ``history`` has the columns ``step`` and ``loss``; ``image``, ``reference`` and ``mask``
+    are ``(I, J, K)`` on one grid.
     """
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3.5), layout="constrained", width_ratios=(1, 1.1, 1.05, 1.05))
+    rows, columns = grid
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3 * rows + 0.5), layout="constrained")
+    axes = axes.ravel()
     turn = Orientation("RAS")
     phantom, drawn = (turn(volume, None)[0] for volume in generate(PHANTOM))
     draw_coronal(axes[0], phantom, drawn, None)
@@ -147,10 +153,12 @@ def main() -> None:
         replace_between(path, text)
     sample = fetch()
     image = load_volume(sample.image)
-    mask = segment(image, trained_predictor(config), config)
-    part = FIGURE.with_suffix(".part.png")
-    headline(load_result(config.train.output_path).history, image, load_volume(sample.label), mask).savefig(part, dpi=85)
-    part.replace(FIGURE)
+    reference, mask = load_volume(sample.label), segment(image, trained_predictor(config), config)
+    history = load_result(config.train.output_path).history
+    for path, grid in FIGURES.items():
+        part = path.with_suffix(".part.png")
+        headline(grid, history, image, reference, mask).savefig(part, dpi=85)
+        part.replace(path)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ jupyter-book build "$work/source" --path-output "$work" -q -W --keep-going > "$w
 # Two files of the theme are templates, not pages.
 (cd "$work/_build/html/_static" && find . -name '*.map' -delete && rm -f webpack-macros.html sbt-webpack-macros.html &&
     rm -rf mathjax/{mml-*,tex-svg*,tex-mml-*,tex-chtml-full*,node-main.js,adaptors,output/svg})
+# Thebe is off, yet its settings are written, twice, which is an error in the browser, and name a host to load it from.
+# Citations are items of their list: the role that docutils gives them is not one that a list may hold.
+find "$work/_build/html" -name '*.html' -exec sed -i -e '/const THEBE_JS_URL/d' -e '/sphinx-thebe\.js/d' \
+    -e 's/ role="doc-biblioentry"/ role="listitem"/' {} +
 touch "$work/_build/html/done"
 rm -rf "$site"
 mv "$work/_build/html" "$site"

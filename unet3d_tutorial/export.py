@@ -42,11 +42,16 @@ def to_onnx(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool =
     """Write ``network`` as ONNX (opset 11, MindSpore's highest) for any batch size and window, or ``fixed``.
 
     The file holds ``config``'s sections data, model and inference, so that whoever has it needs nothing else. Raises
-    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does.
+    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does, and for a network with a layer that
+    MindSpore cannot write (group norm).
     """
     def write(part: Path) -> None:
         network.compile_cache.clear()  # writing ONNX alters the compiled graph: a second export must not find it
-        ms.onnx.export(network, Tensor(np.zeros(_window(config), np.float32)), file_name=str(part))
+        try:
+            ms.onnx.export(network, Tensor(np.zeros(_window(config), np.float32)), file_name=str(part))
+        except RuntimeError as error:  # such as group norm, for which it knows no operator; what follows is its call stack
+            raise ExportError(f"{part.name}: MindSpore cannot write this network as ONNX: {str(error).splitlines()[0]} "
+                              "Export it as MINDIR, a name that ends in .mindir") from error
         model = simplify(onnx.load(part))
         if not fixed:
             _free_axes(model.graph)

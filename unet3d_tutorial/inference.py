@@ -62,10 +62,12 @@ def prepare(image: Volume, config: Config) -> Volume:
 
 
 def _of_classes(slabs: Iterable[np.ndarray], number: int) -> Iterator[np.ndarray]:
-    for scores in slabs:
+    def checked(scores: np.ndarray) -> np.ndarray:
         if len(scores) != number:
             raise ValueError(f"predictor: expected {number} classes, found {len(scores)}")
-        yield scores
+        return scores
+
+    return map(checked, slabs)  # which, unlike a loop, does not hold a slab while the next is made
 
 
 def _hu_prior(hu: np.ndarray, weight: float, classes: int) -> tuple[Callable[[tuple], np.ndarray] | None, float]:
@@ -334,6 +336,7 @@ def labels_from_slabs(
     for start, scores in _joined(slabs):
         scores, end = scores.transpose(0, 1, 1 + axes[first], 1 + axes[second]), start + scores.shape[1] - 1
         undecided = _undecided(scores, gain if prior else 0.0)
+        across = None
         ready = np.flatnonzero((positions[streamed] > done) & (positions[streamed] <= end))
         for numbers in (ready[n : n + CHUNK] for n in range(0, len(ready), CHUNK)):
             places = [positions[streamed][numbers] - start, positions[first], positions[second]]
@@ -349,6 +352,7 @@ def labels_from_slabs(
             index.insert(streamed, slice(numbers[0], numbers[-1] + 1))
             labels[tuple(index)] = largest(across if prior is None else across + prior(tuple(index)))
         done = end
+        del scores, across  # before the next slab is made; at the scan's own resolution one is a view of the other
     return labels
 
 
@@ -397,6 +401,7 @@ def _joined(slabs: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         scores = slab if last is None else np.concatenate([last, slab], axis=1)
         yield start, scores
         start, last = start + scores.shape[1] - 1, scores[:, -1:].copy()
+        del slab, scores  # before the next slab is made
 
 
 def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Losses on logits ``(N, K, D, H, W)``: Dice, cross-entropy, and their sum.
 
 Labels are one-hot, of the logits' shape, or class numbers ``(N, D, H, W)`` or ``(N, 1, D, H, W)`` of any integer type.
+Logits of 16 bits are taken as float32 first: a sum over the voxels of a crop does not fit into float16, which ends at 65504.
 """
 
 import mindspore as ms
@@ -93,6 +94,11 @@ def scale(x: Tensor, factors: Tensor) -> Tensor:
     return ops.matmul(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
 
 
+def in_float32(logits: Tensor) -> Tensor:
+    """The logits as float32, unchanged if they are."""
+    return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)
+
+
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels as float32 of the logits' shape: one-hot ones unchanged, class numbers expanded.
 
@@ -138,6 +144,7 @@ class DiceLoss(nn.Cell):
         self.sums = ClassSums(squared)
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = in_float32(logits)
         target = as_one_hot(target, logits)
         overlap, size, _ = self.sums(logits, target)
         return self.from_sums(overlap, size, target)
@@ -169,6 +176,7 @@ class CrossEntropyLoss(nn.Cell):
         self.sums = ClassSums()
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = in_float32(logits)
         _, _, log_likelihood = self.sums(logits, as_one_hot(target, logits))
         return -log_likelihood.sum() / voxels(logits)
 
@@ -190,6 +198,7 @@ class DiceCELoss(nn.Cell):
         self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
 
     def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        logits = in_float32(logits)
         target = as_one_hot(target, logits)
         overlap, size, log_likelihood = self.dice.sums(logits, target)
         ce = -log_likelihood.sum() / voxels(logits)

@@ -183,7 +183,8 @@ class SegmentationNetwork(nn.Cell):
 
     def __call__(self, x: Tensor) -> Tensor:  # not in construct, so that an exported graph has no checks
         self.check_input(x.shape)
-        return super().__call__(x)
+        logits = super().__call__(x)
+        return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)  # after half_precision
 
     def check_input(self, shape: tuple[int, ...]) -> None:
         """Raise ``ValueError`` unless a batch of this shape fits."""
@@ -381,12 +382,16 @@ def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
     """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in float32.
 
-    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout,
-    as its network for Ascend. Train with a loss scale (``amp.StaticLossScaler(256)`` there): small gradients vanish in
-    float16. Changes ``network`` in place.
+    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout.
+    Changes ``network`` in place, names and values of its parameters excepted, and gives it back; done twice it is done
+    once. ``train.mixed_precision`` asks for it, and ``train.loss_scale`` belongs to it: small gradients vanish in float16.
+    Run by the tests on CPU only; there is nothing in it that is particular to a device.
     """
     one_of("level", level, ("O2", "O3"))
-    return ms.amp.auto_mixed_precision(network, level, ms.float16)
+    if not hasattr(network, "half_precision_level"):
+        ms.amp.auto_mixed_precision(network, level, ms.float16)  # what it returns casts the logits, as __call__ does
+        network.half_precision_level = level
+    return network
 
 
 # What an optimiser, a loss scaler and a callback add to a checkpoint.

@@ -20,7 +20,7 @@ from .evaluation import (
     write_csv,
 )
 from .inference import Predictor, keep_largest_component, segment
-from .plotting import score_boxes
+from .plotting import score_box_rows
 from .sample_ct import SampleUnavailable, fetch
 from .trained import trained_predictor
 from .transforms import Compose, ConvertLabel, LoadData
@@ -44,7 +44,7 @@ def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: s
     Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and ``seg/``, files of the
     same names). Without the real CT (no network, not cached) only the held-out volumes are scored, and the text says so.
     Writes ``evaluation.json``, ``evaluation.csv`` (a line for each case and structure) and ``evaluation.png`` (box
-    plots); for a ``folder`` its name is added to theirs.
+    plots of each data set); for a ``folder`` its name is added to theirs.
     """
     network = trained_predictor(config, checkpoint)
     data, notes = _data_sets(config, folder)
@@ -84,7 +84,7 @@ def _stored_cases(folder: Path, config: Config) -> Iterator[Case]:
 def _write_evaluation(results: dict[str, Results], path: Path) -> None:
     """Write the box plots, the table and, last, the JSON file that says that all is there."""
     write_csv(results, path.with_suffix(".csv"))
-    drawn = score_boxes(list(results.values())[-1])
+    drawn = score_box_rows(results)
     part = path.with_name(path.stem + ".part.png")
     drawn.savefig(part, dpi=100)
     part.replace(path.with_suffix(".png"))

@@ -10,8 +10,10 @@ from mindspore import Parameter, Tensor, nn, ops
 from .checkpoints import RunState
 from .config import TrainConfig
 from .distributed import ALONE, Group
+from .model import half_precision
 
 Batch = tuple[Tensor, Tensor]
+SLOW_HALF = "train.mixed_precision: a processor takes longer in 16 bits than in 32; it pays on a GPU or on Ascend"
 GROWTH = 1000  #: steps without overflow after which the dynamic loss scale is doubled
 
 
@@ -49,7 +51,9 @@ class TrainStep:
         self.network, self.optimizer, self.options, self.state, self.group = network, optimizer, options, state, group
         self.scaling = options.loss_scale != 1 or options.dynamic_loss_scale
         if options.mixed_precision:
-            ms.amp.auto_mixed_precision(network, "auto", ms.float16)  # convolutions in 16 bits, sums and norms in 32
+            half_precision(network)  # all but batch-norm in 16 bits; the loss gets 32
+            if ms.get_context("device_target") == "CPU" and group.leads:
+                print(SLOW_HALF, flush=True)
         self.loss_fn, self.scale, self.norm = loss_fn, state.loss_scale, 0.0
         self.loss_and_gradients = make_gradients(network, self._scaled if self.scaling else loss_fn, optimizer.parameters)
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]

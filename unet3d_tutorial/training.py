@@ -16,6 +16,7 @@ from .checkpoints import FINAL, LAST, RunState, load_state, load_weights, publis
 from .config import Config
 from .dataset import batch_names, check_cases, count_steps, create_dataset, plain_error, validation_cases
 from .distributed import ALONE, Group, join, own_device
+from .feed import WatchedFeed, WorkerKilled
 from .history import append_row, history_columns, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
 from .losses import make_loss
@@ -70,8 +71,8 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
 
     Every file's header and length are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``, naming the file, if
     a scan is missing or damaged, ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses
-    the folder, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished
-    and saved.
+    the folder or a data worker was killed, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C,
+    once the step is finished and saved.
     """
     folder = Path(config.train.output_path)
     if not overwrite and is_finished(folder, config):
@@ -115,6 +116,7 @@ class Run:
         self.columns, self.look_columns = (make(config.model.num_classes) for make in (history_columns, validation_columns))
         self.total_steps = count_steps(config, rank_size=group.rank_size)
         self.rates = learning_rates(config, self.total_steps)
+        self.feed: WatchedFeed | None = None
         self.state = RunState(loss_scale=options.loss_scale, rank_size=group.rank_size)
         self.network = build_network(config)
         self.network.set_train(True)
@@ -150,6 +152,7 @@ class Run:
                 if watch and (self._is_look() or self.state.step % WATCH_EVERY == 0):
                     watch(*self._tables())
                 if stop:
+                    self._check_workers()  # a worker's death comes as a signal, too
                     raise KeyboardInterrupt
         profile.close()
         self._finish()
@@ -159,15 +162,28 @@ class Run:
         dataset = create_dataset(self.config, rank_size=self.group.rank_size, rank_id=self.group.rank_id,
                                  first_step=self.state.step)
         stream = dataset.create_tuple_iterator(num_epochs=1)
-        for step in range(self.state.step, self.total_steps):
+        if self.config.data.worker_processes:
+            stream = self.feed = WatchedFeed(stream)
+        for _ in range(self.state.step, self.total_steps):
             start = time.perf_counter()
             try:
                 taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            except WorkerKilled as error:
+                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
             except RuntimeError as error:
                 if (plain := plain_error(error)) is None:
                     raise
-                raise type(plain)(f"step {step}: {plain}. Once that is mended, the same command goes on") from error
+                reason = f"step {self.state.step}: {plain}. Once that is mended, the same command goes on"
+                raise type(plain)(reason) from error
             yield time.perf_counter() - start, taken
+
+    def _check_workers(self) -> None:
+        """Raise ``WorkerKilled`` if a process that makes crops was."""
+        if self.feed:
+            try:
+                self.feed.check()
+            except WorkerKilled as error:
+                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
 
     def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
         """Change the weights once and write the line of the history."""
@@ -266,9 +282,11 @@ class Run:
     def _broken(self, what: str) -> str:
         """What to tell the user when numbers are no longer finite."""
         names = batch_names(self.config, self.state.step, rank_size=self.group.rank_size, rank_id=self.group.rank_id)
+        return f"{what}; it came from {', '.join(names)}; {self._last_good()}; try a lower train.lr or set train.clip_norm"
+
+    def _last_good(self) -> str:
         last = self.folder / LAST
-        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        return f"{what}; it came from {', '.join(names)}; {good}; try a lower train.lr or set train.clip_norm"
+        return f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
 
 
 class StopRequest:
