@@ -161,7 +161,7 @@ def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(fo
     with pytest.raises(OSError, match="the line broke"):
         download(Flaky(f"file://{folder}", ["well", "well", *["break"] * 4]), there)
     assert len(content(there)) == 2 and not is_complete(there)
-    with (there / COPIED).open("a") as file:
+    with (there / COPIED).open("a", encoding="utf-8") as file:
         file.write('["train/se')  # killed while it wrote a line
     os.utime(folder / "train/image/a.nii.gz", ns=(0, 10**18))
     assert download(FsspecStore(f"file://{folder}"), there) == 2  # the third, and the one that was replaced

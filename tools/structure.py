@@ -20,7 +20,8 @@ LAST = ["Exercises", "Quiz", "What to remember", "References", "Next"]
 FIRST = ("**You will learn**", "**You need**")
 EXERCISES, QUESTIONS = (2, 3), (3, 5)
 FEWEST_WORDS = 8  # of an answer: which one it is, and why
-QUESTION = re.compile(r"^\*\*(\d+)\. [^*]+[?.]\*\*\s*$", flags=re.M)
+#: bold from end to end, over one line or several; it may stress a word
+QUESTION = re.compile(r"^\*\*(\d+)\. (?:[^*\n]|\*(?!\*)|\n(?!\n))+(?<=[?.])\*\*\s*$", flags=re.M)
 ANSWER = re.compile(r"^<details>\n<summary>Answer (\d+)</summary>\n\n(.*?)\n\n</details>$", flags=re.M | re.S)
 CAPTION = re.compile(r"\A\*Figure (\d+)\. [^*]+\*")
 
