@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from unet3d_tutorial import luna16
 from unet3d_tutorial.luna16 import BadScanError, ConversionError, convert, read_mhd
-from unet3d_tutorial.volume import load_volume
+from unet3d_tutorial.volume import PIECE, load_volume
 
 SHAPE = (7, 6, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -233,7 +233,7 @@ def test_converting_needs_no_more_memory_than_three_scans(tmp_path: Path, compre
     convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 1 < peak / scan.nbytes < 3
+    assert scan.nbytes < peak < 3 * scan.nbytes + PIECE  # of a real scan, a piece is next to nothing
 
 
 def test_a_script_without_a_main_guard_is_told_what_to_do(source: Path, tmp_path: Path):

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from browsing import Watch
 
-SITE = Path(__file__).parents[2] / "_build" / "html"
 DESKTOP, PHONE = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
 MODES = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light")}
 GRAVE = ("serious", "critical")
@@ -32,11 +31,9 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(site: Path) -> Iterator[str]:
     """The site, served on this machine as it would be on the web."""
-    if not (SITE / "done").exists():
-        pytest.skip("no _build/html: make html")
-    handler = functools.partial(Quiet, directory=str(SITE))
+    handler = functools.partial(Quiet, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -68,8 +65,8 @@ def settle(page, url: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_page_is_accessible(browser, axe: str, address: str, mode: str) -> None:
-    pages = sorted(page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html") if "_static" not in page.parts)
+def test_every_page_is_accessible(browser, axe: str, site: Path, address: str, mode: str) -> None:
+    pages = sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html") if "_static" not in page.parts)
     pages.remove("index.html")  # which only leads on to the first page
     assert {"book/intro.html", "search.html", "notebooks/10_viewer.html"} <= set(pages)
     defects = []
