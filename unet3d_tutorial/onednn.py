@@ -256,7 +256,7 @@ class Conv3D(ops.Conv3D):
     """MindSpore's operation, except when PyNative mode calls it."""
 
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
-        if not takes(x, w):
+        if not takes(self, x, w):
             return super().__call__(x, w)
         pad, stride = padding(self, self.padding, w.shape), self.stride[-3:]
         size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], pad, w.shape[2:], stride, strict=True)]
@@ -268,7 +268,7 @@ class Conv3DTranspose(ops.Conv3DTranspose):
     """MindSpore's operation, except when PyNative mode calls it."""
 
     def __call__(self, y: Tensor, w: Tensor) -> Tensor:
-        if not takes(y, w):
+        if not takes(self, y, w):
             return super().__call__(y, w)
         pad, stride = padding(self, self.pad_list, w.shape), self.stride[-3:]
         size = [(n - 1) * s + k - 2 * p + more for n, s, k, p, more in zip(
@@ -282,10 +282,12 @@ def padding(operation: ops.Conv3D | ops.Conv3DTranspose, given: Shape, w: Shape)
     return tuple(k // 2 for k in w[2:]) if operation.pad_mode == "same" else tuple(given[::2])
 
 
-def takes(x: Tensor, w: Tensor) -> bool:
+def takes(operation: ops.Conv3D | ops.Conv3DTranspose, x: Tensor, w: Tensor) -> bool:
     """Whether a call can run here: 32-bit floats, no mixed precision, no graph under construction, not in a forked child."""
-    return (x.dtype == w.dtype == ms.float32 and 0 not in x.shape and get_curr_amp_strategy() is None and not jit_context()
-            and library().process == os.getpid())
+    layer = getattr(operation, "layer", None)  # a copy of the operation has none
+    mixed = layer is None or layer.mixed_precision_type is not None or get_curr_amp_strategy() is not None
+    plain = x.dtype == w.dtype == ms.float32 and 0 not in x.shape
+    return plain and not mixed and not jit_context() and library().process == os.getpid()
 
 
 def suits(operation: ops.Conv3D | ops.Conv3DTranspose, given: Shape) -> bool:
@@ -316,8 +318,13 @@ def use(network: nn.Cell) -> bool:
         return False
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.Conv3d) and suits(cell.conv3d, cell.conv3d.padding):
-            cell.conv3d.__class__ = Conv3D
+            _exchange(cell.conv3d, Conv3D, cell)
             cell.tiled = False  # of model.TiledConv3d: these kernels need no tiles
         elif isinstance(cell, nn.Conv3dTranspose) and suits(cell.conv3d_transpose, cell.conv3d_transpose.pad_list):
-            cell.conv3d_transpose.__class__ = Conv3DTranspose
+            _exchange(cell.conv3d_transpose, Conv3DTranspose, cell)
     return True
+
+
+def _exchange(operation: ops.Primitive, kind: type, layer: nn.Cell) -> None:
+    operation.__class__ = kind
+    object.__setattr__(operation, "layer", layer)  # MindSpore's own way would make it an attribute of the graph
