@@ -5,6 +5,10 @@ package ``onednn-cpu-gomp``. The sides take turns, so that all feel the same mac
 time and the processor time of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
 """
 
+# First, as it asks idle threads to sleep: on few cores threads that wait busily, PyTorch's too, hold up the other sides.
+import unet3d_tutorial  # noqa: F401
+
+# isort: split
 import argparse
 import os
 import statistics
