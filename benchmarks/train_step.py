@@ -1,23 +1,34 @@
-"""A training step and a forward pass of the case's network, here and in PyTorch, side by side.
+"""A training step and a forward pass of the case's network, here and in PyTorch and ONNX Runtime, side by side.
 
-The sides take turns, so that both feel the same machine. Prints the median and the least wall time and the processor
-time of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
+"MindSpore" is MindSpore with its own kernels, "MindSpore, oneDNN" with those of ``unet3d_tutorial.onednn``, which needs the
+package ``onednn-cpu-gomp``. The sides take turns, so that all feel the same machine. Prints the median and the least wall
+time and the processor time of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
 """
 
+# First, as it asks idle threads to sleep: on few cores threads that wait busily, PyTorch's too, hold up the other sides.
+import unet3d_tutorial  # noqa: F401
+
+# isort: split
 import argparse
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mindspore as ms
 import numpy as np
 import torch
 from mindspore import Tensor, nn
 
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.deployment import load_onnx
+from unet3d_tutorial.export import to_onnx
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.model import ResidualUNet3D
+from unet3d_tutorial.onednn import convolutions
 from unet3d_tutorial.runtime import convolution_kernel, setup
 from unet3d_tutorial.training import make_train_step
 
@@ -37,12 +48,17 @@ def main() -> None:
     image = rng.normal(size=options.shape).astype(np.float32)
     label = rng.integers(0, 4, (options.shape[0], *options.shape[2:]))
     print(f"batch {options.shape}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
-          f"MindSpore {ms.__version__} with {convolution_kernel()}")
+          f"MindSpore {ms.__version__} with {convolution_kernel()}, convolutions by {convolutions()} unless said otherwise")
     plain, last = torch.contiguous_format, torch.channels_last_3d
-    compare("training step", {"MindSpore": mindspore_step(image, label), "PyTorch": torch_step(image, label, plain),
-                              "PyTorch, channels last": torch_step(image, label, last)}, options.rounds)
-    compare("forward pass", {"MindSpore": mindspore_forward(image), "PyTorch": torch_forward(image, plain),
-                             "PyTorch, channels last": torch_forward(image, last)}, options.rounds)
+    compare("training step", {
+        "MindSpore": mindspore_step(image, label, "mindspore"), "MindSpore, oneDNN": mindspore_step(image, label, ""),
+        "PyTorch": torch_step(image, label, plain), "PyTorch, channels last": torch_step(image, label, last),
+    }, options.rounds)
+    compare("forward pass", {
+        "MindSpore": mindspore_forward(image, "mindspore"), "MindSpore, oneDNN": mindspore_forward(image, ""),
+        "ONNX Runtime": onnx_forward(image), "PyTorch": torch_forward(image, plain),
+        "PyTorch, channels last": torch_forward(image, last),
+    }, options.rounds)
 
 
 def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
@@ -61,8 +77,14 @@ def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> 
         print(f"| {name} | {middle:.3f} | {least:.3f} | {processor:.3f} |")
 
 
-def mindspore_step(image: np.ndarray, label: np.ndarray) -> Callable[[], object]:
-    network = ResidualUNet3D(image.shape[1], 4, CHANNELS)
+def network_with(kernels: str, channels: int) -> ResidualUNet3D:
+    """The case's network with MindSpore's kernels (``"mindspore"``) or the best there are (``""``)."""
+    os.environ["UNET3D_CONVOLUTIONS"] = kernels
+    return ResidualUNet3D(channels, 4, CHANNELS)
+
+
+def mindspore_step(image: np.ndarray, label: np.ndarray, kernels: str) -> Callable[[], object]:
+    network = network_with(kernels, image.shape[1])
     network.set_train(True)
     step = make_train_step(network, DiceCELoss(), nn.Adam(network.trainable_params(), 1e-3))
     one_hot = (label[:, None] == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
@@ -70,10 +92,20 @@ def mindspore_step(image: np.ndarray, label: np.ndarray) -> Callable[[], object]
     return lambda: step(*batch)[0].asnumpy()
 
 
-def mindspore_forward(image: np.ndarray) -> Callable[[], object]:
-    network = ResidualUNet3D(image.shape[1], 4, CHANNELS)
+def mindspore_forward(image: np.ndarray, kernels: str) -> Callable[[], object]:
+    network = network_with(kernels, image.shape[1])
     network.set_train(False)
     return lambda: network(Tensor(image)).asnumpy()
+
+
+def onnx_forward(image: np.ndarray) -> Callable[[], object]:
+    """The network exported: convolutions with their batch-norms folded in, in ONNX Runtime's own kernels."""
+    position = image.shape[1] == 2
+    config = Config().override([f"data.position={str(position).lower()}", f"model.in_channels={image.shape[1]}"])
+    with TemporaryDirectory() as folder:
+        path = to_onnx(network_with("mindspore", image.shape[1]), Path(folder) / "network.onnx", config)
+        run = load_onnx(path)[0]
+    return lambda: run(image)
 
 
 def torch_step(image: np.ndarray, label: np.ndarray, layout: torch.memory_format) -> Callable[[], object]:

@@ -11,10 +11,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def pins(requirements: list[str]) -> dict[str, str]:
-    """``{"name": "version"}`` of ``"Name==version"`` lines, names in their normal form."""
+    """``{"name": "version"}`` of ``"Name==version"`` lines, names in their normal form; a marker after it does not count."""
     found = {}
     for requirement in requirements:
-        name, equals, version = requirement.partition("==")
+        name, equals, version = requirement.partition(";")[0].partition("==")
         assert equals and re.fullmatch(r"[\w.-]+", name), f"{requirement!r} is not of the form name==version"
         found[re.sub(r"[-_.]+", "-", name).lower()] = version
     return found

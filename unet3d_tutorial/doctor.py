@@ -13,11 +13,14 @@ from mindspore import Tensor, nn
 
 from .losses import DiceCELoss
 from .model import ResidualUNet3D
+from .onednn import PACKAGE, convolutions
 from .runtime import convolution_kernel, launch_mode, setup
 from .training import make_train_step
 
 MINDSPORE, NUMPY = "2.10", "1.26"  #: the versions that the book is written and run with
 STEP = (2, 1, 64, 64, 64)  #: batch of the micro-benchmark, (N, C, D, H, W)
+_WHOSE = {"onednn": f"oneDNN in its own layouts ({PACKAGE})",
+          "mindspore": f"MindSpore's own; those of {PACKAGE} are faster, where it can be installed"}
 EXPECTED_S = 1.0  #: a step of the case's network takes about half of this on two idle cores
 
 
@@ -42,6 +45,7 @@ def examine(seconds: float = 10.0) -> list[Finding]:
         _cores(cores),
         _kernel(convolution_kernel()),
         _launch(launch_mode(), cores),
+        Finding("convolutions", _WHOSE[convolutions()]),
         _speed(step_seconds(seconds), cores),
     ]
 

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
+from . import onednn
 from .config import one_of
 from .runtime import launch_at_once
 
@@ -65,18 +66,20 @@ class TiledConv3d(nn.Conv3d):
     the processor, and each voxel is copied 27 times to make the rows. A tile depends on 4x4x4 voxels, so a convolution
     of that kernel and stride 2 gives the 8 voxels of each tile as ``8 C`` channels, with 8 copies of each voxel; a
     transposed convolution with zeros and ones then lays the tiles out. The weight is the plain layer's, and so are the
-    results, to rounding. In evaluation mode this is the plain layer, so that an exported network stays simple.
+    results, to rounding. In evaluation mode this is the plain layer, so that an exported network stays simple, and so it is
+    with the kernels of :mod:`.onednn`, which set ``tiled`` to false: they do not need the detour.
     """
 
     def __init__(self, channels: int, weight_init):
         super().__init__(channels, channels, 3, pad_mode="pad", padding=1, weight_init=weight_init)
         taps, layout = tile_weights(channels)
+        self.tiled = True
         self.taps, self.layout = Tensor(taps), Tensor(layout)
         self.tiles = ops.Conv3D(8 * channels, 4, pad_mode="pad", pad=1, stride=2)
         self.lay_out = ops.Conv3DTranspose(8 * channels, channels, 2, stride=2, pad_mode="valid")
 
     def construct(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training and self.tiled):
             return self.conv3d(x, self.weight)
         c = self.out_channels
         weight = ops.matmul(self.weight.reshape((c * c, 27)), self.taps.astype(self.weight.dtype))
@@ -221,6 +224,7 @@ class ResidualUNet3D(SegmentationNetwork):
         self.up2 = Up(c3, c3, c2, **options)
         self.up3 = Up(c2, c2, c1, **options)
         self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
+        onednn.use(self)
 
     def construct(self, x: Tensor) -> Tensor:
         x1 = self.down1(x)
@@ -295,6 +299,7 @@ class UNet3D(SegmentationNetwork):
         self.join = nn.CellList([nn.SequentialCell(ConvUnit(below + beside, beside, norm, same),
                                                    ConvUnit(beside, beside, norm, same)) for below, beside in pairs])
         self.head = nn.Conv3d(channels[0], num_classes, 1, has_bias=True, weight_init=HeNormal())
+        onednn.use(self)
 
     def check_input(self, shape: tuple[int, ...]) -> None:
         super().check_input(shape)
