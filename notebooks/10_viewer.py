@@ -114,7 +114,7 @@ for name, prediction in predictions.items():
 # The viewer counts an area of error structure by structure. A voxel of the left lung that was given to the right lung is wrong for both, so
 # it counts twice there, and once in the cell above.
 #
-# ## A label that is mirrored
+# ## Failure on purpose: a label that is mirrored
 #
 # Orientation is the error that no program reports. Here the label was mirrored along its first axis, as happens when a tool writes an array without
 # its affine. Shape, spacing and values are all as they should be.

@@ -85,7 +85,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_bits(data, tm
         config = settings(data, folder / "run", "train.batch_size=1", "train.run_distribute=true", "train.epoch_size=6",
                           "train.save_every=2")
         config.save(folder / "settings.yaml")
-        (folder / "run.py").write_text("from unet3d_tutorial.cli import main\nraise SystemExit(main())\n")
+        (folder / "run.py").write_text("from unet3d_tutorial.cli import main\nraise SystemExit(main())\n", encoding="utf-8")
         command = ("run.py", "train", "--config", str(folder / "settings.yaml"))
         if name == "killed":
             process = start_msrun(folder, *command)

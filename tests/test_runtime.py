@@ -63,13 +63,13 @@ def test_under_msrun(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "script.py").write_text(f"import mindspore\n{PACKAGE}\nmindspore.communication.init()\n{WHAT}\n")
+    (tmp_path / "script.py").write_text(f"import mindspore\n{PACKAGE}\nmindspore.communication.init()\n{WHAT}\n", encoding="utf-8")
     start = Path(sys.executable).parent / "msrun"
     options = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port}", f"--log_dir={tmp_path / 'log'}",
                "--join=True"]
     done = subprocess.run([str(start), *options, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
                           env=CLEAN | {"PATH": os.pathsep.join([str(start.parent), os.environ["PATH"]])})
-    logs = [path.read_text() for path in sorted((tmp_path / "log").glob("worker_*.log"))]
+    logs = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "log").glob("worker_*.log"))]
     assert done.returncode == 0 and len(logs) == 2, done.stdout + done.stderr
     assert all("False x64:gemm:jit at once" in log for log in logs), logs
 
