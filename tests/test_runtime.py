@@ -63,7 +63,8 @@ def test_under_msrun(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "script.py").write_text(f"import mindspore\n{PACKAGE}\nmindspore.communication.init()\n{WHAT}\n", encoding="utf-8")
+    script = f"import mindspore\n{PACKAGE}\nmindspore.communication.init()\n{WHAT}\n"
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     start = Path(sys.executable).parent / "msrun"
     options = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port}", f"--log_dir={tmp_path / 'log'}",
                "--join=True"]

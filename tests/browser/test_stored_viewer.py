@@ -373,7 +373,8 @@ def test_the_page_is_hidden_beside_a_live_viewer_alone(page, tmp_path: Path, ker
     """A saved notebook may hold the live viewer's state, without a kernel that could send the volume."""
     viewer = SliceViewer(IMAGE, LABEL, spacing_mm=SPACING)
     shown = tmp_path / "both.html"
-    shown.write_text(f"<!doctype html><title>x</title><p id='live'></p>{viewer._repr_mimebundle_()['text/html']}", encoding="utf-8")
+    stored = viewer._repr_mimebundle_()["text/html"]
+    shown.write_text(f"<!doctype html><title>x</title><p id='live'></p>{stored}", encoding="utf-8")
     page.goto(shown.as_uri())
     page.wait_for_selector(".slice-viewer[data-ready]")
     first = [{"box": box, "parts": [list(bytes(part)) for part in viewer.box(box)]} for box in viewer.first_boxes()]
