@@ -8,7 +8,8 @@ import types
 
 import pytest
 
-from unet3d_tutorial.config import RemoteConfig
+from unet3d_tutorial.config import Config, RemoteConfig
+from unet3d_tutorial.distributed import Group
 from unet3d_tutorial.remote import (
     COPIED,
     DOWNLOADED,
@@ -21,6 +22,7 @@ from unet3d_tutorial.remote import (
     open_store,
     upload,
 )
+from unet3d_tutorial.training import fetch_data
 
 FILES = {"train/image/a.nii.gz": b"a" * 1000, "train/seg/a.nii.gz": b"b" * 10, "val/image/c d.nii.gz": b""}
 
@@ -223,3 +225,11 @@ def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch
         open_store("nowhere://x", RemoteConfig())
     with pytest.raises(FileNotFoundError, match="is empty or does not exist"):
         download(FsspecStore(f"file://{tmp_path / 'empty'}"), tmp_path / "there")
+
+
+def test_one_process_of_each_host_copies(folder, tmp_path):
+    config = Config.preset("quick").override([f"remote.data_url=file://{folder}", f"data.data_path={tmp_path / 'there'}"])
+    fetch_data(config, Group(rank_id=3, local_rank=1))
+    assert not (tmp_path / "there").exists()
+    fetch_data(config, Group(rank_id=2, local_rank=0))
+    assert content(tmp_path / "there") == FILES
