@@ -34,7 +34,7 @@ class DataConfig:
     position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
     cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
     num_worker: int = 1  #: threads or processes that make training crops, at most one a core
-    worker_processes: bool = False  #: processes in place of threads: no shared memory, for steps that hold Python's lock
+    worker_processes: bool = False  #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
 
 
 @dataclass(frozen=True)
