@@ -477,6 +477,9 @@ waits, steps = history["wait"], np.diff(history["seconds"], prepend=0.0)
 print(f"median step {np.median(steps):.2f} s, median wait {1000 * np.median(waits):.1f} ms")
 print(f"all {len(waits)} steps waited {waits.sum():.1f} s together, {waits.sum() / history['seconds'][-1]:.1%} of the run")
 
+# %%
+print("the network waits for less than a twentieth of the run:", bool(waits.sum() < 0.05 * history["seconds"][-1]))
+
 # %% tags=["nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Seconds on a logarithmic scale over the steps of a training run: the time of a step lies steadily far above the time that the step waited for its batch, which stands out at the first step only."}}
 figure, axis = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
 axis.semilogy(history["step"], steps, ".", markersize=3, color="#0072B2", label="the whole step")
@@ -484,9 +487,6 @@ axis.semilogy(history["step"], waits, ".", markersize=3, color="#E69F00", label=
 axis.set(xlabel="step of the training run", ylabel="seconds")
 axis.legend(fontsize=8)
 plt.show()
-
-# %%
-print("the network waits for less than a twentieth of the run:", bool(waits.sum() < 0.05 * history["seconds"][-1]))
 
 # %% [markdown]
 # *Figure 5. Every step of the training run, and how much of it was waiting. The first batch has nothing to hide behind; after
