@@ -26,7 +26,7 @@ import numpy as np
 from mindspore import Tensor, mint, nn, ops
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common._grad_function import _Function
-from mindspore.common.jit_context import jit_context
+from mindspore.graph.jit_context import jit_context
 
 from .runtime import launch_mode
 
