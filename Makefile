@@ -6,6 +6,18 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+
+# Two makes at once would spoil each other's files. So every goal but help and lab is made by a second make, which holds a
+# lock on this folder for as long as it, or a recipe of it, lives.
+ifneq ($(if $(BUILD_LOCKED),,$(filter-out help lab,$(MAKECMDGOALS))),)
+ifneq ($(shell mkdir -p _build; flock --nonblock _build/lock true || [ $$? != 1 ] || echo busy),)
+$(error Another make is at work in this folder: wait for its end, or end it)
+endif
+.PHONY: locked $(MAKECMDGOALS)
+$(sort $(MAKECMDGOALS)): locked ; @:
+locked: ; @flock --nonblock _build/lock $(MAKE) --no-print-directory BUILD_LOCKED=yes $(MAKECMDGOALS)
+else
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help book lab test check store html clean FORCE
@@ -20,13 +32,14 @@ export GLOG_v ?= 3
 INSTALLED := .venv/installed
 PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
 package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
-DATA_CODE := $(call package,volume labels phantom metaimage luna16)
+DATA_CODE := $(call package,volume labels phantom phantom_patient phantom_canvas phantom_body phantom_chest phantom_scanner \
+	metaimage luna16)
 TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics \
-	training train_step checkpoints history run_folder distributed)
+	training trained train_step checkpoints history run_folder distributed feed onednn)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
-PROSE := _config.yml _toc.yml $(shell find book -type f 2>/dev/null)
+PROSE := _config.yml _toc.yml LICENSE-text.md CONTRIBUTING.md CHANGELOG.md $(shell find book -type f 2>/dev/null)
 
 help:
 	@echo "make book    everything: environment, data, training, chapters, site in _build/html"
@@ -50,7 +63,7 @@ clean:
 # ---------------------------------------------------------------------------------------------- environment, data, training
 $(INSTALLED): pyproject.toml constraints.txt tools/install.sh
 	@echo "== Installing Python packages into .venv (a few minutes, once)"
-	@tools/install.sh
+	@$(if $(BUILD_LOCKED),tools/install.sh,$(MAKE) --no-print-directory $@)
 
 # Complete but older than its code: begin afresh. Incomplete: go on where it stopped.
 data/phantom/done: $(DATA_CODE) | $(INSTALLED)
@@ -99,14 +112,20 @@ store: $(EXECUTED)
 		cmp -s $$made $$stored || { cp $$made $$stored.part; mv $$stored.part $$stored; echo "stored $$stored"; }; \
 	done
 	@python tools/results.py
+	@python tools/speed.py
+	@python tools/run_times.py
 	@python tools/check_pairs.py
 
 # ------------------------------------------------------------------------------------------------------------------ checks
-# One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval.
+# One pytest run: lint, pairs in step, unit tests, the site from the stored notebooks, and every notebook by nbval, in copies
+# that also try the solutions of the exercises.
 # Without the sample CT the notebooks must still run, but their outputs are not compared.
 test: runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTALLED)
+	@python tools/exercises.py --to _build/check
 	@nbval=--nbval; if [ "$$(cat _build/sample)" = no ]; then nbval=--nbval-lax; fi; \
-	python -m pytest tests notebooks $$nbval --durations=15 --durations-min=5
+	python -m pytest tests _build/check $$nbval --durations=15 --durations-min=5
 
 check: $(INSTALLED)
-	@python -m pytest tests --deselect tests/test_project.py::test_site
+	@python -m pytest tests --ignore=tests/test_site.py
+
+endif

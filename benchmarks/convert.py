@@ -45,7 +45,8 @@ def write(source: Path, shape: tuple[int, int, int]) -> None:
                   "CompressedData": "False", "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "-180 -180 -300",
                   "CenterOfRotation": "0 0 0", "AnatomicalOrientation": "RAI", "ElementSpacing": "0.7 0.7 0.6",
                   "DimSize": " ".join(map(str, shape)), "ElementType": kind, "ElementDataFile": f"1.2.3{suffix}"}
-        (source / folder / "1.2.3.mhd").write_text("".join(f"{key} = {value}\n" for key, value in header.items()))
+        text = "".join(f"{key} = {value}\n" for key, value in header.items())
+        (source / folder / "1.2.3.mhd").write_text(text, encoding="utf-8")
         with (source / folder / f"1.2.3{suffix}").open("wb") as file:
             for _ in range(shape[2]):
                 label = np.zeros(shape[1::-1], np.uint8)  # rows run along the second index

@@ -98,7 +98,7 @@ def held_mb() -> float:
     me, total = os.getpid(), 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            values = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+            values = dict(line.split(":", 1) for line in (folder / "status").read_text(encoding="utf-8").splitlines())
         except OSError:  # it ended
             continue
         if int(folder.name) == me or int(values["PPid"]) == me:

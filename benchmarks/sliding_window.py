@@ -1,7 +1,7 @@
 """A whole CT at its own resolution in windows, beside MONAI around PyTorch: ``python benchmarks/sliding_window.py``.
 
 The case's network with the same weights on both sides, overlap 0.25, constant weights, from the float32 input to a mask
-of labels. Here: ``sliding_window_slabs`` around ONNX Runtime, labels found slab by slab. There: MONAI's
+of labels. Here: ``sliding_window_slabs`` around our ONNX file in ONNX Runtime, labels found slab by slab. There: MONAI's
 ``sliding_window_inference`` around the PyTorch twin, then ``argmax``. Each side runs in a process of its own, which tells
 its seconds and its largest resident memory; both masks must agree. Takes a minute or two; needs ``pip install .[parity]``
 and onnxruntime. Times depend on what else the machine does: the two sides take turns, ``--rounds`` times.
@@ -23,9 +23,8 @@ OVERLAP = 0.25
 
 def make(folder: Path) -> None:
     """Write the input, the network as ONNX and its weights, with MindSpore."""
-    import mindspore as ms
-
     from unet3d_tutorial.config import Config
+    from unet3d_tutorial.export import to_onnx
     from unet3d_tutorial.inference import prepare
     from unet3d_tutorial.model import ResidualUNet3D
     from unet3d_tutorial.runtime import setup
@@ -33,19 +32,20 @@ def make(folder: Path) -> None:
     from unet3d_tutorial.volume import load_volume
 
     setup(seed=1)
-    np.save(folder / "input.npy", prepare(load_volume(fetch().image), Config.preset("luna16")).array)
+    config = Config.preset("luna16")
+    np.save(folder / "input.npy", prepare(load_volume(fetch().image), config).array)
     network = ResidualUNet3D(in_channels=1)
     network.set_train(False)
     np.savez(folder / "weights.npz", **{p.name: p.asnumpy() for p in network.get_parameters()})
     for name, roi in ROIS.items():
-        ms.export(network, ms.Tensor(np.zeros((1, 1, *roi), np.float32)), file_name=str(folder / name), file_format="ONNX")
+        to_onnx(network, folder / f"{name}.onnx", config.updated({"inference": {"roi_size": roi}}), fixed=True)
 
 
 def run_here(folder: Path, roi: str) -> np.ndarray:
     """Labels by this package around ONNX Runtime."""
     import onnxruntime as ort
 
-    from unet3d_tutorial.inference import sliding_window_slabs
+    from unet3d_tutorial.inference import largest, sliding_window_slabs
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
@@ -53,7 +53,7 @@ def run_here(folder: Path, roi: str) -> np.ndarray:
     name = session.get_inputs()[0].name
     slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], lambda batch: session.run(None, {name: batch})[0],
                                  overlap=OVERLAP)
-    return np.concatenate([scores.argmax(axis=0).astype(np.uint8) for scores in slabs])
+    return np.concatenate(list(map(largest, slabs)))  # a loop would hold a slab while the next is made
 
 
 def run_monai(folder: Path, roi: str) -> np.ndarray:

@@ -32,7 +32,7 @@ before = rss()
 SHOW = "start = time.time()\nviewer = SliceViewer(image, label, prediction)\nviewer"
 REPORT = "print('MEMORY', image.array.nbytes / 1e6, rss() - before)"
 OBSERVE = """() => { window.seen = {};
-    const look = () => { const viewer = document.querySelector('.slice-viewer');
+    const look = () => { const viewer = document.querySelector('.slice-viewer:not([data-key])');
         if (viewer?.dataset.ready && !seen.first) seen.first = Date.now() / 1000;
         if (viewer?.dataset.loaded === '1.000' && !seen.all) seen.all = Date.now() / 1000;
         if (!seen.all) requestAnimationFrame(look); };

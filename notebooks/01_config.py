@@ -36,8 +36,8 @@ chapter.enter()
 #
 # Four things decide what comes out of a run: the **data** and how they are prepared, the **model**, the way it is
 # **trained**, and the way a whole scan is put together from the network's answers, the **inference**. `Config` has one
-# section for each, and a fifth for data and results that lie elsewhere, **remote**. A preset is a complete, ready-made
-# configuration:
+# section for each. Two more say where things go: **export**, for the network as a file, and **remote**, for data and
+# results that lie elsewhere. A preset is a complete, ready-made configuration:
 
 # %%
 from unet3d_tutorial.config import Config
@@ -50,9 +50,9 @@ config.train
 # `#:`, its meaning and its unit. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.config import DataConfig, InferenceConfig, ModelConfig, RemoteConfig, TrainConfig
+from unet3d_tutorial.config import DataConfig, ExportConfig, InferenceConfig, ModelConfig, RemoteConfig, TrainConfig
 
-chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig, RemoteConfig)
+chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig, ExportConfig, RemoteConfig)
 
 # %% [markdown]
 # Much of this will mean little to you now. Each later chapter explains the settings that it uses; come back to this
@@ -80,15 +80,15 @@ print("YAML alone:", repr(plain), type(plain).__name__)
 print("Config:    ", repr(faster.train.lr), type(faster.train.lr).__name__)
 
 # %% [markdown]
-# To YAML 1.1, which Python's reader follows, a number needs a decimal point before its exponent. Without one it is a
-# piece of text, and the error shows up somewhere in the optimiser, far from its cause. `Config` knows that a learning
-# rate is a `float`.
+# To [YAML 1.1](https://yaml.org/type/float.html), which Python's reader follows, a number needs a decimal point before its
+# exponent. Without one it is a piece of text, and the error shows up somewhere in the optimiser, far from its cause.
+# `Config` knows that a learning rate is a `float`.
 #
 # A type is not enough: a number can be of the right kind and still make no sense. So each copy is checked as a whole.
 # The message names the setting, what was expected and what was found.
 
 # %%
-nonsense = ["train.epoch_size=1.5", "train.lr=fast", "data.roi_size=[100, 80, 64]", "data.min_val=500",
+nonsense = ["train.epoch_size=1.5", "train.lr=fast", "train.lr=.inf", "data.roi_size=[100, 80, 64]", "data.min_val=500",
             "inference.overlap=1", "model.num_classes=2"]
 for text in nonsense:
     try:
@@ -168,7 +168,7 @@ from tempfile import TemporaryDirectory
 folder = TemporaryDirectory()
 path = Path(folder.name) / "config.yaml"
 config.save(path)
-print(path.read_text())
+print(path.read_text(encoding="utf-8"))
 
 # %%
 print("loads to an equal configuration:", Config.load(path) == config)
@@ -229,22 +229,26 @@ except ValueError as error:
 # > `batch_size` scans, deletes no old checkpoint and scales no loss. Whoever changes one of them changes nothing.
 # > [All pitfalls](../book/pitfalls.md#pitfall-5)
 #
-# Whether a setting is read can be checked. This cell looks for the name of each setting in the package's other modules:
+# A first check takes a few lines. This cell looks for the name of each setting in the package's other modules:
 
 # %%
 import re
 
 modules = [path for path in sorted(Path("unet3d_tutorial").glob("*.py")) if path.name != "config.py"]
-code = "\n".join(path.read_text() for path in modules)
+code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
 names = [f"{section}.{name}" for section, entries in quick.items() for name in entries]
 unread = [name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)]
 print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 
 # %% [markdown]
+# The search is coarse. It finds `path.name` and takes it for `model.name`, so it can only convict a setting, never acquit
+# it. The proof is to change the setting and see something change.
+#
 # ## What became of the original case's settings
 #
 # If you know the original case you will look for its names. `CASE` holds all of them, with the place of each here. A test
-# compares it with the case's own list of settings, and each place with `Config`, so nothing is missing.
+# compares it with the case's own list of settings, and each place with `Config`, so that none is missing and none points to
+# nowhere. Which weights to use is no setting of a run but a question for each call, so it became an option.
 
 # %%
 from unet3d_tutorial.config import CASE
@@ -350,12 +354,73 @@ else:
 #
 # </details>
 #
+# ## Quiz
+#
+# **1. A colleague sends you her weights and says: "made with the `quick` preset". You want to compare her scores with yours.
+# What else do you ask her for?**
+#
+# - (a) nothing, the preset's name says it all
+# - (b) `config.yaml` from the folder of her run
+# - (c) the command line that she typed
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). A preset is only what a run starts from. Overrides change it and leave no trace in its name, and a later version of the
+# package may have another `quick`. The command line (c) has the overrides, but not the values of the preset on that day. The
+# saved file has every value that was used.
+#
+# </details>
+#
+# **2. You call `config.override(["train.lr=1e-2"])`, train with `config`, and the run learns as slowly as before. What
+# happened?**
+#
+# - (a) YAML read `1e-2` as text
+# - (b) the changed copy was thrown away
+# - (c) the training ignores the setting
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (b). A configuration is frozen. `override` returns a changed copy and leaves `config` as it is, so the line must read
+# `config = config.override(...)`. (a) is tempting after this chapter, but `Config` turns the text into a number, and would
+# have raised an error if it could not.
+#
+# </details>
+#
+# **3. You make the grid twice as fine, `data.spacing_mm=[2, 2, 2]`, and leave `data.roi_size` alone. What does one crop show
+# of the patient?**
+#
+# - (a) the same part, more finely
+# - (b) a part of half the length along each axis
+# - (c) a part of twice the length along each axis
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (b). A crop is counted in voxels, and the voxels became smaller: it shows an eighth of the volume that it showed before. (a)
+# would need a `roi_size` of twice the length, with eight times the voxels, and with it about eight times the memory and the
+# work. Settings of one section belong together even where no check can say so.
+#
+# </details>
+#
+# **4. The cell above finds no setting that nobody reads. Is it now certain that each of them has an effect?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# No. The name may belong to something else, as `path.name` does, or the value may be read and then not used. What a search
+# can prove is the opposite: a name that occurs nowhere has no effect. For the rest, change the setting and test that the
+# result changes.
+#
+# </details>
+#
 # ## What to remember
 #
 # - A run is a program plus a configuration. Save the second beside the result of the first.
 # - Types catch `1e-2` read as text; checks catch values that cannot work; both name the setting.
 # - An unknown name must be an error. Silence turns a typing error into a wrong conclusion.
-# - A setting that nobody reads is a lie. Search for its use.
+# - A setting that nobody reads is a lie. Search for its use, then test its effect.
 # - `quick` and `luna16` differ in the grid, the window and the length of training; the code is the same.
 #
 # ## References

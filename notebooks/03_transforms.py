@@ -213,8 +213,9 @@ for epoch in (1, 2, 3):
 
 # %% [markdown]
 # In the first epoch all is well. In the second both lungs have vanished, because their new values 1 and 2 lie outside the
-# limits, and the trachea has become a left lung. In the third there is nothing left. The loss goes on falling all the while:
-# a network that learns to say "background" everywhere soon has little to lose. Ours, on the same cached label:
+# limits, and the trachea has become a left lung. In the third there is nothing left. No error is raised at any point, and
+# the loss will not complain: a network that says "background" everywhere is soon always right. Ours, on the same cached
+# label:
 
 # %%
 original = LoadData()(*files)
@@ -329,7 +330,8 @@ for limits in ((1, 3), (3, 5)):
 # %% [markdown]
 # The first line is the diagnosis: a trachea with the volume of a lung, and no lungs. The check in millilitres from the
 # last chapter takes a second and finds this at once. A training run would have taken minutes to learn a trachea the size of
-# a lung, with a good score. If the step is forgotten altogether, `OneHot` refuses:
+# a lung, and its score would look good: the labels that it is scored against carry the same mistake. If the step is
+# forgotten altogether, `OneHot` refuses:
 
 # %%
 try:
@@ -419,8 +421,8 @@ plt.show()
 #
 # **Mirroring left to right** needs care. For cats and dogs it is harmless. Here it would turn the left lung into a right one
 # while its label still says left, and the network would be taught that the two are the same. `RandomFlip` exchanges the
-# two labels, and changes the affine too: what was 50 mm to the right is now 50 mm to the left. Even then it produces patients
-# with the heart on the right, of whom there are few.
+# two labels, and changes the affine too: what lay to the right of the middle now lies as far to the left. Even then it
+# produces patients with the heart on the right, of whom there are few.
 #
 # `RandomAffine` turns and scales in millimetres, so a ball stays a ball where voxels are longer than wide. `RandomElastic`
 # bends space as if it were rubber, held in such limits that it cannot fold over. Both leave the affine as it is: the grid
@@ -586,16 +588,17 @@ else:
 #
 # ### Exercise 3: the size of the working grid
 #
-# A scan has 512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm. What is its shape after `Spacing((4, 4, 4))`? Does
+# Here are a scan's number of voxels along each axis, and their size. What is the shape after `Spacing((4, 4, 4))`? Does
 # `Pad((64, 64, 64))` change it?
 
 # %%
+voxels, mm = (512, 512, 133), (0.703, 0.703, 2.5)
 shape = ...
 
 # %%
 if shape is ...:
     print("Not tried yet: replace ... above.")
-elif tuple(shape) == (90, 90, 83):
+elif tuple(shape) == Spacing((4, 4, 4))(Volume(np.zeros(voxels, np.uint8), np.diag([*mm, 1])))[0].array.shape:
     print("Right.")
 else:
     print("Not yet: the extent in mm stays, to the nearest voxel.")
@@ -605,10 +608,67 @@ else:
 # <summary>Solution of exercise 3</summary>
 #
 # ```python
-# shape = tuple(round(n * mm / 4) for n, mm in zip((512, 512, 133), (0.703, 0.703, 2.5)))
+# voxels, mm = (512, 512, 133), (0.703, 0.703, 2.5)
+# shape = tuple(round(n * length / 4) for n, length in zip(voxels, mm, strict=True))
 # ```
 #
 # Every length is at least that of the window, so nothing is padded.
+#
+# </details>
+#
+# ## Quiz
+#
+# **1. You lay a mask over its image after a linear resampling of both, with the mask rounded to whole numbers. Where around
+# the trachea do you find voxels of class 1, left lung?**
+#
+# - (a) nowhere: linear interpolation only blurs a border
+# - (b) in a rim where the trachea meets the background
+# - (c) only where the trachea touches the left lung
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). Between background 0 and trachea 3 the interpolation passes through 1 and 2, so the whole rim is labelled as lung,
+# wherever the airway runs. (c) sounds sensible, because it thinks of neighbours in the body. Interpolation only knows numbers.
+#
+# </details>
+#
+# **2. You move `ScaleIntensityRange` before `Spacing`. Both are linear, so the result should be the same. Which voxels
+# differ all the same?**
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# Those near a value outside the window. Scaling is linear, but it also clips, and a mean of clipped values is not the clipped
+# mean. At the edge of a rib, for example, one order averages bone at its full HU with muscle and clips afterwards, and the
+# other has cut the bone down to the top of the window before it averages.
+#
+# </details>
+#
+# **3. A test loads one label, runs the original `ConvertLabel` on it and compares the classes with what they should be. It
+# passes. Why does it not find pitfall 12?**
+#
+# - (a) the label was too small
+# - (b) the step is right the first time, and only the next call sees the change
+# - (c) the comparison should have used the image
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (b). The output of the first call is correct. What is wrong is the *input* afterwards. A test for purity compares the input
+# with a copy made before the call, or calls the step twice. More data (a) would pass just as well.
+#
+# </details>
+#
+# **4. On your validation set the Dice of both lungs is high. A hospital reports that left and right come out exchanged on
+# all of its scans. What do you check first?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# The axis codes of one of its scans, and whether the reading step uses them. Your own files may all have the same axes, so a
+# pipeline that ignores the affine is consistent on them and wrong on everybody else's. Look there before you look at the
+# network: it cannot see which way the scan was stored.
 #
 # </details>
 #

@@ -24,6 +24,7 @@
 # - how a fixed seed makes all workers cut the same crops, and how to seed well
 # - what a batch looks like, in numbers and in pictures
 # - how workers and devices share the work without changing the result
+# - what happens when a scan turns out to be broken in the middle of a run
 # - how fast the stream is, where its time goes, and whether the network ever waits for it
 #
 # **You need**: [Transforms](03_transforms.ipynb), the phantoms, and, for one comparison at the end, the training run.
@@ -353,6 +354,64 @@ for share in (0.0, 0.5, 1.0):
 # More is not better without end: crops that are always centred on something teach the network that something is always in
 # the centre.
 #
+# ## Failure on purpose: a scan that breaks on the way
+#
+# Disks fail, and copies stop halfway. We copy a few cases and flip one bit at the end of one file, in the checksum of its
+# voxels. The header and the length of the file are as they should be. Then we ask for all batches of a short run:
+
+# %%
+import shutil
+
+temporary = TemporaryDirectory()
+copied = Path(temporary.name)
+for split in ("train", "val"):
+    for files in list_cases(Path(config.data.data_path) / split)[:4]:
+        for file in files:
+            (copied / split / file.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied / split / file.parent.name)
+scan = copied / "train/image/phantom-0002.nii.gz"
+content = bytearray(scan.read_bytes())
+content[-6] ^= 1
+scan.write_bytes(content)
+broken = config.override([f"data.data_path={copied}", "train.epoch_size=1"])
+
+# %%
+try:
+    for _ in create_dataset(broken).create_tuple_iterator(num_epochs=1):
+        pass
+except RuntimeError as error:
+    caught = error
+lines = str(caught).splitlines()
+print(f"more than ten lines: {len(lines) > 10}; the first:", lines[0])
+
+# %% [markdown]
+# The scan is read by a thread of MindSpore's pipeline. The error comes back as text, with a traceback through files that are
+# not ours, and the file that broke stands somewhere in the middle. `plain_error` takes out what was raised in the first
+# place. Training does the same: `unet3d train` ends with this line and exit code 2, and once the file is mended, the same
+# command goes on from the last checkpoint.
+
+# %%
+from unet3d_tutorial.dataset import check_cases, plain_error
+
+print(str(plain_error(caught)).replace(f"{copied}/", ""))
+
+# %% [markdown]
+# Better still is not to begin. Before the first step, training looks at the header and the length of every file, which takes
+# next to no time. That does not find a flipped bit. It does find what happens more often: a file that is cut short, a label
+# on another grid.
+
+# %%
+check_cases(broken)
+print("the flipped bit is not found: nothing was read but headers and lengths")
+scan.write_bytes(content[:-100])
+try:
+    check_cases(broken)
+except ValueError as error:
+    print(str(error).replace(f"{copied}/", ""))
+
+# %% [markdown]
+# `unet3d data check` of [chapter 2](02_data.ipynb#a-whole-data-set-at-a-glance) reads every file to its end and finds both.
+#
 # ## How fast is it?
 #
 # The stream must not keep the network waiting. Where does the time of one sample go, once the scan is in memory?
@@ -386,9 +445,55 @@ print(f"a batch: {np.median(times):.2f} s, reading each scan for the first time"
 print(f"a step of the training run: {step:.2f} s, of which the batch is {np.median(times) / step:.0%}")
 
 # %% [markdown]
-# The run recorded its own times, and we shall look at them again in chapter [Training](08_training.ipynb). Batches are made
-# ahead, while the network is at work on the one before. As long as a batch is ready sooner than the network asks for the
-# next, more workers would win nothing.
+# A batch is made while the network is at work on the one before. So its time does not add to that of the step, as long as it
+# is the shorter of the two. To see this, let a pause of known length stand in for the network's step, and measure how long
+# the next batch is waited for:
+
+# %% tags=["nbval-ignore-output"]
+def median_wait(step_s, number=20):
+    """Median seconds until the next batch is there, for a network that needs ``step_s`` seconds a step."""
+    stream, waits = create_dataset(config).create_tuple_iterator(num_epochs=1), []
+    for _ in range(number):
+        start = time.perf_counter()
+        next(stream)
+        waits.append(time.perf_counter() - start)
+        time.sleep(step_s)
+    return np.median(waits[2:])  # the first ones have had no step to hide behind
+
+
+for milliseconds in (0, 20, 50, 100, 200):
+    print(f"a step of {milliseconds:3} ms: the batch is waited for {1000 * median_wait(milliseconds / 1000):5.1f} ms")
+
+# %% [markdown]
+# With no step at all, the wait is the time of the pipeline itself. It shrinks as the step grows, and is next to nothing once
+# the step is the longer of the two.
+#
+# A pause leaves the processor free, and a real step does not: on two cores, network and pipeline compete. So the training
+# run measured itself. It wrote down, for each step, how long it waited for its batch:
+
+# %% tags=["nbval-ignore-output"]
+history = {name: np.array(column) for name, column in load_result("runs/quick").history.items()}
+waits, steps = history["wait"], np.diff(history["seconds"], prepend=0.0)
+print(f"median step {np.median(steps):.2f} s, median wait {1000 * np.median(waits):.1f} ms")
+print(f"all {len(waits)} steps waited {waits.sum():.1f} s together, {waits.sum() / history['seconds'][-1]:.1%} of the run")
+
+# %% tags=["nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Seconds on a logarithmic scale over the steps of a training run: the time of a step lies steadily far above the time that the step waited for its batch, which stands out at the first step only."}}
+figure, axis = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
+axis.semilogy(history["step"], steps, ".", markersize=3, color="#0072B2", label="the whole step")
+axis.semilogy(history["step"], waits, ".", markersize=3, color="#E69F00", label="waiting for its batch")
+axis.set(xlabel="step of the training run", ylabel="seconds")
+axis.legend(fontsize=8)
+plt.show()
+
+# %%
+print("the network waits for less than a twentieth of the run:", bool(waits.sum() < 0.05 * history["seconds"][-1]))
+
+# %% [markdown]
+# *Figure 5. Every step of the training run, and how much of it was waiting. The first batch has nothing to hide behind; after
+# it the network hardly ever waits. A step that comes after a look at the held-out volumes seems longer by that look.*
+#
+# So one worker is enough here, and a second one would win nothing. Chapter [Training](08_training.ipynb) looks at the same
+# history for other reasons.
 #
 # Two more settings matter for large scans, and the `luna16` preset has both. `data.crop_first` cuts before it varies, so that
 # noise is not drawn for millions of voxels that nobody will see. `data.num_worker` lets several threads make samples at
@@ -476,6 +581,64 @@ else:
 #
 # </details>
 #
+# ## Quiz
+#
+# **1. You run the same configuration with one worker and with four. The losses differ from the first step on. What do you
+# suspect?**
+#
+# - (a) rounding: four threads add in another order
+# - (b) a random stream that belongs to a worker and not to a sample
+# - (c) the batches come in another order, which is harmless
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). If each sample has its own stream, it does not matter who makes it. Check it with the fingerprint of sample 0 in both
+# runs. (a) would change the last digits of a sum, not the crops, and these workers add nothing together. (c) does not explain
+# it away: MindSpore keeps the order, and a run whose order depends on the number of workers cannot be repeated either.
+#
+# </details>
+#
+# **2. A step of the network takes twenty times as long as a batch. You give the pipeline four workers in place of one. How
+# much faster is the run?**
+#
+# - (a) about four times
+# - (b) a little, since each step has less to wait for
+# - (c) not at all, or it is slower
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (c). The batch was ready long before it was asked for, so there is no wait to shorten. On a computer with two cores more
+# workers even take time from the network. Workers help where waiting is a good part of the step, and figure 5 shows that here
+# it is not.
+#
+# </details>
+#
+# **3. You keep prepared scans in `data.cache_path`. Then you correct an error in the code of `Spacing`, with all settings as
+# before. What does the next run train on?**
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# On scans that the new code has prepared. The name of an entry is a hash of the files, the settings *and* the code of the
+# steps, so the old entries are not found. A cache that is named by the settings alone, as many are, would hand out the old
+# scans, and you would wonder why the correction changes nothing.
+#
+# </details>
+#
+# **4. Two devices share the training. Somebody proposes that each shuffles the whole data set with a seed of its own and takes
+# the first half. What is wrong with that?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# The halves are cut from different orders, so some scans are in both and others in neither: in one epoch about a quarter of
+# them is never seen and another quarter is seen twice. Here all devices share one order, and device number `rank_id` takes
+# every `rank_size`-th sample of it.
+#
+# </details>
+#
 # ## What to remember
 #
 # - Pair files by name. A missing label must be an error, not a shift by one.
@@ -483,6 +646,7 @@ else:
 # - Name a cached result by a hash of all that it was made from.
 # - Seed samples, not workers: varied, repeatable, and independent of the number of workers.
 # - Prove it with fingerprints. Look at crops with your own eyes before you train.
+# - Look at all headers before a long run, and expect the rest of a file to break all the same.
 # - Measure the stream. It must be faster than the network, and need not be faster than that.
 #
 # ## References
@@ -498,4 +662,5 @@ else:
 # The batches are ready. The [model](05_model.ipynb) is what they feed.
 
 # %% tags=["nbval-ignore-output"]
+temporary.cleanup()
 chapter.leave()

@@ -26,6 +26,7 @@
 # - why crop sizes must be multiples of 16, and how far the network sees
 # - what the two networks cost: parameters, multiplications, memory, seconds
 # - what a trained network's feature maps look like
+# - what 16-bit numbers change, and why a network that is fine in 32 bits may break in 16
 # - what two settings make MindSpore fast on a processor
 #
 # **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here; one figure looks into the
@@ -48,9 +49,11 @@ import matplotlib.pyplot as plt
 import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.colors import ListedColormap
 from mindspore import Tensor, nn
 
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.labels import COLORS
 from unet3d_tutorial.model import BatchNorm3d, IdentityUnit, PReLU, ResidualUNet3D, ResidualUnit, Up, conv3d
 from unet3d_tutorial.runtime import convolution_kernel, setup
 
@@ -245,8 +248,8 @@ for training in (True, False):
     print(f"set_train({training}): the patient's logits move by {change:.0e} standard deviations beside a neighbour")
 
 # %% [markdown]
-# In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in training mode
-# also moves the memory, so that the network changes while it is used. `load_network` of the package sets evaluation mode
+# In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in
+# training mode also moves the memory, so that the network changes while it is used. `load_network` of the package sets evaluation mode
 # for you. If you build a network yourself, `network.set_train(False)` belongs directly behind loading the weights. It
 # is also the first thing to check when a network scores well in training and badly afterwards.
 #
@@ -446,22 +449,26 @@ plt.show()
 # the random weights.*
 #
 # This concentration is general: the *effective* receptive field is smaller than the theoretical one (Luo and others, 2016).
-# So a crop that is somewhat smaller than the receptive field loses little.
+# So a crop that is somewhat smaller than the receptive field need not lose much.
 #
 # ## What they cost
 #
 # Parameters are what a checkpoint holds. Time goes into multiplications, and memory into feature maps, which training keeps for
-# the gradient. All four, measured for one crop of 32 x 32 x 32 voxels:
+# the gradient, and into the parameters, of which Adam keeps two more copies beside the gradient. Here are all of them for one crop
+# of 32 x 32 x 32 voxels. Parameters, multiplications and feature maps are counted; memory is measured in a fresh process for
+# each network, from before it is built to after its second training step, and the time is that of the fastest of three steps.
 
 # %% tags=["nbval-ignore-output"]
+from unet3d_tutorial.costs import step_memory
 from unet3d_tutorial.losses import DiceCELoss
-from unet3d_tutorial.model import load_weights, multiply_adds
+from unet3d_tutorial.model import multiply_adds
 from unet3d_tutorial.training import make_train_step
 
 shape, rows = (1, 1, 32, 32, 32), []
 crop32 = Tensor(rng.normal(size=shape), ms.float32)
 label32 = Tensor(rng.integers(0, 4, (1, 32, 32, 32)), ms.int32)
 networks = {"the paper's": UNet3D(in_channels=1, num_classes=4), "the case's": ResidualUNet3D(in_channels=1, num_classes=4)}
+memory = {name: step_memory(type(compared).__name__, shape) for name, compared in networks.items()}
 
 # %% tags=["nbval-ignore-output"]
 for name, compared in networks.items():
@@ -473,15 +480,18 @@ for name, compared in networks.items():
         step(crop32, label32)[0].asnumpy()
         seconds.append(time.perf_counter() - start)
     count = sum(p.size for p in compared.trainable_params())
-    rows.append(f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {min(seconds):.2f} |")
-header = ["| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | seconds a training step |", "|---|--:|--:|--:|--:|"]
+    rows.append(f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {memory[name] / 1e6:.0f} "
+                f"| {min(seconds):.2f} |")
+header = ["| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | MB for training | seconds a step |",
+          "|---|--:|--:|--:|--:|--:|"]
 display(Markdown("\n".join([*header, *rows])))
 
 # %% [markdown]
 # The parameters differ by a factor of four, the multiplications by far more. The paper's network works at full resolution with 32 and
 # 64 channels; the case's halves the volume in its very first convolution and returns to full resolution only at the end,
-# with as many channels as there are classes. On a processor that decides. With `model.name=UNet3D` in the configuration you can
-# train the paper's network all the same, narrower if need be: `model.channels=[16,32,64,128]`.
+# with as many channels as there are classes. Its memory is smaller for the same reason: weights, gradient and Adam's two means stay
+# as they are for any crop, feature maps grow with it. On a processor the multiplications decide. With `model.name=UNet3D` in the
+# configuration you can train the paper's network all the same, narrower if need be: `model.channels=[16,32,64,128]`.
 #
 # ## Where am I: the position channel
 #
@@ -523,29 +533,34 @@ plt.show()
 # ## Inside a trained network
 #
 # What do the feature maps hold? We load the trained run, send in a phantom that it has never seen, and keep what leaves each part.
-# `load_weights` insists on every name and shape, so that a checkpoint of another network cannot slip in.
+# `load_network` insists on every name and shape, so that a checkpoint of another network cannot slip in.
 
 # %% tags=["nbval-ignore-output"]
-trained = ResidualUNet3D(config.model.in_channels, config.model.num_classes, config.model.channels)
-load_weights(trained, ms.load_checkpoint(f"{config.train.output_path}/unet3d.ckpt"))
-trained.set_train(False)
-unseen = Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])(generate(seed=9001, spacing_mm=4.0)[0], None)[0].array
+from unet3d_tutorial.training import load_network
+
+trained = load_network(config, f"{config.train.output_path}/unet3d.ckpt")
+prepare = Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])
+unseen = prepare(generate(seed=9001, spacing_mm=4.0)[0], None)[0].array
 starts = [(n - n // 16 * 16) // 2 for n in unseen.shape[1:]]
 box = tuple(slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True))
+scan = Tensor(np.ascontiguousarray(unseen[None, :, *box]))
 maps = {}
-for name, part in trained.name_cells().items():
-    part.register_forward_hook(lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]}))
-logits = trained(Tensor(np.ascontiguousarray(unseen[None, :, *box]))).asnumpy()[0]
-print("input", unseen[:, *box].shape, "classes found:", np.unique(logits.argmax(axis=0)))
+hooks = [part.register_forward_hook(lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]}))
+         for name, part in trained.name_cells().items()]
+logits = trained(scan).asnumpy()[0]
+print("input", scan.shape, "classes found:", np.unique(logits.argmax(axis=0)))
+for hook in hooks:
+    hook.remove()
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "One coronal slice through the input and through the strongest channel of each part of the trained network: fine outlines at the top of the encoder, coarse blobs at the bottom, lungs taking shape again in the decoder, and the labels found."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "One coronal slice through the input and through the strongest channel of each part of the trained network: fine outlines at the top of the encoder, coarse blobs at the bottom, lungs taking shape again in the decoder, and the labels found: right lung orange, left lung blue, trachea green."}}
 figure, axes = plt.subplots(2, 6, figsize=(11, 5), layout="constrained")
 pictures = {"input": unseen[0][box]}
 for name, values in maps.items():
     pictures[name] = values[values.std(axis=(1, 2, 3)).argmax()]  # the channel with the largest spread
 pictures["labels found"] = logits.argmax(axis=0)
 for ax, (name, values) in zip(axes.flat, pictures.items(), strict=False):
-    ax.imshow(values[::-1, values.shape[1] // 2].T, cmap="gray" if name != "labels found" else "viridis", origin="lower")
+    look = {"cmap": ListedColormap(["black", *COLORS.values()]), "vmin": 0, "vmax": 3} if name == "labels found" else {"cmap": "gray"}
+    ax.imshow(values[::-1, values.shape[1] // 2].T, origin="lower", **look)
     ax.set_title(f"{name}\n" + " x ".join(map(str, values.shape)), fontsize=8)
 for ax in axes.flat:
     ax.axis("off")
@@ -553,11 +568,74 @@ plt.show()
 
 # %% [markdown]
 # *Figure 6. A coronal slice of a phantom (patient's right on the left of the picture), the channel with the largest spread
-# that leaves each part of the trained network, and the labels found. Each picture is drawn to its own scale.*
+# that leaves each part of the trained network, and the labels found in the colours of this book: left lung blue, right lung
+# orange, trachea green. Each grey picture is drawn to its own scale.*
 #
 # Read it along the U. `down1` still looks like the scan, with its outlines. Further down there is less *where* in every picture and,
-# we hope, more *what*; at the bottom a voxel is 16 voxels of the input wide. On the way up the shapes come back, and what comes out of `up4` are no
-# longer grey values but logits. One channel of many is a keyhole, so do not read too much into a single picture.
+# we hope, more *what*; at the bottom a voxel is 16 voxels of the input wide. On the way up the shapes come back, and what comes
+# out of `up4` are no longer grey values but logits. One channel of many is a keyhole, so do not read too much into a single picture.
+#
+# ## Half as many digits
+#
+# Many accelerators compute faster with 16-bit numbers than with 32-bit ones, and feature maps take half the memory (Micikevicius and
+# others, 2018). The case has a switch for that, `enable_fp16_gpu`, with a loss scale of 256. Here it is `train.mixed_precision=true`, with
+# `train.loss_scale=256`, or `train.dynamic_loss_scale=true`, which finds the scale by itself. The weights stay in 32 bits, batch-norm
+# and the loss compute in 32, and MindSpore's own `amp` puts the rest into `float16`.
+
+# %% tags=["hide-input"]
+from unet3d_tutorial.model import half_precision
+
+chapter.source(half_precision)
+
+# %% [markdown]
+# What does it do to the logits of a fresh network?
+
+# %% tags=["nbval-ignore-output"]
+fresh = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
+fresh.set_train(False)
+full = fresh(crop).asnumpy()
+half = half_precision(fresh)(crop).asnumpy()
+print(f"largest difference: {abs(half - full).max() / abs(full).max():.2%} of the largest logit, kind {half.dtype}")
+print(f"voxels with the same label: {(half.argmax(axis=1) == full.argmax(axis=1)).mean():.2%}")
+print(f"float16 ends at {np.finfo(np.float16).max:,.0f} and has {np.finfo(np.float16).nmant + 1} binary digits; float32 has 24")
+
+# %% [markdown]
+# A little rounding, as expected. So the trained network should survive it, too.
+#
+# ### A second failure: the same switch, the trained network
+
+# %% tags=["nbval-ignore-output"]
+half = half_precision(load_network(config, f"{config.train.output_path}/unet3d.ckpt"))
+broken = np.isnan(half(scan).asnumpy()).mean()
+print(f"logits that are no number at all: {broken:.1%}")
+
+# %% [markdown]
+# Rounding cannot do that. But `float16` has an end, and a number beyond it becomes infinite. The hooks know which layer is guilty: run
+# the *whole* network in 32 bits, and write down the largest number that leaves each shortcut of the encoder and each transposed
+# convolution of the decoder.
+
+# %% tags=["nbval-ignore-output"]
+largest = {}
+for name, cell in trained.cells_and_names():
+    if name.endswith(("residual", "conv3d_transpose")):
+        cell.register_forward_hook(lambda cell, x, y, name=name: largest.update({name: abs(y.asnumpy()).max()}))
+trained(scan)
+for name, value in largest.items():
+    print(f"{name:26} {value:10,.0f}", "beyond float16" if value > np.finfo(np.float16).max else "")
+
+# %% [markdown]
+# No batch-norm stands on the shortcuts, so each level multiplies what the one before has grown to. Where `up1` adds up all that comes
+# from below, the sum passes the end of `float16`, in a few voxels. In 32 bits nobody notices, because the batch-norm that
+# follows divides it away. In 16 bits it spreads, and `nan` has no label. (If your own training ended with smaller numbers, nothing
+# is broken: the margin was luck.) Three lessons. A test with first weights proves little about trained ones. Weights trained in 32 bits
+# are not promised to work in 16: the trained network must be looked at, on real input. And in *training* with 16 bits the package
+# stops at a loss that is not finite, and skips steps whose gradient overflowed, so that it cannot happen in silence.
+#
+# Plainly: what was run for this book in 16 bits was run on a processor, namely the cells above and the package's tests, which train a
+# small network for some steps with both kinds of loss scale and compare it with 32 bits. A processor computes 16-bit numbers by way of
+# 32-bit ones, so it is *slower* there, and the package says so. **Not run:** a GPU and an Ascend. MindSpore as it is installed
+# here, from PyPI, can drive processors and Ascend but holds no part for NVIDIA's GPUs, and no Ascend was at hand. The code has
+# nothing particular to a device.
 #
 # ## Two traps on a processor
 #
@@ -679,6 +757,74 @@ else:
 #
 # </details>
 #
+# ## Quiz
+#
+# **1. Somebody gives each convolution that stands before a batch-norm a bias of its own. What can the network do now that it could
+# not do before?**
+#
+# - (a) shift each channel up or down
+# - (b) nothing
+# - (c) learn faster, as there are more parameters
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). Batch-norm subtracts the mean of the channel, and the bias with it; then it adds a shift of its own, `beta`. So (a) is possible
+# already. (c) tempts because more parameters often mean more freedom, but these get a gradient of zero.
+#
+# </details>
+#
+# **2. "Our network has a quarter of the paper's parameters, so a step takes a quarter of its time." Which measurement in this
+# chapter contradicts that, and why?**
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# The table of costs: the time of the two networks differs by far more than their parameters. A weight of a convolution is used once
+# for each voxel of the output. Weights at full resolution are used hundreds of times as often as those at the bottom of the U, so
+# multiplications decide, and a checkpoint's size says little about time.
+#
+# </details>
+#
+# **3. The same checkpoint scores well in the looks during training and badly in your own script. What do you check first?**
+#
+# - (a) the learning rate
+# - (b) whether your script calls `network.set_train(False)`
+# - (c) whether the checkpoint has all parameters
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (b). Without it batch-norm takes the statistics of the scan at hand in place of those it remembers. (a) cannot be, as the weights no
+# longer change. (c) cannot be either, if you loaded it with the package: a missing parameter stops it with a line that names it.
+#
+# </details>
+#
+# **4. A crop has 48 x 48 x 40 voxels. Two of its axes fit. What does the network do?**
+#
+# - (a) it works, and the logits have 48 x 48 x 48 voxels
+# - (b) it refuses before any layer has worked
+# - (c) it works, with a somewhat worse border
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# (b). 40 is no multiple of 16: the halvings give 20, 10, 5 and 3, and doubled again 3 becomes 6, which does not fit the 5 of the skip
+# connection. (a) is what would come out of the decoder without skip connections. Pad the crop, or let the sliding window do it.
+#
+# </details>
+#
+# **5. A network trained in 32 bits gives `nan` in 16 bits. A colleague proposes a larger loss scale. Does it help?**
+#
+# <details>
+# <summary>Answer 5</summary>
+#
+# No. The loss scale lifts *gradients* that are too small for 16 bits. Here a number of the *forward* pass is too large, and the loss
+# has not even been computed. Find the layer with hooks; keep that layer in 32 bits, or use a 16-bit kind with the range of 32
+# bits (`bfloat16`), or train in 16 bits from the start.
+#
+# </details>
+#
 # ## What to remember
 #
 # - A figure is not a network. Count the parameters and print the shapes.
@@ -688,6 +834,7 @@ else:
 # - Batch-norm needs `set_train(False)` for every prediction. Nothing warns you.
 # - Convolutions do not know where they are. If the labels need it, give them the position.
 # - Multiplications, not parameters, decide the time; full resolution with many channels is dear.
+# - 16 bits have an end. Look at the largest numbers of the trained network before you trust them.
 # - On a processor: `unet3d doctor`, before you blame the network.
 #
 # ## References
@@ -703,6 +850,8 @@ else:
 # - S. Ioffe, C. Szegedy. *Batch Normalization.* ICML, 2015. [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
 # - A. Odena, V. Dumoulin, C. Olah. *Deconvolution and Checkerboard Artifacts.* Distill, 2016.
 #   [doi:10.23915/distill.00003](https://doi.org/10.23915/distill.00003)
+# - P. Micikevicius and others. *Mixed Precision Training.* ICLR, 2018. [arXiv:1710.03740](https://arxiv.org/abs/1710.03740)
+#   (16 bits and the loss scale)
 # - W. Luo, Y. Li, R. Urtasun, R. Zemel. *Understanding the Effective Receptive Field in Deep Convolutional Neural Networks.*
 #   NIPS, 2016. [arXiv:1701.04128](https://arxiv.org/abs/1701.04128)
 #

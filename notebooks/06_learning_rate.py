@@ -225,16 +225,18 @@ rows = [f"| {name} | {values[0]:.2f} | {max(values):.2f} | {values[-1]:.2f} | {s
 display(Markdown("\n".join(["| schedule | first loss | highest | last | rate at the end |", "|---|--:|--:|--:|--:|", *rows])))
 
 # %% [markdown]
-# - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it would take days. Multiply the rate by ten.
+# - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it only takes far too long. Multiply the rate by ten.
 # - **Too high**: the loss shoots up in the first steps, to several times its first value, and comes back unsteadily. What the
-#   initialisation had prepared is lost. Nothing becomes infinite here, because batch-norm keeps the numbers in bounds and the gradient is clipped, so do not wait
-#   for a `nan` to tell you. Divide the rate by ten.
+#   initialisation had prepared is lost. Nothing becomes infinite here, because batch-norm keeps the numbers in bounds, so do not
+#   wait for a `nan` to tell you. Divide the rate by ten.
 # - **About right**: a steady fall from the first step.
 #
-# And be honest about the four with 0.003. On this toy the *constant* rate falls fastest, and the case's schedule does better than ours,
-# for the very reason that makes it wrong: its rate has not come down at the end, as the last column shows. The crop never changes,
-# so there is no noise for small last steps to average out, and in a run this short every step with a small rate is time lost. A schedule earns its keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy
-# shows what is broken; it does not show what is best.
+# And be honest about the four with 0.003. On this toy the *constant* rate falls fastest, and the case's schedule does better than
+# ours, for the very reason that makes it wrong: its rate has not come down at the end, as the last column shows. Leaving the warm-up
+# out does no harm either: at this rate the first steps are not large enough for lasting damage. The crop never changes, so there is no
+# noise for small last steps to average out, and in a run this short every step with a small rate is time lost. A schedule earns its
+# keep in a run of hundreds of steps on changing crops, with a rate near the highest that works. A toy shows what is broken; it does
+# not show what is best.
 #
 # ## Failures on purpose
 #
@@ -355,6 +357,58 @@ else:
 # ```python
 # warmup_step = 3 * 500 // 4
 # ```
+#
+# </details>
+#
+# ## Quiz
+#
+# **1. Two curves of the first twenty steps: A falls by a hundredth of its first value, B jumps to three times its first value and comes
+# back. Which rate was too high, and what do you try next?**
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# B's was too high: divide it by ten. A's was probably too low: multiply it by ten. It is tempting to trust B, because after the jump
+# its curve falls fast. It only makes good what the first steps have broken.
+#
+# </details>
+#
+# **2. You halve the batch size and leave all other settings alone. What happens to the schedule?**
+#
+# - (a) nothing
+# - (b) the run has twice as many steps, and the warm-up is a smaller share of it
+# - (c) the cosine ends in the middle of the run
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (b), as long as `train.warmup_step` counts the warm-up: it keeps its number of steps. With `train.warmup_epoch` it would keep its
+# share. (c) would happen to a list made for the old number of steps; the package counts the steps of the data set anew.
+#
+# </details>
+#
+# **3. A run prints a last learning rate of a fifth of the highest. Warm-up and cosine were asked for. What would you check first?**
+#
+# - (a) whether the cosine is spread over all steps, the warm-up included
+# - (b) whether the highest rate is too high
+# - (c) whether the loss is still falling
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (a): that is pitfall 7 with a long warm-up. (c) is worth knowing but says nothing about the schedule: here the loss fell most with the
+# rates that did not come down. (b) changes the height of the curve, not its end.
+#
+# </details>
+#
+# **4. In Adam's very first step one weight has a gradient of a millionth, another one of ten. Which moves further?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# Neither: both move by about the learning rate, each against the sign of its gradient. Adam divides the gradient by its typical size,
+# and after one step the only size it knows is that of this gradient. Plain gradient descent would move the second one ten
+# million times as far.
 #
 # </details>
 #

@@ -23,8 +23,8 @@
 # - what the loop does beside the steps, and which files it leaves
 # - how to read loss curves together with the Dice of held-out volumes
 # - the plateau: why a network may find both lungs and still not know which is which, and how to see that it is stuck there
-# - how to make a run repeatable
-#   and how three kinds of accident look
+# - how to make a run repeatable, how it survives being stopped, and what that costs
+# - how three kinds of accident look
 #
 # **You need**: [chapter 4](04_dataset.ipynb) for the crops, [chapter 5](05_model.ipynb) for the network,
 # [chapter 6](06_learning_rate.ipynb) for the rate, [chapter 7](07_loss.ipynb) for the loss. The first cell trains the quick preset if that
@@ -42,6 +42,7 @@ os.environ["TQDM_DISABLE"] = "1"  # no progress bars in stored outputs; tqdm rea
 
 # %%
 import shutil
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,12 +55,13 @@ from scipy import ndimage
 
 # %%
 from unet3d_tutorial import training
+from unet3d_tutorial.checkpoints import save_state
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import create_dataset, fixed_steps, list_cases, validation_cases
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.plotting import loss_curves, schedule_curve
+from unet3d_tutorial.plotting import COLORS, loss_curves, schedule_curve
 from unet3d_tutorial.runtime import setup
 from unet3d_tutorial.tracking import LivePlot
 from unet3d_tutorial.training import build_network, load_network, make_train_step, save_checkpoint, train, validate
@@ -168,20 +170,19 @@ for change in ({}, {"batch_size": 4}, {"epoch_size": 10}):
 # And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again every twenty
 # steps; what stays below the cell is its last picture.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The same loss curves as they stood at the end of the small run, drawn while it was going on."}}
-trial = train(small, watch=LivePlot())
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Loss curves of the small run, drawn while it was going on: total, cross-entropy and Dice loss fall; beside them the Dice of three structures on four held-out phantoms, which stays low."}}
+trial = train(small, watch=LivePlot(title="small run: 8 mm, half the channels"))
+
+# %% [markdown]
+# *Figure 1. The small run at its last step. Left: the loss of each step (thin) and means over fifteen steps. Right: Dice on four
+# held-out phantoms.*
 
 # %% tags=["nbval-ignore-output"]
 for name in ("loss", "ce", "dice"):
     values = trial.history[name]
     print(f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the small run: total, cross-entropy and Dice loss fall; beside them the Dice of three structures on four held-out phantoms, which stays low."}}
-display(loss_curves(trial.history, trial.validation, smooth=7, title="small run: 8 mm, half the channels"))
-
 # %% [markdown]
-# *Figure 1. The small run. Left: the loss of each step (thin) and means over seven steps. Right: Dice on four held-out phantoms.*
-#
 # Every step sees two other crops, and some crops are harder than others. So the thin line jumps, and a single value says nothing: judge
 # means. The loss falls steeply, so the machine works.
 #
@@ -202,8 +203,10 @@ print(len(result.history["step"]), "steps,", len(result.validation["step"]), "lo
 seconds = np.diff(result.history["seconds"])
 minutes = result.history["seconds"][-1] / 60
 last = {name: result.validation[name][-1] for name in STRUCTURES}
-display(Markdown(f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step. At its end the held-out "
-                 "phantoms reach a mean Dice of " + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items()) + "."))
+waited = sum(result.history["wait"][1:]) / seconds.sum()
+display(Markdown(f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step, of which {waited:.1%} was "
+                 "waiting for data. At its end the held-out phantoms reach a mean Dice of "
+                 + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items()) + "."))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the real run, total, cross-entropy and Dice loss, falling steeply at first and slowly at the end, beside the held-out Dice of left lung, right lung and trachea, the trachea lowest."}}
 display(loss_curves(result.history, result.validation, title="quick preset"))
@@ -212,23 +215,53 @@ display(loss_curves(result.history, result.validation, title="quick preset"))
 # *Figure 2. The real run. Left: training loss, thick lines are means over fifteen steps. Right: mean Dice on the ten held-out
 # phantoms.*
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Soft Dice of the training crops over the steps: both lungs rise from the start and close together, the trachea stays near zero at first and rises later; the held-out values are marked."}}
+figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+for name in STRUCTURES:
+    mean = np.convolve(result.history[name], np.ones(25) / 25, mode="valid")
+    axis.plot(12 + np.arange(mean.size), mean, color=COLORS[name], label=name)
+    axis.plot(result.validation["step"], result.validation[name], "o", color=COLORS[name])
+axis.set(xlabel="step", ylabel="soft Dice", ylim=(0, 1))
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# *Figure 3. The Dice that the loss is made of, for each structure: means over twenty-five steps. Dots: the held-out Dice of Figure 2.*
+#
+# The loss computes the Dice of each class anyway, so the history keeps it. It is *soft*: taken from probabilities, not from masks. It is also
+# unsteady: many crops hold no trachea, and there it says only how little was called so. Compare the lines with each other, not with the dots.
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The learning rate that the run recorded, a short rise and half a cosine down to almost zero."}}
 display(schedule_curve(result.history["lr"], title="the rates that the run recorded"))
 
 # %% [markdown]
-# *Figure 3. The learning rate of the same steps. Put it under Figure 2: large changes happen while the rate is high, and the curve calms
+# *Figure 4. The learning rate of the same steps. Put it under Figure 2: large changes happen while the rate is high, and the curve calms
 # down as the rate falls.*
 #
-# How to read the two pictures together:
+# How to read the pictures together:
 #
 # - **Cross-entropy falls first.** Most voxels are background, and background is learnt in the first steps. Dice counts a structure as a
 #   structure, so its loss stays high until each of them is found.
-# - **The three structures come one after the other.** Large ones first, the trachea last: it is thin, and many crops hold little of it.
-# - **The end is quiet.** When the rate goes to zero the weights settle, and the held-out Dice stops jumping. A look in the
-#   middle of a run is no forecast of its end.
+# - **The structures do not come together.** In Figure 3 the lungs rise from the start, the trachea long after: it is thin, and
+#   many crops hold little of it.
+# - **The end is quiet.** When the rate goes to zero the weights settle, and the training loss changes little.
+# - **The held-out curve need not rise to its end.** In the stored run the lungs gain a little from the last look but one to the last, and
+#   the trachea loses a little. Few phantoms are held out, and a trachea is few voxels: a change of this size is no trend.
 # - **The held-out curve is the one that counts.** If it falls while the loss on the left goes on falling, the network learns its
 #   training volumes by heart. The held-out phantoms are of another family than the training phantoms, see
 #   [chapter 2](02_data.ipynb#why-the-phantoms-are-so-different-from-each-other).
+#
+# Which checkpoint would you hand on: the end, or the look with the highest mean? The run keeps both.
+
+# %% tags=["nbval-ignore-output"]
+looks = np.array([result.validation[name] for name in STRUCTURES])
+for step, mean in zip(result.validation["step"], looks.mean(axis=0), strict=True):
+    print(f"step {step:.0f}: mean Dice over the structures {mean:.3f}" + ("  <- best.ckpt" if mean == looks.mean(axis=0).max() else ""))
+print("last look less the one before:", ", ".join(f"{k} {d:+.3f}" for k, d in zip(STRUCTURES, looks[:, -1] - looks[:, -2], strict=True)))
+
+# %% [markdown]
+# The book uses the end, `unet3d.ckpt`, whatever the looks say. That rule was fixed beforehand, so the held-out scores stay what they are. Who
+# takes the best of many looks has chosen by these volumes, and their score then flatters the network a little.
 #
 # The real CT is not in these pictures, and that is on purpose. Whatever you look at while you choose settings, you fit. The real CT is looked
 # at once, in [chapter 9](09_evaluation.ipynb).
@@ -243,7 +276,7 @@ for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.i
 # | file | content |
 # |---|---|
 # | `config.yaml` | every setting of the run; `Config.load` reads it back |
-# | `history.csv` | one line a step: rate, loss, its two parts, seconds |
+# | `history.csv` | one line a step: rate, loss, its two parts, length of the gradient, seconds, how long the step waited for data, overflows, soft Dice of each structure |
 # | `validation.csv` | one line a look: held-out Dice of each structure |
 # | `step-....ckpt` | everything at the last looks, as many as `keep_checkpoint_max` |
 # | `last.ckpt` | everything at the last save: weights, optimiser, position, configuration, metrics; a stopped run goes on from here |
@@ -251,7 +284,8 @@ for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.i
 # | `events/` | the same curves for TensorBoard (`tensorboard --logdir runs`), and as MindSpore summary |
 # | `lock` | held by the run that uses the folder; a second one is refused |
 # | `unet3d.ckpt` | the final weights, written last |
-# | `evaluation.json` | the scores of chapter 9, if they have been made |
+# | `evaluation.json`, `.csv`, `.png` | the scores of chapter 9, if they have been made |
+# | `unet3d.onnx` | the network for other programs, if chapter 12 has made it |
 #
 # MindSpore's summary files are made for MindInsight, which the original case uses for its curves and which is no longer maintained.
 # That is why there are files for TensorBoard as well, and why the tables are plain text.
@@ -287,7 +321,7 @@ except ValueError as error:
 # %% [markdown]
 # ### Stopped, and gone on
 #
-# A run may end before its end: Ctrl-C, a full disk, a power cut. The same command goes on from `last.ckpt`. Is the result the same as
+# A run may end before its end: Ctrl-C, a full disk, a power cut, a data worker that the system killed for want of memory. The same command goes on from `last.ckpt`. Is the result the same as
 # that of a run that was never stopped? We stop one halfway, with an error of our own, and compare bytes.
 
 # %%
@@ -303,7 +337,7 @@ stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "sav
 try:
     train(stopped, watch=cut)
 except PowerCut:
-    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open()) - 1)
+    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open(encoding="utf-8")) - 1)
 
 # %%
 from contextlib import redirect_stdout
@@ -320,6 +354,28 @@ print("history, same numbers:    ", gone_on.history["loss"] == trial.history["lo
 # Three things must come back for this to hold: the weights, what the optimiser remembers of earlier gradients, and the position in
 # the stream of crops. The tables are cut to the checkpoint, so the steps that were lost are not counted twice. The crops need no
 # random state, because [each is decided by its number](04_dataset.ipynb#the-crop-that-repeats-itself).
+#
+# What does it cost to be able to go on? We let steps and checkpoints of the real run take turns, so that both feel the same machine.
+
+# %% tags=["nbval-ignore-output"]
+run = training.Run(quick, sandbox)  # it writes nothing before it goes
+batch = [next(create_dataset(quick).create_tuple_iterator(num_epochs=1))]
+spent = {"step": [], "checkpoint": []}
+for _ in range(6):
+    for name in spent:
+        start = time.perf_counter()
+        if name == "step":
+            run.train_step(batch)
+        else:
+            save_state(sandbox / "cost.ckpt", quick, run.state, run.network, run.optimizer)
+        spent[name].append(time.perf_counter() - start)
+ratio = np.median(spent["checkpoint"][1:]) / np.median(spent["step"][1:])
+saves = sum(n % quick.train.save_every == 0 or n % quick.train.validate_every == 0 for n in range(1, run.total_steps + 1))
+print(f"a checkpoint takes as long as {ratio:.2f} steps; {saves} of them in {run.total_steps} steps: {saves * ratio / run.total_steps:.2%} more time")
+
+# %% [markdown]
+# Saving is cheap here, because it is rare. Against it stand the steps that a crash repeats, at most `save_every`. With a larger network, or a
+# slow disk, measure again and choose.
 #
 # ## The plateau
 #
@@ -399,7 +455,7 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# *Figure 4. How well a simple rule tells the side of a lung voxel, by how far it sees.*
+# *Figure 5. How well a simple rule tells the side of a lung voxel, by how far it sees.*
 #
 # From near, left and right are a coin toss, whatever is learnt. From afar, where heart and midline come into view, the side is clear. In the network
 # only the deepest level sees that far, a crop cuts much of it off, and all other levels can learn nothing about the side before the deepest has understood it. That is why the
@@ -592,6 +648,61 @@ else:
 #
 # </details>
 #
+# ## Quiz
+#
+# **1. A run was killed between two checkpoints and started again. The weights come back to the last bit, but the optimiser's memory was
+# forgotten. What would you see?**
+#
+# - (a) Nothing: the weights are all that counts.
+# - (b) An error when the checkpoint is loaded.
+# - (c) A run that goes on without complaint, and ends with other weights.
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (c). Adam divides by what it remembers of earlier gradients. With an empty memory its first steps are others than they would have been, and
+# all later ones follow from them. (a) is tempting because the loss looks the same at the first step: it depends on weights and crops only.
+# No message would tell; comparing bytes does.
+#
+# </details>
+#
+# **2. After a third of the run the training loss is nearly flat. The held-out Dice is 0.02 for the left lung and 0.66 for the right.
+# What would you check first?**
+#
+# - (a) Whether the learning rate is too high.
+# - (b) Whether the network can know left from right.
+# - (c) Whether the checkpoint was written whole.
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (b). Nothing and two thirds is the fingerprint of one answer for both sides. With a rate that is too high the loss would jump, not lie flat.
+# A torn checkpoint is refused with a message; it does not score two thirds.
+#
+# </details>
+#
+# **3. You train with three seeds and get 0.91, 0.93 and 0.92 for the left lung. A colleague changes the loss, trains once and gets 0.935. Is
+# the new loss better?**
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# One cannot tell. The seeds alone move the score by as much as the gain is large. That each run is repeatable to the bit does not help: it
+# says that the same seed gives the same luck. Train the new loss with several seeds, too.
+#
+# </details>
+#
+# **4. Which of these two lines of a history must be wrong? (i) loss 0.50, cross-entropy 0.20, Dice loss 0.30. (ii) loss 1.30,
+# cross-entropy 0.10, Dice loss 1.20.**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# (ii). Both add up, so the sum does not tell. But a Dice on probabilities lies between 0 and 1, and so does one minus Dice. A Dice loss
+# above 1 means that it was not computed on probabilities, which is [pitfall 1](../book/pitfalls.md#pitfall-1).
+#
+# </details>
+#
 # ## What to remember
 #
 # - A step: loss, gradient, optimiser. `value_and_grad` gives the first two.
@@ -600,6 +711,7 @@ else:
 # - One lung at nothing and the other at two thirds: the network does not know left from right. Tell it where it is.
 # - One seed, one machine: the same bytes. Test it, do not believe it.
 # - A finite loss is not a healthy loss.
+# - Going on after a crash needs weights, optimiser and position. It costs little: measure it.
 # - Write files whole, return the name that was written, refuse a checkpoint that does not fit.
 #
 # ## References

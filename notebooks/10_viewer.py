@@ -44,6 +44,7 @@ from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.evaluation import classical_baseline
 from unet3d_tutorial.inference import segment
+from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.pipeline import trained_predictor
 from unet3d_tutorial.plotting import show_planes
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
@@ -113,7 +114,7 @@ for name, prediction in predictions.items():
 # The viewer counts an area of error structure by structure. A voxel of the left lung that was given to the right lung is wrong for both, so
 # it counts twice there, and once in the cell above.
 #
-# ## A label that is mirrored
+# ## Failure on purpose: a label that is mirrored
 #
 # Orientation is the error that no program reports. Here the label was mirrored along its first axis, as happens when a tool writes an array without
 # its affine. Shape, spacing and values are all as they should be.
@@ -125,8 +126,16 @@ SliceViewer(image, reference, {"mirrored": mirrored}, max_bytes=450_000)
 # %% [markdown]
 # *Figure 2. The reference as line, the same reference mirrored as fill. This page stores it coarser than figure 1, and says so below the slices.*
 #
-# The overlap is far from zero, because lungs are nearly symmetric. But the colours are exchanged: the viewer paints the side that lies at R in the colour of the left lung. In a
-# table of numbers this looks like a poorly trained network. In a picture with letters it takes a second to see. Look at your labels before you train.
+# What does a table say about this label?
+
+# %% tags=["nbval-ignore-output"]
+for name, values in {"left lung": [1], "right lung": [2], "both, taken as one": [1, 2]}.items():
+    masks = (np.isin(one.array, values) for one in (mirrored, reference))
+    print(f"{name:20} Dice {dice(*masks):.3f}")
+
+# %% [markdown]
+# Taken as one the lungs overlap for the most part, because they are nearly symmetric. Each alone hardly does: its mirror image lies on the other side. In the picture the colours are exchanged, the side
+# that lies at R has that of the left lung. A table leaves you guessing at a poorly trained network. A picture with letters takes a second. Look at your labels before you train.
 #
 # ## What it refuses
 #
@@ -159,8 +168,9 @@ print(f"three planes with Matplotlib: {1000 * (time.perf_counter() - start):.0f}
 # the voxels. That is little work, and no message to Python is needed for it.
 #
 # With a kernel the browser gets the voxels as they are: first the three slices of the first picture, then the rest in slabs, nearest first. The
-# kernel keeps no copy of the volume for that. Without a kernel there is the page that the cell has stored beside the live
-# viewer: a coarser volume, compressed, with the program that draws it. How coarse follows from the budget in bytes.
+# kernel keeps no copy of the volume for that. A second output of the cell is for the time without a kernel: a page with a coarser volume, compressed,
+# and the program that draws it. Packing it takes longer than the first picture, so it comes after, and hides while the live viewer is there.
+# How coarse it is follows from a budget in bytes.
 
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
@@ -178,11 +188,12 @@ with TemporaryDirectory() as folder:
 # | [anywidget](https://anywidget.dev) | a JavaScript file of one's own | for the live viewer | **chosen**: one file for JupyterLab, Notebook and VS Code, no build step; the same file runs on a page |
 # | [ipywidgets](https://ipywidgets.readthedocs.io) alone | the kernel, picture by picture | always | sliders and images need a round trip for each slice; blank on a page |
 # | [ipympl](https://matplotlib.org/ipympl) | Matplotlib in the kernel | always | a redraw for each slice, see above |
-# | [ipyniivue](https://github.com/niivue/ipyniivue) | WebGL, in the browser | for the live viewer | fast and rich; but its script alone is larger than the whole page may be, it needs WebGL 2, and its current version asks for NumPy 2, which MindSpore 2.10 does not stand |
+# | [ipyniivue](https://github.com/niivue/ipyniivue) | WebGL, in the browser | for the live viewer | fast and rich; but its script alone is larger than the whole page may be, it needs WebGL 2, and its current version asks for NumPy 2, which this book's MindSpore does not stand |
 # | [nilearn `view_img`](https://nilearn.github.io) | the browser, from one image file | never | the model for our page; made for statistical maps of the brain: no structures, no errors, no windows |
 #
-# > A notebook that you save yourself holds the live viewer and the page. Jupyter Book and nbviewer prefer the live one, which is blank without a kernel.
-# > Write `SliceViewer(..., live=False)` in a notebook that you publish as you saved it. The chapters of this book have the live part taken out when they are stored.
+# > A notebook that you save and publish holds both outputs. Where scripts may run but no kernel is there, the page is seen: in Jupyter Book, nbviewer, an
+# > HTML export, and in JupyterLab once you trust the notebook. GitHub's preview runs no scripts and shows one line of text instead. Write
+# > `SliceViewer(..., live=False)` if you want the page alone. The chapters of this book are stored without the live output.
 #
 # ## Exercises
 #
@@ -197,8 +208,9 @@ place = ...  # image.affine ...
 if place is ...:
     print("Not tried yet: replace ... above.")
 else:
-    right = np.allclose(place, (image.affine @ [100, 200, 50, 1])[:3])
-    print("Right." if right else "Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1).")
+    back = np.linalg.inv(image.affine) @ [*np.ravel(place)[:3], 1] if np.size(place) >= 3 else np.zeros(4)
+    right = np.shape(place) == (3,) and np.allclose(back[:3], [100, 200, 50])
+    print("Right." if right else "Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1). Three numbers are asked for.")
 
 # %% [markdown]
 # <details>
@@ -223,8 +235,9 @@ worst_trachea = ...
 if worst_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
-    wrong = ((predictions["network"].array == 3) != (reference.array == 3)).sum(axis=(0, 1))
-    print("Right." if wrong[worst_trachea] == wrong.max() else "Not yet: compare the two masks (labels == 3), and sum over the first two axes.")
+    errors = np.argwhere((predictions["network"].array == 3) ^ (reference.array == 3))[:, 2]
+    right = worst_trachea in np.flatnonzero(np.bincount(errors) == np.bincount(errors).max())
+    print("Right." if right else "Not yet: compare the two masks (labels == 3), and sum over the first two axes.")
 
 # %% [markdown]
 # <details>
@@ -234,6 +247,90 @@ else:
 # wrong = (predictions["network"].array == 3) != (reference.array == 3)
 # worst_trachea = int(wrong.sum(axis=(0, 1)).argmax())
 # ```
+#
+# </details>
+#
+# ### Exercise 3: which axis was mirrored?
+#
+# Someone gives you `suspect`, a reference that was mirrored along one axis. Find the axis: mirror it back along each of the three, and ask
+# which result fits the scan. The lungs are dark, so the labelled voxels of the right answer have the lowest mean HU.
+
+# %%
+suspect = reference.array[:, ::-1]
+mean_hu = ...  # three numbers: the mean HU of the labelled voxels after np.flip(suspect, axis) for each axis
+
+# %%
+if mean_hu is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    right = len(mean_hu) == 3 and np.argmin(mean_hu) == 1 and np.isclose(mean_hu[1], image.array[reference.array > 0].mean(), atol=1)
+    print(f"Right: mirrored along axis {np.argmin(mean_hu)}." if right else "Not yet: image.array[mask].mean() for a mask of the labels above 0.")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# ```python
+# suspect = reference.array[:, ::-1]
+# mean_hu = [image.array[np.flip(suspect, axis) > 0].mean() for axis in range(3)]
+# ```
+#
+# The mean HU sees where the labels lie, not what they are called. With the names of the two lungs exchanged and the shapes in place it would be the same: for that
+# there is only the picture and its letters.
+#
+# </details>
+#
+# ## Quiz
+#
+# **1. In one slice the trachea has no overlap at all with its reference, and its Dice over the whole scan is high. What explains it?**
+#
+# - (a) The prediction has no trachea anywhere.
+# - (b) The slice lies at the end of the trachea and holds a few voxels of it.
+# - (c) The slice lies in the middle, and the prediction is shifted by one voxel.
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (b). A slice with three voxels of a structure can miss all of them and weigh almost nothing in the sum over the volume. (a) would leave no overlap anywhere. (c) is
+# tempting, but a shift by one voxel leaves most of a wide cross-section in place. Look at the error area before you look at the lowest Dice.
+#
+# </details>
+#
+# **2. You change *sides* to the neurological convention. The lung at the left edge of the picture turns from orange to blue. What happened?**
+#
+# - (a) The labels of the two lungs were exchanged.
+# - (b) The picture was mirrored; voxels, labels and millimetres are what they were.
+# - (c) The affine was changed, so a file saved now would be mirrored.
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# (b). A convention is a way to draw. The other lung is at that edge now, and the letter there has changed with it. (a) would change the colours and leave the letters where they
+# were: that is the look of a mirrored label. (c) cannot be: the viewer writes nothing into your arrays.
+#
+# </details>
+#
+# **3. The legend gives the volume of the trachea. You count its voxels as this page shows them, multiply by their size, and get another volume. Which of the two do you report?**
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# The legend's. Volumes and Dice were counted on the scan's own grid. The page shows one label for each block of voxels, that of its middle, so thin structures
+# gain or lose voxels there. The line below the slices says how coarse the page is. The page is for looking, the arrays are for measuring.
+#
+# </details>
+#
+# **4. A colleague's network finds both lungs, taken as one, very well in every scan. For each lung alone its Dice is close to nothing. What do you look at first?**
+#
+# - (a) The learning rate.
+# - (b) One case of the validation data with its reference and the letters at the edges.
+# - (c) The window.
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# (b). The shapes are found and the sides are exchanged: in the prediction or in the reference. The letters tell which, in a minute. (a) is tempting, but a network that
+# had learnt badly would not find the shapes. (c) changes the picture, not the labels.
 #
 # </details>
 #

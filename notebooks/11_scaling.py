@@ -24,7 +24,8 @@
 # - how to work out memory, messages and time from numbers that you measure
 # - the commands for one host and for several, and for data in a store
 #
-# **You need**: [chapter 8](08_training.ipynb), and the phantoms.
+# **You need**: [chapter 8](08_training.ipynb) for the training loop, [chapter 7](07_loss.ipynb) for the Dice of a batch,
+# [chapter 5](05_model.ipynb) for batch-norm.
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial import chapter
@@ -41,11 +42,12 @@ from mindspore import Tensor
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.costs import count_macs, gradient_bytes
-from unet3d_tutorial.dataset import batch_names
-from unet3d_tutorial.distributed import Group
+from unet3d_tutorial.dataset import batch_names, random_steps
+from unet3d_tutorial.distributed import Group, join
 from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
 from unet3d_tutorial.runtime import setup
 from unet3d_tutorial.training import build_network
+from unet3d_tutorial.volume import Volume
 
 # %% [markdown]
 # ## Many processes, one network
@@ -94,20 +96,53 @@ for loss in (CrossEntropyLoss(), DiceLoss()):
 # a batch of four volumes of different brightness, whole and in halves:
 
 # %%
-network = build_network(config.override(["model.channels=[4, 4, 8, 8, 16]"]))
 bright = np.array([0.1, 0.3, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1, 1)
 volumes = Tensor(rng.normal(size=(4, 2, 16, 16, 16)).astype(np.float32) * bright)
-for mode, training in (("training, statistics of the batch", True), ("evaluation, running statistics", False)):
-    network.set_train(training)
+for norm, mode in (("batch", "training"), ("batch", "evaluation"), ("group", "training")):
+    network = build_network(config.override(["model.channels=[4, 4, 8, 8, 16]", f"model.norm={norm}"]))
+    network.set_train(mode == "training")
     whole = network(volumes).asnumpy()
     halves = np.concatenate([network(volumes[part]).asnumpy() for part in (slice(0, 2), slice(2, 4))])
-    print(f"{mode:34}: largest difference {np.abs(whole - halves).max():.1e} of {np.abs(whole).max():.1f}")
+    close = "the same" if np.allclose(whole, halves, atol=1e-4 * np.abs(whole).max()) else "others"
+    print(f"{norm}-norm in {mode:10}: the halves give {close:8} (largest logit {np.abs(whole).max():.1f})")
 
 # %% [markdown]
-# In training the halves give other logits than the whole. This is no error, but it is another training: batch-norm sees smaller
-# batches. The package leaves it so, as most do, and averages the *running* statistics, so that all processes hold one and the same
-# network. Where batches become very small, group-norm, which looks at one volume at a time, is the way out. With batch-norm frozen and
-# cross-entropy alone, two processes do follow one, and a test of the package holds them to it.
+# With batch-norm in training the halves give other logits than the whole. This is no error, but it is another training: batch-norm
+# sees smaller batches. The package leaves it so, as most do, and averages the *running* statistics, so that all processes hold one
+# and the same network. Where batches become very small, group-norm, which looks at one volume at a time, is the way out
+# (`model.norm=group`). With group-norm, or with batch-norm frozen, and with cross-entropy alone, two processes do follow one, and a
+# test of the package holds them to it.
+#
+# ## Failures on purpose
+#
+# ### Every process sees the same
+#
+# The likeliest mistake is a data set that does not know of the other processes. Nothing fails. The loss falls, the processes agree,
+# and the bill is twice as high. What did they see in ten steps?
+
+# %%
+for what, ranks in (("each its own share", (0, 1)), ("the rank forgotten", (0, 0))):
+    seen = [name for rank in ranks for step in range(10) for name in batch_names(config, step, rank_size=2, rank_id=rank)]
+    print(f"{what}: {len(seen)} crops made, from {len(set(seen))} volumes")
+
+# %% [markdown]
+# The mean of two equal gradients is the gradient that one process had anyway. The loss does not tell; the names of the files do. Ask
+# each process for them before a long run.
+#
+# ### Nobody else came
+#
+# The other mistake: eight devices are paid for, and the run was started without `msrun`. It would train on one of them and say nothing.
+# `train.run_distribute=true` tells the package what you expect, so that it can refuse:
+
+# %%
+try:
+    join(config.override(["train.run_distribute=true"]).train)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# And if one of many processes dies in the middle of a run? The others wait for its gradient; `msrun` sees the death, ends them and
+# returns an error. The same command goes on from the last checkpoint. A test kills one to see it.
 #
 # ## What a step costs
 #
@@ -140,12 +175,13 @@ print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 # a convolution, and its cost grows with the voxels.
 #
 # From these follow the costs of the full run: 877 scans for training (the 887 that the original case counts, less ten for
-# validation), ten epochs, four crops a scan. A training step takes about three times the multiplications of a forward
-# pass. How many of them a device does in a second *in practice* is the number to measure first on your own machine. The table asks what
-# would be, for three assumed rates.
+# validation), and the preset's epochs and crops. A training step takes about three times the multiplications of a forward
+# pass: one pass forward, and two of the same size for the gradients of maps and weights. How many of them a device does in a second
+# *in practice* is the number to measure first on your own machine. The table asks what would be, for three assumed rates.
 
 # %%
 crops = 877 * case.train.epoch_size * case.data.num_samples
+print(f"{case.train.epoch_size} epochs, {case.data.num_samples} crops a scan")
 print(f"{crops} crops, {3 * per_crop * crops / 1e15:.1f} thousand million million multiplications")
 print("assumed rate (billion a second)  1 device  8 devices  32 devices   (minutes, messages not counted)")
 for assumed in (1_000, 5_000, 20_000):
@@ -155,8 +191,8 @@ for assumed in (1_000, 5_000, 20_000):
 # %% [markdown]
 # ### Memory
 #
-# Training keeps the output of every layer until the backward pass has used it. We add up what each convolution, batch-norm and
-# activation of the first level hands on, which is most of it: its maps have half the crop's edges.
+# Training keeps the output of every layer until the backward pass has used it. Most of it are the maps of the first level, which have
+# half the crop's edges. We count them as twenty: what its convolutions, batch-norms and activations hand on, down and up.
 
 # %%
 edge = np.prod(case.data.roi_size) / 8  # voxels of a map at the first level
@@ -166,17 +202,19 @@ print(f"crops in a step: {case.train.batch_size * case.data.num_samples}")
 print(f"twenty such outputs: {20 * first_level * case.train.batch_size * case.data.num_samples / 1e9:.0f} GB a step")
 
 # %% [markdown]
-# That is a bound from below, and an estimate: measure the first step before you order a hundred. If it does not fit, take
+# That is an estimate, and rather too low than too high: measure the first step before you order a hundred. If it does not fit, take
 # `train.batch_size=1` with `train.accumulate=2`, fewer crops a scan (`data.num_samples`), or `train.mixed_precision=true`, which halves
 # the convolutions' share.
 #
 # ## Where the three lines cross
 #
-# A step ends when the slowest of three is done: computing, loading, sending. Computing and loading shrink with more processes on more
-# hosts; sending does not: a ring sends each gradient almost twice, however many take part.
+# A step ends when the slowest of three is done: computing, sending, and making the crops. Computing and crops shrink with more
+# processes on more hosts; sending does not: a ring sends each gradient almost twice, however many take part. From which rate of
+# computing on would sending take as long?
 
 # %%
-step_macs = 3 * per_crop * case.train.batch_size * case.data.num_samples
+step_crops = case.train.batch_size * case.data.num_samples
+step_macs = 3 * per_crop * step_crops
 for name, gigabytes in (("10 Gbit/s network", 1.25), ("100 Gbit/s network", 12.5), ("cards joined directly", 100)):
     sending = 2 * gradient_bytes(big) / (gigabytes * 1e9)
     print(f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e12:,.0f} million million a second")
@@ -184,27 +222,49 @@ for name, gigabytes in (("10 Gbit/s network", 1.25), ("100 Gbit/s network", 12.5
 # %% [markdown]
 # A million million a second is a thousand billion a second, so compare with the rates assumed above. The highest of them comes near the
 # first line: over the slow network such devices would spend half of their time sending. With the other two, sending is no concern. The
-# network is small and the crops are large; where crops are small, the lines cross sooner. Loading is the likelier limit. Measure how long
-# one full-resolution scan takes, as [chapter 4](04_dataset.ipynb) does, divide by the step's time, and you know how many scans must be
-# prepared at a time. The column `wait` in a run's history says whether you got it right: it should be a few per cent of the time at most.
+# network is small and the crops are large; where crops are small, the lines cross sooner.
+#
+# And the crops? We make one of the full size, from noise, as the preset would: cut first, then varied. How many cores must make crops so
+# that no step waits?
+
+# %% tags=["nbval-ignore-output"]
+scan = Volume(rng.integers(-1000, 400, (1, 300, 300, 150), dtype=np.int16), np.eye(4))
+mask = Volume(rng.integers(0, 4, (1, 300, 300, 150), dtype=np.uint8), np.eye(4))
+make = random_steps(case.override(["data.num_samples=1"])).set_random_state(1)
+times = []
+for _ in range(7):
+    start = time.perf_counter()
+    make(scan, mask)
+    times.append(time.perf_counter() - start)
+print(f"one crop: {np.median(times):.2f} s on one core of this machine")
+for assumed in (1_000, 5_000, 20_000):
+    step = step_macs / (assumed * 1e9)
+    print(f"at {assumed:6} billion a second a step takes {step:5.2f} s: {step_crops * np.median(times) / step:5.1f} cores for each device")
+
+# %% [markdown]
+# This line crosses first: a fast device is easily kept waiting by its processor. The remedies, in this order: keep the prepared scans on
+# disk (`data.cache_path`), give more cores (`data.num_worker`), vary less (`data.augment`). The column `wait` in a run's history says
+# whether you got it right: it should be a few per cent of the time at most.
 #
 # ## Two processes, here
 #
-# The same on this machine, at a small size: one process with one core, one with all, two with one core each.
+# The same on this machine, at a small size: one process with one core, one with all, two with one core each. The *efficiency* is the
+# rate of two processes as a share of twice the rate of one.
 
 # %% tags=["nbval-ignore-output"]
 done = subprocess.run([sys.executable, "benchmarks/scaling.py"], capture_output=True, text=True, check=True)
 print(done.stdout)
 
 # %% [markdown]
-# Read the last two lines together. Two processes on two cores share what one process could use alone, and send the whole gradient
-# through the same memory on top; with steps as short as these that takes a large part of the time. Data parallelism is for *more*
-# hardware and long steps, not for the same hardware and short ones.
+# Read the last two lines together. Two processes on two cores share what one process could use alone: memory, caches, and the other
+# core for the data. They send the whole gradient through the same memory on top, and their steps are as short as these. Data parallelism
+# is for *more* hardware and long steps, not for the same hardware and short ones.
 #
 # ## The commands
 #
-# Run here, in this chapter and in the tests, is the first one. The others follow MindSpore's documentation and were not run: this
-# machine has neither GPU nor NPU.
+# Run here, in this chapter and in the tests, is the first one. The others follow
+# [MindSpore's documentation of msrun](https://www.mindspore.cn/tutorials/en/master/parallel/msrun_launcher.html) and were not run:
+# this machine has neither GPU nor NPU.
 #
 # ```bash
 # # two processes on this CPU
@@ -236,9 +296,12 @@ print(done.stdout)
 # ```
 #
 # One process of each host copies, the others wait. Files arrive under another name and are renamed when their size is right; a list that is
-# written last says that all are there. `remote.enable_modelarts=true` copies with `moxing` instead, on the service that brings it along.
+# written last says that all are there. It also keeps what the store says of each file's version, so that a file that was replaced by one of
+# the same size is copied again. `remote.enable_modelarts=true` copies with `moxing` instead, on the service that brings it along.
 #
-# ## Exercise: is it the network?
+# ## Exercises
+#
+# ### Exercise 1: is it the network?
 #
 # A colleague trains on four hosts. Each step takes 0.9 s, the column `wait` says 0.5 s. Will faster cards help? Answer `"yes"` or `"no"`.
 
@@ -253,9 +316,9 @@ else:
 
 # %% [markdown]
 # <details>
-# <summary>Solution</summary>
+# <summary>Solution of exercise 1</summary>
 #
-# More than half of each step is waiting for data. Faster cards would wait longer. Prepare more scans at a time, or store them prepared.
+# More than half of each step is waiting for data. Faster cards would wait longer. Make more crops at a time, or keep the scans prepared.
 #
 # ```python
 # answer = "no"
@@ -263,10 +326,122 @@ else:
 #
 # </details>
 #
+# ### Exercise 2: deal the cards
+#
+# Four processes, two volumes each a step. Which samples of the run does process 3 get in step 1? Processes, samples and steps count from 0.
+
+# %%
+samples = ...  # such as [0, 4]
+
+# %%
+steps = {rank: [n for n in range(8, 16) if n % 4 == rank] for rank in range(4)}  # the eight samples of step 1
+if samples is ...:
+    print("Not tried yet: replace ... above.")
+elif list(samples) == steps[3]:
+    print("Right.")
+elif list(samples) == [14, 15]:
+    print("Not yet: they are dealt one by one, not in blocks.")
+else:
+    print("Not yet: how many samples does one step of all processes use up, and which of them are the process's own?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 2</summary>
+#
+# A step uses up eight samples, so step 1 has samples 8 to 15. Process 3 gets every fourth of them, from 8 + 3 on:
+#
+# ```python
+# samples = list(range(1 * 8 + 3, 2 * 8, 4))
+# ```
+#
+# </details>
+#
+# ### Exercise 3: when the Dice is a mean
+#
+# Above, the Dice loss of four volumes was not the mean over both halves. Choose `options` of `DiceLoss` with which it is one.
+
+# %%
+options = ...  # such as {"squared": False}
+
+# %%
+if options is ...:
+    print("Not tried yet: replace ... above.")
+else:
+    loss = DiceLoss(**options)
+    halves = [float(loss(logits[part], target[part]).asnumpy().mean()) for part in (slice(0, 2), slice(2, 4))]
+    same = abs(float(loss(logits, target).asnumpy().mean()) - np.mean(halves)) < 1e-6
+    print("Right." if same else "Not yet: which option sums over all samples before it divides?")
+
+# %% [markdown]
+# <details>
+# <summary>Solution of exercise 3</summary>
+#
+# Without `batch` each volume has a Dice of its own, and their mean is a mean over volumes, however they are shared. The price: a
+# structure that is missing from one crop then counts in full for that crop.
+#
+# ```python
+# options = {"batch": False}
+# ```
+#
+# </details>
+#
+# ## Quiz
+#
+# **1. Two processes with batch 2 train the book's network. Which single process do they follow?**
+#
+# - (a) One with batch 2, because each of them has batch 2.
+# - (b) One with batch 4, to the last digits.
+# - (c) One with batch 4, but only roughly.
+#
+# <details>
+# <summary>Answer 1</summary>
+#
+# (c). The gradients are averaged, so a step uses four volumes, which rules out (a). But batch-norm takes its statistics from two volumes
+# at a time, and the Dice of a batch is a ratio of sums over two. So (b), which tempts because it is true of cross-entropy with group-norm,
+# is not true here.
+#
+# </details>
+#
+# **2. The weights are never sent between the processes. Why are they equal after a thousand steps?**
+#
+# <details>
+# <summary>Answer 2</summary>
+#
+# Same start, from the same seed; same change at each step, because all use the same averaged gradient; same arithmetic. If one of the three
+# fails, for instance because a process has another seed, they drift apart and no message says so. That is why a test compares them.
+#
+# </details>
+#
+# **3. With 32 devices in place of 8 a run becomes only twice as fast. What do you look at first?**
+#
+# - (a) The column `wait`.
+# - (b) The loss.
+# - (c) The number of weights.
+#
+# <details>
+# <summary>Answer 3</summary>
+#
+# (a). If steps wait for data, the crops are the limit, and it is the cheapest thing to see. If they do not wait, compare the time of a step
+# with the time of sending, which does not shrink with more devices. (b) says how well it learns, not how fast it runs. (c) decides the
+# message's size, but the message was the same with 8 devices.
+#
+# </details>
+#
+# **4. A run of eight processes was stopped. You have only four devices today. What happens if you start four?**
+#
+# <details>
+# <summary>Answer 4</summary>
+#
+# It refuses. With four processes a step would use half as many volumes and each process would get other samples, so the run would go on as
+# another one. Start eight again, or begin a new run in another folder.
+#
+# </details>
+#
 # ## What to remember
 #
 # - Equal start, averaged gradients, equal change: the weights stay equal.
 # - A mean over volumes does not notice how the batch is shared. Batch-norm and the Dice of a batch do.
+# - Ask each process which files it sees. Two processes with the same crops look healthy.
 # - Measure multiplications, bytes and loading before you order devices.
 # - Say which numbers you measured and which you assumed.
 #
@@ -275,6 +450,12 @@ else:
 # - P. Goyal and others. *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour.* 2017. [arXiv:1706.02677](https://arxiv.org/abs/1706.02677)
 # - Y. Wu, K. He. *Group Normalization.* ECCV, 2018. [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
 # - P. Micikevicius and others. *Mixed Precision Training.* ICLR, 2018. [arXiv:1710.03740](https://arxiv.org/abs/1710.03740)
+# - MindSpore. *msrun launching*, in the
+#   [tutorials](https://www.mindspore.cn/tutorials/en/master/parallel/msrun_launcher.html).
+#
+# ## Next
+#
+# A network that was trained on many devices is the same kind of file. [Chapter 12](12_export.ipynb) takes it out of MindSpore.
 
 # %% tags=["nbval-ignore-output"]
 chapter.leave()

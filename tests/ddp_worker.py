@@ -1,4 +1,7 @@
-"""Two workers with batch 1, or one with batch 2, without batch statistics: run by ``msrun`` and alone, writes the losses."""
+"""Two workers with batch 1, or one with batch 2, without batch statistics: run by ``msrun`` and alone, writes the losses.
+
+The last argument is ``"batch, frozen"``, where batch-norm uses its running statistics as in evaluation, or ``"group"``.
+"""
 
 import json
 import sys
@@ -30,14 +33,15 @@ class CrossEntropyOnly(nn.Cell):
         return loss, loss, loss * 0
 
 
-def main(data: str, output: str, frozen: str) -> None:
+def main(data: str, output: str, norm: str) -> None:
     """Six steps; each process writes its losses, its weights' sum and the samples that it saw."""
     setup(seed=1)
-    config = settings(Path(data), Path(output), "data.augment=true")  # so that no two crops are the same
+    different = "data.augment=true"  # no two crops are the same
+    config = settings(Path(data), Path(output), different, f"model.norm={norm.partition(',')[0]}")
     group = join(config.train)
     config = config.override([f"train.batch_size={2 // group.rank_size}"])
     network = build_network(config)
-    network.set_train(frozen == "no")  # frozen: batch-norm uses its running statistics, as in evaluation
+    network.set_train("frozen" not in norm)
     optimizer = nn.Adam(network.trainable_params(), 1e-3)
     step = TrainStep(network, CrossEntropyOnly(), optimizer, config.train, RunState(), group)
     losses, seen = [], []
@@ -46,7 +50,7 @@ def main(data: str, output: str, frozen: str) -> None:
         seen += [hash(crop.tobytes()) for crop in image.asnumpy()]
     weights = np.concatenate([p.asnumpy().ravel() for p in network.get_parameters()])
     found = {"losses": losses, "seen": [str(s) for s in seen], "weights": weights.tobytes().hex()}
-    Path(output, f"{frozen}-{group.rank_size}-{group.rank_id}.json").write_text(json.dumps(found))
+    Path(output, f"{norm}-{group.rank_size}-{group.rank_id}.json").write_text(json.dumps(found), encoding="utf-8")
     assert ms.get_context("device_target") == "CPU"
 
 

@@ -44,7 +44,7 @@ def start(
     """``unet3d train`` with ``config`` in a process of its own; ``before`` is Python that runs first, to break something."""
     config.save(folder / "settings.yaml")
     script = folder / "run.py"
-    script.write_text(f"{before}\nfrom unet3d_tutorial.cli import main\nraise SystemExit(main())\n")
+    script.write_text(f"{before}\nfrom unet3d_tutorial.cli import main\nraise SystemExit(main())\n", encoding="utf-8")
     command = [*launcher, str(script), "train", "--config", str(folder / "settings.yaml")]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "TQDM_DISABLE": "1"})

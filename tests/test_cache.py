@@ -71,7 +71,7 @@ def test_any_change_makes_a_new_entry(files, tmp_path, monkeypatch):
     PreparedCases(files, steps(), folder)[0]
     assert len(entries(folder)) == 6
     other = tmp_path / "transforms.py"
-    other.write_text("# other code of the steps")
+    other.write_text("# other code of the steps", encoding="utf-8")
     monkeypatch.setattr(cache.transforms, "__file__", str(other))
     PreparedCases(files, steps(), folder)[0]
     assert len(entries(folder)) == 7

@@ -1,6 +1,7 @@
 """The data set: pairs that belong together, samples that depend on seed and number alone, batches of the right shape."""
 
 import copy
+import re
 import shutil
 import tracemalloc
 
@@ -8,9 +9,17 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import TrainingCrops, create_dataset, list_cases, random_steps, validation_cases
+from unet3d_tutorial.dataset import (
+    TrainingCrops,
+    check_cases,
+    create_dataset,
+    list_cases,
+    plain_error,
+    random_steps,
+    validation_cases,
+)
 from unet3d_tutorial.transforms import RandomCropSamples
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import BadScanError, Volume, load_volume, save_volume
 
 ROI = (32, 16, 16)
 
@@ -208,3 +217,42 @@ def test_a_broken_scan_is_named(config, folder, tmp_path, worker_processes):
                                       "worker_processes": worker_processes}})
     with pytest.raises(RuntimeError, match="train/image/2.nii.gz"):
         run(config)
+
+
+def test_what_mindspore_says_of_a_broken_scan_is_cut_down_to_what_was_raised(config, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "data")
+    broken = tmp_path / "data" / "train" / "image" / "2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    for processes in (False, True):
+        settings = config.updated({"data": {"data_path": str(tmp_path / "data"), "num_worker": 2,
+                                            "worker_processes": processes}})
+        with pytest.raises(RuntimeError) as caught:
+            run(settings)
+        plain = plain_error(caught.value)
+        assert isinstance(plain, BadScanError)
+        assert re.fullmatch(rf"{re.escape(str(broken))} cannot be read .*again", str(plain))
+    assert plain_error(RuntimeError("the device is on fire")) is None
+
+
+@pytest.mark.parametrize(("split", "kind", "change", "message"), [
+    ("train", "image", lambda data: data[:-10], "cannot be read as NIfTI"),
+    ("val", "seg", lambda data: data[:200], "cannot be read as NIfTI|cut short"),
+    ("val", "image", lambda _: b"", "expected NIfTI"),
+    ("train", "seg", lambda _: b"text", "expected NIfTI"),
+    ("train", "seg", None, "shape .4, 5, 6., but .*image/1.nii.gz has"),
+    ("val", "seg", np.diag([2.0, 2, 2, 1]), "its affine differs from that of .*val/image/1.nii.gz"),
+])
+def test_files_are_looked_at_before_the_run(config, folder, tmp_path, split, kind, change, message):
+    shutil.copytree(folder, tmp_path / "data")
+    config = config.updated({"data": {"data_path": str(tmp_path / "data")}})
+    check_cases(config)
+    path = tmp_path / "data" / split / kind / "1.nii.gz"
+    if callable(change):
+        path.write_bytes(change(path.read_bytes()))
+    elif change is None:
+        save_volume(Volume(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
+    else:
+        save_volume(Volume(load_volume(path).array, change), path)
+    with pytest.raises(BadScanError, match=f"{split}/{kind}/1.nii.gz.*({message})") as caught:
+        check_cases(config)
+    assert len(str(caught.value).splitlines()) == 1

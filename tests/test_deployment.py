@@ -84,9 +84,9 @@ def test_what_a_network_was_trained_with_must_agree(override):
 
 
 def device(windows, results, network) -> None:
-    """An Ascend 310 as seen from outside: each .bin file becomes a .bin file of its first output."""
+    """The zoo's program as seen from outside: each file of 00_data becomes a file of its first output, in any order."""
     results.mkdir()
-    for path in sorted(windows.iterdir()):
+    for path in sorted((windows / "00_data").iterdir()):
         window = np.fromfile(path, np.float32).reshape(1, 2, 16, 16, 16)
         network(window).astype(np.float32).tofile(results / f"{path.stem}_0.bin")
 
@@ -95,6 +95,9 @@ def test_windows_through_files_give_the_same_mask(tmp_path):
     network, config = load_onnx(tiny_onnx(tmp_path / "a.onnx"))
     written = write_windows(scan(), tmp_path / "preprocess_Result", config)
     assert len(written) > 8 and all(path.stat().st_size == 4 * 2 * 16**3 for path in written)
+    places = [str(path.relative_to(tmp_path)) for path in written]
+    assert places == [f"preprocess_Result/00_data/unet3d_bs1_bt0_{n}.bin" for n in range(len(written))]
+    assert np.fromfile(written[0], np.float32).size == 2 * 16**3 and sorted(tmp_path.rglob("*.bin")) == sorted(written)
     device(tmp_path / "preprocess_Result", tmp_path / "result_Files", network)
     found = read_results(scan(), tmp_path / "result_Files", config)
     expected = segment(scan(), network, config)
@@ -109,10 +112,10 @@ def test_results_that_are_missing_cut_or_of_another_scan_are_refused(tmp_path):
     last = write_windows(scan(), tmp_path / "w", config)[-1]
     device(tmp_path / "w", folder, network)
     result = folder / f"{last.stem}_0.bin"
-    (folder / "window_9999_0.bin").write_bytes(b"")
+    (folder / "unet3d_bs1_bt0_9999_0.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="are they another scan's"):
         read_results(scan(), folder, config)
-    (folder / "window_9999_0.bin").unlink()
+    (folder / "unet3d_bs1_bt0_9999_0.bin").unlink()
     result.write_bytes(result.read_bytes()[:-4])
     with pytest.raises(ValueError, match=rf"{result.name}: expected 65536 bytes.*found 65532"):
         read_results(scan(), folder, config)

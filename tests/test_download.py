@@ -113,7 +113,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, server: Server):
 
 
 def test_only_http_is_fetched(tmp_path: Path):
-    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").write_text("x", encoding="utf-8")
     with pytest.raises(DownloadError, match="file://"):
         download_text(f"file://{tmp_path}/secret")
 

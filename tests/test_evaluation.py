@@ -150,7 +150,7 @@ def test_cases_methods_and_csv(tmp_path):
     results = evaluate_cases(iter(cases), lambda image: {"copy": image, "wrong": wrong})
     assert list(results) == ["copy", "wrong"] and list(results["copy"]) == ["one", "two"]
     assert [scores[0].dice for scores in results["copy"].values()] == [1.0, pytest.approx(0.9)]
-    with write_csv({"set": results}, tmp_path / "scores.csv").open(newline="") as file:
+    with write_csv({"set": results}, tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 2 * 3 and [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
     missed = [line for line in lines if line["missed"] == "1"]

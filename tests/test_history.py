@@ -2,7 +2,7 @@
 
 import pytest
 
-from unet3d_tutorial.history import append_row, read_columns, rewind, validation_columns
+from unet3d_tutorial.history import HISTORY, append_row, history_columns, read_columns, rewind, validation_columns
 
 COLUMNS = ("step", "loss")
 
@@ -21,9 +21,9 @@ def test_numbers_come_back_to_the_last_bit(table):
 @pytest.mark.parametrize("torn", ["", "4,0.1", "4,0.1428571\r\n5"])
 def test_a_rewound_table_goes_on_as_if_nothing_had_happened(table, torn):
     whole = table.read_bytes()
-    with table.open("a") as file:
+    with table.open("a", encoding="utf-8") as file:
         file.write(torn)
-    rewind(table, 2)
+    rewind(table, COLUMNS, 2)
     for step in (2, 3):
         append_row(table, COLUMNS, (step, 1 / (step + 3)))
     assert table.read_bytes() == whole
@@ -31,16 +31,22 @@ def test_a_rewound_table_goes_on_as_if_nothing_had_happened(table, torn):
 
 
 def test_rewound_to_the_start_it_is_gone(table):
-    rewind(table, 0)
-    rewind(table, 0)
+    rewind(table, COLUMNS, 0)
+    rewind(table, COLUMNS, 0)
     assert not table.exists()
 
 
 def test_a_table_that_lacks_lines_is_named(table):
     with pytest.raises(ValueError, match="table.csv: expected 9 lines below the head, found 4"):
-        rewind(table, 9)
+        rewind(table, COLUMNS, 9)
 
 
-def test_as_many_validation_columns_as_structures():
+def test_a_table_of_another_version_is_named(table):
+    with pytest.raises(ValueError, match="table.csv: expected the columns step,loss,norm, found step,loss; it is"):
+        rewind(table, (*COLUMNS, "norm"), 2)
+
+
+def test_as_many_columns_as_structures():
+    assert history_columns(4) == (*HISTORY, "left lung", "right lung", "trachea")
     assert validation_columns(4) == ("step", "left lung", "right lung", "trachea")
     assert validation_columns(3) == ("step", "left lung", "right lung")

@@ -437,6 +437,40 @@ def test_labels_from_slabs_of_any_size_are_those_of_the_whole(codes):
     assert len(np.unique(whole)) == 4
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_what_is_decided_beforehand_changes_no_label(codes):
+    """Blobs inside a background that leads by much: with the bound on what is added, and with all computed."""
+    rng = np.random.default_rng(6)
+    scores = 4 * ndimage.gaussian_filter(rng.normal(size=(4, 30, 20, 18)), (0, 2, 2, 2)) / 0.1
+    scores[0] += 50
+    scores[0, 4:22, 5:16, 6:11] -= 50
+    source, target, shape = scan_affine("RAS", (2, 2, 2), None), scan_affine(codes, (1.1, 0.7, 0.9), None), (40, 44, 46)
+    target[:3, 3] = source[:3, 3] + np.array([30.0, 20.0, 18.0]) - target[:3, :3] @ (np.array(shape) / 2)
+    hu = rng.integers(-1000, 300, shape)
+    calls = []
+
+    def prior(index):
+        calls.append(hu[index].size)
+        return 2 * inference.hu_scores(hu[index])
+
+    volume = Volume(scores.astype(np.float32), source)
+    whole = labels_on_grid(volume, shape, target, prior)
+    assert sum(calls) == hu.size
+    calls.clear()
+    assert np.array_equal(labels_on_grid(volume, shape, target, prior, 2 * inference.HU_GAIN), whole)
+    assert 0 < sum(calls) < hu.size and 0.01 < (whole > 0).mean() < 0.5
+
+
+def test_the_gain_of_hu_scores_is_its_largest():
+    scores = inference.hu_scores(np.arange(-3100, 3000))
+    assert (scores[1:] - scores[0]).max() == pytest.approx(inference.HU_GAIN)
+
+
+def test_largest_is_argmax():
+    scores = np.random.default_rng(7).integers(0, 4, (5, 6, 7, 8)).astype(np.float32)  # with many ties
+    assert np.array_equal(inference.largest(scores), scores.argmax(axis=0)) and inference.largest(scores).dtype == np.uint8
+
+
 def test_a_large_scan_needs_scores_for_a_slab_only():
     """Traced memory of a scan of 300 x 64 x 64 voxels at its own resolution, four classes."""
     hu = np.random.default_rng(5).integers(-1000, 400, (300, 64, 64)).astype(np.int16)
@@ -471,6 +505,9 @@ def test_what_segment_refuses():
         segment(Volume(np.zeros((1, 8, 8, 8)), np.eye(4)), threshold, config())
     with pytest.raises(ValueError, match="predictor.*4 classes.*found 3"):
         segment(Volume(np.zeros((8, 8, 8)), np.eye(4)), lambda batch: batch[:, [0, 0, 0]], config())
+    lungs_only = Config.from_dict({"data": {"upper_limit": 4}, "model": {"num_classes": 3}})
+    with pytest.raises(ValueError, match="inference.hu_weight: expected 0 for a network of 3 classes, found 2"):
+        segment(Volume(np.zeros((8, 8, 8)), np.eye(4)), threshold, lungs_only)
 
 
 def test_the_voxel_itself_decides_where_the_network_hesitates():

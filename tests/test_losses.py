@@ -216,3 +216,30 @@ def test_shapes_that_do_not_agree_are_refused() -> None:
             (value if isinstance(value, Tensor) else value[0]).asnumpy()
     with pytest.raises((ValueError, RuntimeError, IndexError)):
         CrossEntropyLoss()(Tensor(logits[0]), Tensor(target[0])).asnumpy()
+
+
+def test_logits_of_16_bits_are_summed_in_32() -> None:
+    """A sum over more than 65504 voxels overflows float16, and the Dice of a right network would be nothing."""
+    classes = np.zeros((1, 48, 48, 48), np.int32)
+    classes[:, :10] = 1
+    logits = 8 * one_hot(classes)
+    for loss in LOSSES:
+        full, half = (ms.value_and_grad(lambda z, f=loss: f(z, Tensor(classes)))(Tensor(logits, dtype))
+                      for dtype in (ms.float32, ms.float16))
+        assert half[0].dtype == ms.float32
+        assert number(half[0]) == pytest.approx(number(full[0]), rel=1e-3) and number(half[0]) < 0.05
+        assert np.isfinite(half[1].asnumpy()).all()
+
+
+def test_the_dice_of_each_class_comes_along_and_changes_no_bit():
+    rng = np.random.default_rng(3)
+    logits = Tensor(rng.normal(size=(2, 4, 4, 4, 4)).astype(np.float32))
+    labels = Tensor(rng.integers(0, 4, (2, 4, 4, 4)).astype(np.int32))
+    found = []
+    for per_class in (False, True):
+        loss = make_loss("DiceCELoss", per_class=per_class)
+        values, gradient = ms.value_and_grad(lambda x, loss=loss: loss(x, labels), has_aux=True)(logits)
+        found.append([gradient.asnumpy(), *(value.asnumpy() for value in values)])
+    assert all(np.array_equal(*pair) for pair in zip(found[0], found[1][:4], strict=True))
+    each = found[1][4]
+    assert each.shape == (4,) and np.array_equal(each, DiceLoss(reduction="none")(logits, labels).asnumpy())

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from filelock import FileLock
 
 from unet3d_tutorial import luna16
 from unet3d_tutorial.luna16 import BadScanError, ConversionError, convert, read_mhd
-from unet3d_tutorial.volume import load_volume
+from unet3d_tutorial.volume import PIECE, load_volume
 
 SHAPE = (7, 6, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -217,10 +218,29 @@ def test_processes_give_the_same_files_as_one(source: Path, tmp_path: Path):
         np.testing.assert_array_equal(a.affine, b.affine)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_converting_needs_no_more_memory_than_three_scans(tmp_path: Path, compressed: bool):
+    """The figure that ``convert`` promises; noise, so that nothing is small because it packs well."""
+    shape = (160, 120, 100)
+    mask = np.zeros(shape, np.uint8)
+    mask[90:150, 30:90, 20:80], mask[10:70, 30:90, 20:80], mask[76:84, 50:60, 30:90] = 3, 4, 5
+    scan = np.random.default_rng(0).integers(-1024, 400, shape).astype(np.int16)
+    write_mhd(tmp_path / "luna/subset0/1.2.mhd", scan, compressed=compressed)
+    write_mhd(tmp_path / "luna/subset0/1.3.mhd", scan[:9, :9, :9])
+    write_mhd(tmp_path / f"luna/{luna16.MASK_FOLDER}/1.2.mhd", mask, compressed=compressed)
+    write_mhd(tmp_path / f"luna/{luna16.MASK_FOLDER}/1.3.mhd", mask[78:87, 52:61, 32:41])
+    tracemalloc.start()
+    convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scan.nbytes < peak < 3 * scan.nbytes + PIECE  # of a real scan, a piece is next to nothing
+
+
 def test_a_script_without_a_main_guard_is_told_what_to_do(source: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(f"from unet3d_tutorial.luna16 import convert\n"
-                      f"convert({str(source)!r}, {str(tmp_path / 'out')!r}, num_validation=2, processes=2)\n")
+                      f"convert({str(source)!r}, {str(tmp_path / 'out')!r}, num_validation=2, processes=2)\n",
+                      encoding="utf-8")
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert result.returncode != 0 and "if __name__ == '__main__'" in result.stderr.splitlines()[-1]
 
@@ -290,7 +310,8 @@ def damage(path: Path) -> None:
 
 
 def without_line(path: Path, key: str) -> None:
-    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(key)))
+    lines = path.read_text(encoding="utf-8").splitlines(True)
+    path.write_text("".join(line for line in lines if not line.startswith(key)), encoding="utf-8")
 
 
 OTHER_GRID = (np.eye(3), GRIDS["as LUNA16"][1], (-166.0, -171.699997, -205.0))

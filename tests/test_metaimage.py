@@ -57,8 +57,8 @@ def test_voxels_in_the_same_file_and_bytes_to_skip(tmp_path: Path):
     write_mhd(tmp_path / "a.mhd", image_array())
     (tmp_path / "a.raw").write_bytes(b"12345" + (tmp_path / "a.raw").read_bytes())
     for skip in (5, -1):
-        text = (tmp_path / "a.mhd").read_text().replace("NDims", f"HeaderSize = {skip}\nNDims")
-        (tmp_path / "b.mhd").write_text(text)
+        text = (tmp_path / "a.mhd").read_text(encoding="utf-8").replace("NDims", f"HeaderSize = {skip}\nNDims")
+        (tmp_path / "b.mhd").write_text(text, encoding="utf-8")
         np.testing.assert_array_equal(read_mhd(tmp_path / "b.mhd").array, image_array())
 
 
@@ -70,8 +70,9 @@ def test_a_header_is_read_without_its_voxels(tmp_path: Path):
 
 
 def change(path: Path, field: str, value: str) -> None:
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join(f"{field} = {value}" if line.startswith(f"{field} ") else line for line in lines) + "\n")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    changed = [f"{field} = {value}" if line.startswith(f"{field} ") else line for line in lines]
+    path.write_text("\n".join(changed) + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [

@@ -284,11 +284,45 @@ def test_half_precision_stays_close_and_keeps_its_weights(level) -> None:
     names = [p.name for p in network.get_parameters()]
     half = half_precision(network, level)
     logits = half(x)
-    assert logits.dtype == ms.float32
+    assert half is network and logits.dtype == ms.float32
     error = abs(logits.asnumpy() - full).max() / abs(full).max()
     assert 1e-6 < error < 1e-2  # rounded to float16, and no worse
     assert [p.name for p in network.get_parameters()] == names
     assert all(p.dtype == ms.float32 for p in network.get_parameters())
+    assert np.array_equal(half_precision(network, level)(x).asnumpy(), logits.asnumpy())  # twice is once
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_half_precision_of_the_paper_s_network(norm) -> None:
+    setup(seed=1)
+    network, x = UNet3D(1, 3, (4, 8), norm=norm), Tensor(random(1, 1, 8, 8, 8))
+    network.set_train(False)
+    full = network(x).asnumpy()
+    logits = half_precision(network)(x)
+    assert logits.dtype == ms.float32
+    assert 1e-6 < abs(logits.asnumpy() - full).max() / abs(full).max() < 1e-2
+
+
+def test_gradients_in_half_precision_stay_close_and_do_not_feel_the_loss_scale() -> None:
+    x, labels = Tensor(random(1, 1, 16, 16, 16)), Tensor(np.arange(16**3).reshape(1, 16, 16, 16) % 4)
+    found, loss_fn = [], DiceCELoss()
+    for scale, half in ((1.0, False), (1.0, True), (256.0, True)):
+        setup(seed=1)
+        network = ResidualUNet3D(1, 4, (2, 3, 4, 5, 6))
+        network.set_train(True)
+        forward = half_precision(network) if half else network
+        gradient = ms.grad(lambda v, f=forward, s=scale: loss_fn(f(v), labels)[0] * s, None, network.trainable_params())
+        parts = gradient(x)
+        assert all(part.dtype == ms.float32 for part in parts)
+        found.append(np.concatenate([part.asnumpy().ravel() for part in parts]) / scale)
+    full, *halves = found
+    for half in halves:
+        assert 1e-6 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.05
+
+
+def test_half_precision_of_an_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="^level: expected one of O2, O3, found 'O9'"):
+        half_precision(ResidualUNet3D(1, 4, (2, 3, 4, 5, 6)), "O9")
 
 
 # ------------------------------------------------------------------------------------------------------------- PReLU
@@ -397,3 +431,16 @@ def test_last_unit_has_no_activation() -> None:
     up.conv.down_conv_1.weight.set_data(up.conv.down_conv_1.weight * -2)
     np.testing.assert_allclose(up(x, x).asnumpy(), -2 * once, atol=1e-4)
     assert once.min() < 0 < once.max()
+
+
+def test_with_group_norm_a_volume_does_not_feel_its_neighbours():
+    """In training, where with batch-norm it does; both have as many weights."""
+    x, found = Tensor(random(2, 1, 16, 16, 16) * np.array([1, 5], np.float32).reshape(2, 1, 1, 1, 1)), {}
+    for norm in ("batch", "group"):
+        network = make_network("ResidualUNet3D", 1, 4, (4, 4, 8, 8, 16), norm)
+        network.set_train(True)
+        together, alone = network(x).asnumpy(), np.concatenate([network(x[:1]).asnumpy(), network(x[1:]).asnumpy()])
+        found[norm] = float(np.abs(together - alone).max() / np.abs(together).max())
+        assert sum(p.size for p in network.trainable_params()) == sum(
+            p.size for p in ResidualUNet3D(1, 4, (4, 4, 8, 8, 16)).trainable_params())
+    assert found["group"] < 1e-5 < 1e-2 < found["batch"]

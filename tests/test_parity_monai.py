@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from unet3d_tutorial.augment import RandomAffine, RandomBlur, RandomElastic, RandomFlip, RandomGamma, RandomLowResolution
+from unet3d_tutorial.augment import (
+    RandomAffine,
+    RandomBlur,
+    RandomElastic,
+    RandomFlip,
+    RandomGamma,
+    RandomLowResolution,
+    RandomNoise,
+    RandomShift,
+)
 from unet3d_tutorial.transforms import (
     CenterCrop,
     Compose,
@@ -205,6 +214,19 @@ def test_intensities(volume, gamma, sigma):
     # at the border MONAI mixes in zeros, we mirror the image; for a smaller sigma its kernel does not add up to one
     assert_same(RandomBlur().apply(volume, None, sigma)[0], monai.GaussianSmooth(sigma, approx="sampled")(meta(volume)),
                 atol=0.01, inner=4)
+
+
+@many
+@given(volume=volumes(), hu=st.floats(-80, 80), std=st.floats(1, 100), seed=st.integers(0, 99))
+def test_shift_and_noise(volume, hu, std, seed):
+    """A shift is the same to the bit of a float. Noise cannot be drawn alike, but it is added alike, and as strong."""
+    assert_same(RandomShift().apply(volume, None, np.float32(hu))[0], monai.ShiftIntensity(hu)(meta(volume)))
+    theirs = monai.RandGaussianNoise(prob=1, std=std, sample_std=False)
+    theirs.set_random_state(seed=seed)
+    noisy = theirs(meta(volume))
+    assert_same(RandomNoise().apply(volume, None, theirs.noise)[0], noisy)
+    ours = RandomNoise(std, chance=1, seed=seed).draw((1, 30, 30, 30))
+    assert 0 <= ours.std() <= 1.05 * std and abs(ours.mean()) < 5 * std / np.sqrt(ours.size)  # up to std, on purpose
 
 
 def test_low_resolution_averages_on_purpose():

@@ -11,6 +11,7 @@ from unet3d_tutorial import pipeline
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.labels import STRUCTURES
+from unet3d_tutorial.plotting import score_box_rows
 from unet3d_tutorial.sample_ct import SampleUnavailable
 from unet3d_tutorial.volume import Volume, save_volume
 
@@ -51,13 +52,24 @@ def test_a_run_is_scored_case_by_case(run, tmp_path):
     assert all(rows[1].hd95_mm == math.inf and rows[1].missed == 1 for rows in cases.values())
     left, right, trachea = pipeline.load_evaluation(folder)[pipeline.HELD_OUT]["network, raw"]
     assert math.isfinite(left.hd95_mm) and (right.missed, trachea.missed) == (2, 0)
-    with (folder / "evaluation.csv").open(newline="") as file:
+    with (folder / "evaluation.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3 * 2 * len(STRUCTURES)
 
     def refuse(text):
         raise AssertionError(f"{text} is no JSON")
 
-    json.loads((folder / "evaluation.json").read_text(), parse_constant=refuse)
+    json.loads((folder / "evaluation.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_box_plots_of_every_data_set(run, tmp_path):
+    """Two data sets of which the first has one case: two rows of panels, each with its name and its points."""
+    pipeline.evaluate_run(run)
+    methods = pipeline.load_cases(tmp_path / "run")[pipeline.HELD_OUT]
+    one = {method: {"scan-1": cases["scan-1"]} for method, cases in methods.items()}
+    axes = score_box_rows({pipeline.REAL: one, pipeline.HELD_OUT: methods}).axes
+    assert [axis.get_title() for axis in axes] == [pipeline.REAL] * 2 + [pipeline.HELD_OUT] * 2
+    points = [sum(line.get_marker() == "." and len(line.get_xdata()) for line in axis.lines) for axis in axes]
+    assert points[2] == 2 * points[0] == 2 * len(methods) * len(STRUCTURES)
 
 
 def test_the_cases_of_a_folder(run, tmp_path, capsys):

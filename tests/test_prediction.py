@@ -1,16 +1,18 @@
 """From files to masks: on the scan's own grid whatever it is, never over another file, and without MindSpore on request."""
 
 import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from test_deployment import tiny_onnx
-from test_scans import AFFINE, OBLIQUE, as_itk, chest, rotation, write_dicom
+from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
 
-from unet3d_tutorial import pipeline
+from unet3d_tutorial import trained
 from unet3d_tutorial.chapter import fresh_environment
+from unet3d_tutorial.checkpoints import save_checkpoint
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.deployment import REQUIREMENTS
@@ -35,7 +37,7 @@ def threshold(batch: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working folder, and the threshold in place of a trained network."""
-    monkeypatch.setattr(pipeline, "trained_predictor", lambda config, checkpoint: threshold)
+    monkeypatch.setattr(trained, "trained_predictor", lambda config, checkpoint: threshold)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -86,6 +88,28 @@ def test_a_scan_that_cannot_be_used_does_not_stop_the_others(here, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_broken_files_on_the_command_line(here, capsys):
+    """525 broken files of every format: a mask and no word of complaint, or one line, exit code 2 and no file at all."""
+    rng, outcomes = np.random.default_rng(60), {0: 0, 2: 0}
+    (here / "seeds").mkdir()
+    for name, data in seeds(here / "seeds").items():
+        for _ in range(105):
+            path = here / "case" / name  # a slice is broken among sound ones
+            path.write_bytes(broken(data, rng))
+            scan = path.parent if path.suffix == ".dcm" else path
+            code = main(["predict", str(scan), "-o", "m.nii.gz", NATIVE, "inference.roi_size=[16,16,16]"])
+            told = capsys.readouterr()
+            outcomes[code] += 1
+            if code == 0:
+                assert told.out.startswith("m.nii.gz: left lung") and told.err == "" and load_volume("m.nii.gz").array.size
+                (here / "m.nii.gz").unlink()
+            else:
+                assert told.out == "" and told.err.startswith("unet3d: ") and "case" in told.err, told
+                assert told.err.count("\n") == 1
+            assert sorted(entry.name for entry in here.iterdir()) == ["case", "seeds"]
+    assert sum(outcomes.values()) == 525 and outcomes[2] > 260 and outcomes[0] > 50, outcomes
+
+
 # ------------------------------------------------------------------------------------------------ nothing is overwritten
 def test_existing_files_are_kept_unless_told_otherwise(here, capsys):
     save_volume(box_scan(), here / "s.nii.gz")
@@ -125,6 +149,21 @@ def test_volumes_in_millilitres():
     labels[:5], labels[5:, :2] = 1, 3
     mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
     assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
+    labels[5:, 2:4] = 5
+    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
+
+
+def test_a_prediction_imports_no_more_than_it_needs():
+    """Plots, training, event files and their own imports would cost seconds at each start."""
+    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.trained; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "mindspore" in loaded
+    assert not loaded & {"matplotlib", "tensorboardX", "torch", "scipy.interpolate", "unet3d_tutorial.training", "onnx"}
+
+
+def test_without_its_network_mindspore_is_not_imported():
+    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 # --------------------------------------------------------------------------------------------- which network, which settings
@@ -147,11 +186,24 @@ def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, m
     assert message in capsys.readouterr().err and not (here / "m.nii.gz").exists()
 
 
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_volume(box_scan(), tmp_path / "s.nii.gz")
+    narrow = trained.build_network(Config().updated({"model": {"channels": (2, 2, 2, 2, 2)}}))
+    save_checkpoint(narrow, tmp_path / "w.ckpt")
+    (tmp_path / "text.ckpt").write_bytes(b"no checkpoint")
+    for name in ("w.ckpt", "text.ckpt"):
+        assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--checkpoint", name]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("unet3d: ") and name in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.nii.gz", "text.ckpt", "w.ckpt"]
+
+
 def test_windows_for_a_device_and_its_answers_on_the_command_line(here, capsys):
     small = ["inference.roi_size=[32,32,16]", NATIVE]
     save_volume(box_scan(), here / "s.nii.gz")
     assert main(["export", "--windows", "s.nii.gz", *small]) == 0
-    written = sorted((here / "preprocess_Result").iterdir())
+    written = sorted((here / "preprocess_Result" / "00_data").iterdir())
     assert capsys.readouterr().out == f"preprocess_Result: {len(written)} windows\n"
     (here / "result_Files").mkdir()
     for path in written:
@@ -233,6 +285,20 @@ def test_a_header_turned_by_a_few_degrees_turns_the_mask(axis, patient, expected
     middle = tuple(slice(n // 4, -n // 4) for n in patient.array.shape)  # far outside, left and right part elsewhere
     for value in (1, 2):
         assert dice(found.array[middle] == value, expected.array[middle] == value) > 0.9
+
+
+def dark_is_lung(batch: np.ndarray) -> np.ndarray:
+    """Smooth scores from the HU alone."""
+    dark = 9 * (0.45 - batch[:, 0])
+    return np.stack([-dark, dark, np.full_like(dark, -9), np.full_like(dark, -9)], axis=1).astype(np.float32)
+
+
+def test_a_turned_header_changes_no_voxel_for_a_network_without_a_position_channel(patient):
+    """The working grid keeps the scan's own axes, so the same voxels reach the network; only the position differs."""
+    plain = ALL_PIECES.updated({"data": {"position": False}, "model": {"in_channels": 1}})
+    straight = segment(patient, dark_is_lung, plain)
+    turned = Volume(patient.array, rotation(8, 0) @ rotation(-11, 2) @ patient.affine)
+    assert np.array_equal(segment(turned, dark_is_lung, plain).array, straight.array) and straight.array.any()
 
 
 def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(patient, expected):

@@ -1,15 +1,20 @@
 """Copies from and to a store: against a real server of the S3 protocol on this machine, and against stores that fail."""
 
+import os
 import shutil
+import stat
 import sys
 import types
 
 import pytest
 
-from unet3d_tutorial.config import RemoteConfig
+from unet3d_tutorial.config import Config, RemoteConfig
+from unet3d_tutorial.distributed import Group
 from unet3d_tutorial.remote import (
+    COPIED,
     DOWNLOADED,
     UPLOADED,
+    Entry,
     FsspecStore,
     download,
     download_file,
@@ -17,6 +22,7 @@ from unet3d_tutorial.remote import (
     open_store,
     upload,
 )
+from unet3d_tutorial.training import fetch_data
 
 FILES = {"train/image/a.nii.gz": b"a" * 1000, "train/seg/a.nii.gz": b"b" * 10, "val/image/c d.nii.gz": b""}
 
@@ -64,18 +70,28 @@ def write(folder, files):
 
 def content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name not in (DOWNLOADED, UPLOADED)}
+            if path.is_file() and path.name not in (COPIED, DOWNLOADED, UPLOADED)}
 
 
 def test_to_a_real_server_and_back(bucket, folder, tmp_path):
     assert upload(folder, FsspecStore(bucket)) == 3
-    assert FsspecStore(bucket).sizes().keys() == {*FILES, UPLOADED}
+    assert FsspecStore(bucket).entries().keys() == {*FILES, UPLOADED}
     assert download(FsspecStore(bucket), tmp_path / "there") == 3
     assert content(tmp_path / "there") == FILES and is_complete(tmp_path / "there")
     assert download(FsspecStore(bucket), tmp_path / "there") == 0
     assert upload(folder, FsspecStore(bucket)) == 0
     (folder / "train/seg/a.nii.gz").write_bytes(b"c" * 10)  # of the same size
     assert upload(folder, FsspecStore(bucket)) == 1
+    assert download(FsspecStore(bucket), tmp_path / "there") == 1  # noticed, although its size is the same
+    assert content(tmp_path / "there") == content(folder)
+
+
+def test_what_somebody_else_put_on_a_real_server_is_noticed(bucket, folder, tmp_path):
+    upload(folder, FsspecStore(bucket))
+    (tmp_path / "other").write_bytes(b"x" * 10)
+    FsspecStore(bucket).put(tmp_path / "other", "train/seg/a.nii.gz")
+    assert upload(folder, FsspecStore(bucket)) == 1
+    assert download(FsspecStore(bucket), tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
 
 
 def test_one_file_from_a_real_server(bucket, folder, tmp_path):
@@ -132,11 +148,49 @@ def test_a_copy_that_was_damaged_later_is_noticed(folder, tmp_path):
     assert download(FsspecStore(f"file://{folder}"), there) == 1 and content(there) == FILES
 
 
+def test_a_file_of_the_same_size_is_copied_again_if_the_store_wrote_it_later(folder, tmp_path):
+    there, store = tmp_path / "there", FsspecStore(f"file://{folder}")
+    download(store, there)
+    replaced = folder / "train/seg/a.nii.gz"
+    replaced.write_bytes(b"B" * 10)
+    os.utime(replaced, ns=(0, 10**18))
+    assert is_complete(there) and not is_complete(there, store.entries())
+    assert download(store, there) == 1 and content(there) == content(folder) and is_complete(there, store.entries())
+
+
+def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(folder, tmp_path):
+    there = tmp_path / "there"
+    with pytest.raises(OSError, match="the line broke"):
+        download(Flaky(f"file://{folder}", ["well", "well", *["break"] * 4]), there)
+    assert len(content(there)) == 2 and not is_complete(there)
+    with (there / COPIED).open("a", encoding="utf-8") as file:
+        file.write('["train/se')  # killed while it wrote a line
+    os.utime(folder / "train/image/a.nii.gz", ns=(0, 10**18))
+    assert download(FsspecStore(f"file://{folder}"), there) == 2  # the third, and the one that was replaced
+    assert content(there) == FILES and not (there / COPIED).exists()
+
+
+def test_a_marker_of_an_older_version_is_not_trusted(folder, tmp_path):
+    there, store = tmp_path / "there", FsspecStore(f"file://{folder}")
+    download(store, there)
+    (there / DOWNLOADED).write_text('{"train/seg/a.nii.gz": 10}', encoding="utf-8")
+    assert not is_complete(there) and download(store, there) == 3
+
+
+def test_where_a_store_tells_no_version_the_size_decides(folder, tmp_path):
+    class Silent(FsspecStore):
+        def entries(self):
+            return {path: Entry(entry.bytes) for path, entry in super().entries().items()}
+
+    store = Silent(f"file://{folder}")
+    assert download(store, tmp_path / "there") == 3 and download(store, tmp_path / "there") == 0
+
+
 def test_an_upload_that_breaks_leaves_no_list(folder, tmp_path):
     target = f"file://{tmp_path / 'store'}"
     with pytest.raises(OSError, match="the line broke"):
         upload(folder, Flaky(target, ["well", *["break"] * 4]))
-    assert UPLOADED not in FsspecStore(target).sizes()
+    assert UPLOADED not in FsspecStore(target).entries()
     (folder / "last.part.ckpt").write_bytes(b"half")
     assert upload(folder, FsspecStore(target)) == 3
     assert content(tmp_path / "store") == FILES
@@ -148,13 +202,19 @@ def test_moxing_is_used_where_it_exists(folder, tmp_path, monkeypatch):
         def list_directory(root, recursive):
             return [str(path.relative_to(root)) for path in folder.rglob("*")]
 
-        get_size = staticmethod(lambda name: len(open(name, "rb").read()))
-        is_directory = staticmethod(lambda name: (folder / name).is_dir())
+        @staticmethod
+        def stat(name):
+            found = os.stat(name)
+            return types.SimpleNamespace(length=found.st_size, mtime_nsec=found.st_mtime_ns,
+                                         is_directory=stat.S_ISDIR(found.st_mode))
+
         copy = staticmethod(shutil.copyfile)
 
     monkeypatch.setitem(sys.modules, "moxing", types.SimpleNamespace(file=File))
     store = open_store(str(folder), RemoteConfig(enable_modelarts=True))
     assert download(store, tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
+    os.utime(folder / "train/seg/a.nii.gz", ns=(0, 10**18))
+    assert download(store, tmp_path / "there") == 1
 
 
 def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch):
@@ -165,3 +225,11 @@ def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch
         open_store("nowhere://x", RemoteConfig())
     with pytest.raises(FileNotFoundError, match="is empty or does not exist"):
         download(FsspecStore(f"file://{tmp_path / 'empty'}"), tmp_path / "there")
+
+
+def test_one_process_of_each_host_copies(folder, tmp_path):
+    config = Config.preset("quick").override([f"remote.data_url=file://{folder}", f"data.data_path={tmp_path / 'there'}"])
+    fetch_data(config, Group(rank_id=3, local_rank=1))
+    assert not (tmp_path / "there").exists()
+    fetch_data(config, Group(rank_id=2, local_rank=0))
+    assert content(tmp_path / "there") == FILES

@@ -1,11 +1,15 @@
 """The two settings that make MindSpore fast on a CPU, wherever Python starts; and the doctor, who looks at them."""
 
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from unet3d_tutorial import doctor, onednn, runtime
 
@@ -17,6 +21,9 @@ SCRIPTS = {
     "MindSpore first": ("import mindspore; import mindspore.nn;" + PACKAGE + WHAT, {}),
     "child process": ("import subprocess, sys; import unet3d_tutorial; subprocess.run([sys.executable, '-c', "
                       "'import mindspore; from unet3d_tutorial import runtime;" + WHAT + "'])", {}),
+    "spawned worker": ("import multiprocessing as mp\nfrom unet3d_tutorial.runtime import convolution_kernel\n"
+                       "if __name__ == '__main__':\n with mp.get_context('spawn').Pool(1) as pool:\n"
+                       "  print('False', pool.apply(convolution_kernel), 'at once')", {}),
     "user's AVX": (PACKAGE + "import os; print(os.environ['ONEDNN_MAX_CPU_ISA'])", {"ONEDNN_MAX_CPU_ISA": "AVX"}),
     "user's queue": (PACKAGE + WHAT, {"UNET3D_LAUNCH": "queue"}),
     "too late": ("import warnings, numpy as np, mindspore as ms;" + CONVOLUTION +
@@ -24,21 +31,48 @@ SCRIPTS = {
 }
 
 
+CLEAN = {k: v for k, v in os.environ.items() if k not in ("ONEDNN_MAX_CPU_ISA", "UNET3D_LAUNCH")}
+
+
 @pytest.fixture(scope="module")
 def ran() -> dict[str, subprocess.CompletedProcess]:
     """Each script in a process of its own, as the first operation of a process settles oneDNN's kernels."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("ONEDNN_MAX_CPU_ISA", "UNET3D_LAUNCH")}
-
     def run(script: str, extra: dict[str, str]) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", script], env=clean | extra, capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-c", script], env=CLEAN | extra, capture_output=True, text=True)
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(SCRIPTS, pool.map(lambda name: run(*SCRIPTS[name]), SCRIPTS), strict=True))
 
 
-@pytest.mark.parametrize("name", ["package first", "MindSpore first", "child process"])
+@pytest.mark.parametrize("name", ["package first", "MindSpore first", "child process", "spawned worker"])
 def test_fast_kernels_and_launch_at_once(ran, name) -> None:
     assert ran[name].stdout.split() == ["False", "x64:gemm:jit", "at", "once"], ran[name].stderr
+
+
+def test_in_a_notebook_where_mindspore_was_imported_first(monkeypatch) -> None:
+    for name in ("ONEDNN_MAX_CPU_ISA", "UNET3D_LAUNCH"):
+        monkeypatch.delenv(name, raising=False)
+    cells = ["import mindspore as ms\nfrom mindspore import nn, ops", "from unet3d_tutorial.model import ResidualUNet3D",
+             "network = ResidualUNet3D(channels=(2, 3, 4, 5, 6))", "from unet3d_tutorial import runtime\n" + WHAT]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    assert notebook.cells[-1].outputs[0].text.split() == ["False", "x64:gemm:jit", "at", "once"]
+
+
+def test_under_msrun(tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = f"import mindspore\n{PACKAGE}\nmindspore.communication.init()\n{WHAT}\n"
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    start = Path(sys.executable).parent / "msrun"
+    options = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port}", f"--log_dir={tmp_path / 'log'}",
+               "--join=True"]
+    done = subprocess.run([str(start), *options, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env=CLEAN | {"PATH": os.pathsep.join([str(start.parent), os.environ["PATH"]])})
+    logs = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "log").glob("worker_*.log"))]
+    assert done.returncode == 0 and len(logs) == 2, done.stdout + done.stderr
+    assert all("False x64:gemm:jit at once" in log for log in logs), logs
 
 
 def test_the_users_own_settings_win(ran) -> None:
@@ -47,7 +81,7 @@ def test_the_users_own_settings_win(ran) -> None:
 
 
 def has_avx512() -> bool:
-    return "avx512f" in open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else False
+    return "avx512f" in open("/proc/cpuinfo", encoding="utf-8").read() if os.path.exists("/proc/cpuinfo") else False
 
 
 @pytest.mark.skipif(not has_avx512(), reason="the slow kernels are those of AVX-512")

@@ -112,7 +112,7 @@ def test_where_the_cache_is(downloads: list[Path], tmp_path: Path, monkeypatch: 
 
 
 def test_a_cache_that_cannot_be_written_is_named(downloads: list[Path], tmp_path: Path):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.raises(SampleUnavailable, match="cannot be written to .*file/sample_ct.*UNET3D_CACHE"):
         fetch(tmp_path / "file")
 

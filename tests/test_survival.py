@@ -1,7 +1,11 @@
 """Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and can be gone on with."""
 
 import fcntl
+import os
+import re
+import shutil
 import signal
+import time
 
 import pytest
 
@@ -21,6 +25,25 @@ def bad(self, index, get=TrainingCrops.__getitem__):
     image, label = get(self, index)
     return (image * np.float32(np.nan if index == 9 else 1)), label
 TrainingCrops.__getitem__ = bad
+"""
+PIDS = """
+import os
+from pathlib import Path
+from unet3d_tutorial.dataset import TrainingCrops
+parent = os.getpid()
+def note(self, index, get=TrainingCrops.__getitem__):
+    if os.getpid() != parent:
+        Path("worker").write_text(str(os.getpid()))
+    return get(self, index)
+TrainingCrops.__getitem__ = note
+"""
+STUCK = PIDS + """
+import time
+def stuck(self, index, get=TrainingCrops.__getitem__):
+    if index >= 8:
+        time.sleep(3600)
+    return get(self, index)
+TrainingCrops.__getitem__ = stuck
 """
 FULL_DISK = """
 import resource, signal
@@ -77,6 +100,25 @@ def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
     assert record(tmp_path / "run")[:2] == whole[:2]
 
 
+@pytest.mark.parametrize("moment", ["while a step is computed", "while the step waits for its batch"])
+def test_a_killed_data_worker_is_one_line_and_the_run_goes_on_with_the_same_bits(moment, data, whole, tmp_path):
+    config = longer(data, tmp_path, "data.worker_processes=true", "data.num_worker=2")
+    process = start(config, tmp_path, before=STUCK if moment.startswith("while the step") else PIDS)
+    assert send_when(process, tmp_path / "run" / "history.csv", lines=5, number=0)  # four steps are done
+    if "waits" in moment:
+        time.sleep(1)  # so that all batches that were made ahead are used up
+    os.kill(int((tmp_path / "worker").read_text(encoding="utf-8")), signal.SIGKILL)
+    code, text = finish(process)
+    assert code == 2 and "Traceback" not in text
+    line = text.strip().splitlines()[-1]
+    assert re.search(r"step \d+: a data worker, process \d+, was killed by signal 9", line)
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'last.ckpt'}" in line
+    assert not list((tmp_path / "run").glob("*.part*"))
+    code, text = finish(start(config, tmp_path))
+    assert code == 0 and "goes on from step" in text
+    assert record(tmp_path / "run") == whole
+
+
 def test_a_loss_that_is_not_a_number_names_step_files_and_checkpoint(data, tmp_path):
     config = longer(data, tmp_path)
     code, text = finish(start(config, tmp_path, before=NAN))  # sample 9 is in step 4
@@ -95,10 +137,40 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, wh
     assert code == 0 and record(tmp_path / "run") == whole
 
 
+@pytest.mark.parametrize("workers", [(), ("data.num_worker=2", "data.worker_processes=true")])
+def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(data, whole, tmp_path, workers):
+    """Header and length are sound, so only reading it to the end tells: in the middle of the run."""
+    shutil.copytree(data, tmp_path / "data")
+    scan = tmp_path / "data/train/image/2.nii.gz"
+    sound = scan.read_bytes()
+    scan.write_bytes(sound[:-6] + bytes([sound[-6] ^ 0xFF]) + sound[-5:])  # the checksum of all voxels
+    config = longer(tmp_path / "data", tmp_path, *workers)
+    code, text = finish(start(config, tmp_path))
+    line = text.strip().splitlines()[-1]
+    assert code == 2 and "Traceback" not in text and line.startswith("unet3d: step ")
+    assert f"{scan} cannot be read as NIfTI" in line and "mended, the same command goes on" in line
+    scan.write_bytes(sound)
+    if not workers:
+        config = longer(data, tmp_path)
+        shutil.rmtree(tmp_path / "run")
+        code, text = finish(start(config, tmp_path))
+        assert code == 0 and record(tmp_path / "run") == whole
+
+
+def test_a_scan_that_is_cut_short_is_one_line_before_anything_is_touched(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    scan = tmp_path / "data/val/seg/0.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-40])
+    code, text = finish(start(longer(tmp_path / "data", tmp_path), tmp_path))
+    line = text.strip().splitlines()[-1]
+    assert code == 2 and "Traceback" not in text and line.startswith(f"unet3d: {scan} cannot be read as NIfTI")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_second_run_on_a_folder_refuses(data, tmp_path):
     config = longer(data, tmp_path)
     (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / "lock").open("w") as held:
+    with (tmp_path / "run" / "lock").open("w", encoding="utf-8") as held:
         held.write("12345\n")
         held.flush()
         fcntl.lockf(held, fcntl.LOCK_EX)
@@ -108,6 +180,6 @@ def test_the_second_run_on_a_folder_refuses(data, tmp_path):
 
 
 def test_an_unwritable_folder_is_one_line(data, tmp_path):
-    (tmp_path / "run").write_text("a file where the folder should be")
+    (tmp_path / "run").write_text("a file where the folder should be", encoding="utf-8")
     code, text = finish(start(longer(data, tmp_path), tmp_path))
     assert code == 2 and f"train.output_path: cannot write to {tmp_path / 'run'}" in text and "Traceback" not in text

@@ -9,7 +9,9 @@ from mindspore import Parameter, Tensor, nn
 
 from unet3d_tutorial.checkpoints import RunState
 from unet3d_tutorial.config import TrainConfig
-from unet3d_tutorial.train_step import MovingAverage, TrainStep, gradient_norm, make_train_step
+from unet3d_tutorial.losses import DiceCELoss
+from unet3d_tutorial.model import ResidualUNet3D, half_precision
+from unet3d_tutorial.train_step import SLOW_HALF, MovingAverage, TrainStep, gradient_norm, make_train_step
 
 START = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
 
@@ -129,7 +131,7 @@ def test_the_moving_average_is_in_place_for_a_while():
         assert np.array_equal(network.weight.asnumpy(), START + 4)
 
 
-def test_mixed_precision_keeps_weights_in_32_bits_and_stays_close():
+def test_mixed_precision_keeps_weights_in_32_bits_and_stays_close(capsys):
     class Small(nn.Cell):
         def __init__(self):
             super().__init__()
@@ -149,3 +151,35 @@ def test_mixed_precision_keeps_weights_in_32_bits_and_stays_close():
         found[mixed] = TrainStep(network, Half(), optimizer, options, RunState(loss_scale=16.0))([(x, y)])[0]
         assert network.conv.weight.dtype == ms.float32
     assert found[True] != found[False] and found[True] == pytest.approx(found[False], rel=1e-3)
+    assert capsys.readouterr().out == SLOW_HALF + "\n"  # once, on a processor
+
+
+def test_mixed_precision_is_the_models_half_precision():
+    """The step's logits are those of ``half_precision``, through the real network and loss."""
+    rng = np.random.default_rng(0)
+    image = Tensor(rng.normal(size=(2, 1, 16, 16, 16)).astype(np.float32))
+    label = Tensor(rng.integers(0, 4, (2, 16, 16, 16)).astype(np.int32))
+    losses = []
+    for prepare in (half_precision, lambda network: network):
+        ms.set_seed(1)
+        network = prepare(ResidualUNet3D(1, 4, (2, 3, 4, 5, 6)))
+        network.set_train(True)
+        optimizer = nn.Adam(network.trainable_params(), 1e-3)
+        options = replace(PLAIN, mixed_precision=prepare is not half_precision, loss_scale=256.0)
+        train_step = TrainStep(network, DiceCELoss(), optimizer, options, RunState(loss_scale=256.0))
+        losses.append([train_step([(image, label)]).tolist() for _ in range(3)])
+    assert losses[0] == losses[1]
+
+
+def test_gradients_too_large_for_16_bits_halve_a_dynamic_scale_until_they_fit():
+    rng = np.random.default_rng(0)
+    image = Tensor(rng.normal(size=(2, 1, 16, 16, 16)).astype(np.float32))
+    label = Tensor(rng.integers(0, 4, (2, 16, 16, 16)).astype(np.int32))
+    ms.set_seed(1)
+    network, state = ResidualUNet3D(1, 4, (2, 3, 4, 5, 6)), RunState(loss_scale=2.0**24)
+    network.set_train(True)
+    options = replace(PLAIN, mixed_precision=True, loss_scale=2.0**24, dynamic_loss_scale=True)
+    train_step = TrainStep(network, DiceCELoss(), nn.Adam(network.trainable_params(), 1e-3), options, state)
+    losses = [train_step([(image, label)])[0] for _ in range(16)]
+    assert 0 < state.skipped < 16 and state.loss_scale == 2.0**24 / 2**state.skipped
+    assert losses[-1] < losses[0] and all(np.isfinite(p.asnumpy()).all() for p in network.get_parameters())

@@ -40,6 +40,10 @@ def test_history_is_complete_and_the_loss_falls(run):
     total = np.add(result.history["ce"], result.history["dice"])
     assert result.history["loss"] == pytest.approx(total, rel=1e-5)
     assert result.history["loss"][-1] < result.history["loss"][0]
+    structures = np.array([result.history[name] for name in ("left lung", "right lung", "trachea")])
+    assert structures.min() > 0 and structures.max() < 1
+    background = 4 * (1 - np.array(result.history["dice"])) - structures.sum(axis=0)  # the loss is a mean over four classes
+    assert background.min() > 0 and background.max() < 1 + 1e-6
 
 
 def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):
@@ -69,10 +73,11 @@ def test_a_finished_run_is_read_back_and_never_replaced_by_another(run, data):
 
 
 def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(data, tmp_path, capsys):
-    (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n")
-    (tmp_path / "note.txt").write_text("kept")
+    (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n", encoding="utf-8")
+    (tmp_path / "note.txt").write_text("kept", encoding="utf-8")
     assert train(config(data, tmp_path)).history["step"] == list(range(6))
-    assert (tmp_path / "note.txt").read_text() == "kept" and "training begins afresh" in capsys.readouterr().out
+    assert (tmp_path / "note.txt").read_text(encoding="utf-8") == "kept"
+    assert "training begins afresh" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
@@ -97,7 +102,7 @@ def test_missing_data_leave_an_older_run_untouched(run, tmp_path):
     settings, result = run
     kept = tmp_path / "run"
     kept.mkdir()
-    (kept / "note.txt").write_text("kept")
+    (kept / "note.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="train/image: expected .nii.gz files"):
         train(config(tmp_path / "nothing", kept))
     assert (kept / "note.txt").exists()
@@ -117,7 +122,7 @@ def test_checkpoints_that_do_not_fit_are_named(run, tmp_path):
     settings, result = run
     with pytest.raises(FileNotFoundError, match="no such checkpoint: .*none.ckpt"):
         load_network(settings, tmp_path / "none.ckpt")
-    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "text.ckpt").write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match="text.ckpt is not a MindSpore checkpoint"):
         load_network(settings, tmp_path / "text.ckpt")
     with pytest.raises(ValueError, match="is of another network than ResidualUNet3D: .*expected"):

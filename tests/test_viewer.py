@@ -9,9 +9,11 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
+from notebooks import clean
 from unet3d_tutorial import metrics, viewer
 from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.viewer import SliceViewer
@@ -215,26 +217,63 @@ def test_a_page_keeps_its_budget_with_coarser_voxels_and_says_so(budget: int) ->
 
 def test_a_page_has_all_in_itself(tmp_path: Path) -> None:
     page = SliceViewer(IMAGE, LABEL, spacing_mm=SPACING).save_html(tmp_path / "page.html")
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>") and not re.search(r"https?://|\bimport\b[^;]*from|@import|url\(", text)
     assert list(tmp_path.iterdir()) == [page]
 
 
+def outputs(one: SliceViewer, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What a cell shows, output by output."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: shown.append(bundle))
+    one._ipython_display_()
+    return shown
+
+
 def test_without_anywidget_the_page_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "anywidget", None)
-    assert set(SliceViewer(IMAGE, spacing_mm=SPACING)._repr_mimebundle_()) == {"text/html", "text/plain"}
+    page, = outputs(SliceViewer(IMAGE, spacing_mm=SPACING), monkeypatch)
+    assert set(page) == {"text/html", "text/plain"}
 
 
-def test_live_and_stored_are_both_in_the_output() -> None:
+def test_the_live_viewer_is_shown_before_the_page_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("anywidget")
-    live = SliceViewer(IMAGE, spacing_mm=SPACING)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in live and "data-slice-viewer" in live["text/html"]
-    assert set(SliceViewer(IMAGE, spacing_mm=SPACING, live=False)._repr_mimebundle_()) == {"text/html", "text/plain"}
+    one = SliceViewer(IMAGE, spacing_mm=SPACING)
+    live, page = outputs(one, monkeypatch)
+    assert set(live) == {viewer.WIDGET} and set(page) == {"text/html", "text/plain"}
+    assert f'data-key="{one._widget.key}"' in page["text/html"] and one._widget.key != viewer.NO_KEY
+    assert f'data-key="{viewer.NO_KEY}"' in one.to_html()  # a page of its own is never hidden
+    still = SliceViewer(IMAGE, spacing_mm=SPACING, live=False)
+    assert outputs(still, monkeypatch) == [{"text/plain": repr(still), "text/html": still.to_html()}]
+
+
+def test_the_key_depends_on_the_picture_alone() -> None:
+    keys = [SliceViewer(image, LABEL, spacing_mm=SPACING)._key for image in (IMAGE, IMAGE.copy(), IMAGE + 1)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_stored_chapter_keeps_the_page_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("anywidget")
+    shown = outputs(SliceViewer(IMAGE, spacing_mm=SPACING), monkeypatch)
+    cell = nbformat.v4.new_code_cell("viewer", outputs=[nbformat.v4.new_output("display_data", data=one) for one in shown])
+    stored_cell, = clean(nbformat.v4.new_notebook(cells=[cell])).cells
+    assert [one.data for one in stored_cell.outputs] == [shown[1]]
 
 
 def test_a_scan_too_large_for_a_browser_is_shown_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "MAX_LIVE_BYTES", 1000)
-    assert set(SliceViewer(IMAGE, spacing_mm=SPACING)._repr_mimebundle_()) == {"text/html", "text/plain"}
+    assert len(outputs(SliceViewer(IMAGE, spacing_mm=SPACING), monkeypatch)) == 1
+
+
+def test_a_mirrored_label_is_counted_as_its_copy_is() -> None:
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:5, 3:9, 1:4] = 2
+    mirrored = label[::-1, :, ::-1]
+    counts = [SliceViewer(IMAGE, one, spacing_mm=SPACING)._counts for one in (mirrored, mirrored.copy())]
+    for plane in counts[0]:
+        assert np.array_equal(counts[0][plane], counts[1][plane]) and counts[0][plane].sum() == label.astype(bool).sum()
 
 
 def test_the_kernel_keeps_no_second_volume() -> None:
@@ -243,7 +282,7 @@ def test_the_kernel_keeps_no_second_volume() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     one = SliceViewer(image, label, label, spacing_mm=SPACING)
-    one._repr_mimebundle_()
+    one._ipython_display_()
     kept = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert kept < image.nbytes + 2 * label.nbytes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial import volume
-from unet3d_tutorial.volume import BadScanError, Volume, load_volume, save_volume
+from unet3d_tutorial.volume import BadScanError, Volume, check_file, load_volume, save_volume
 
 OBLIQUE = np.array([[0.0, -1.2, 0.3, 11.5], [0.8, 0.0, 0.0, -20.25], [0.0, 0.5, 2.9, 300.0], [0, 0, 0, 1]])
 
@@ -135,6 +135,32 @@ def test_voxels_that_are_not_finite_are_counted(tmp_path: Path, value: float):
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(BadScanError, match="a.nii.gz: expected finite values, found 2 voxels"):
         load_volume(tmp_path / "a.nii.gz")
+
+
+def test_the_look_at_a_file_agrees_with_reading_it(tmp_path: Path):
+    path = save_volume(Volume(array_of("int16", (20, 20, 20)), OBLIQUE), tmp_path / "a.nii.gz")
+    packed, plain = path.read_bytes(), gzip.decompress(path.read_bytes())
+    half = len(plain) // 2
+    sound = {"a.nii.gz": packed, "b.nii": plain,
+             "in two parts.nii.gz": gzip.compress(plain[:half]) + gzip.compress(plain[half:]),
+             "more than a volume.nii.gz": gzip.compress(plain + b"more"), "and longer.nii": plain + b"more"}
+    for name, data in sound.items():
+        (tmp_path / name).write_bytes(data)
+        shape, affine = check_file(tmp_path / name)
+        assert shape == load_volume(tmp_path / name).array.shape == (20, 20, 20)
+        np.testing.assert_array_equal(affine, load_volume(tmp_path / name).affine)
+        for missing in (5, 300, len(data) // 2, len(data) - 100):
+            (tmp_path / name).write_bytes(data[:-missing])
+            with pytest.raises(BadScanError, match=f"{name}( cannot be read|: cut short|: expected)"):
+                check_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no such file: .*none.nii.gz"):
+        check_file(tmp_path / "none.nii.gz")
+
+
+def test_the_look_at_a_file_does_not_read_its_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = save_volume(Volume(array_of("int16", (20, 20, 20)), OBLIQUE), tmp_path / "a.nii.gz")
+    monkeypatch.setattr(volume, "_read_voxels", lambda *_: pytest.fail("read"))
+    check_file(path)
 
 
 def test_a_damaged_file_is_found_by_its_checksum(tmp_path: Path):

@@ -12,14 +12,13 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from notebooks import CELL_METADATA, METADATA, read_script
+from notebooks import CELL_METADATA, METADATA, VIEWER, read_script
 
 MAX_LINES = 15  # of a code cell
 MAX_IMAGE_BYTES = 200_000
 MAX_NOTEBOOK_BYTES = 2_500_000  # without its slice viewer
 MAX_VIEWER_BYTES = 2_500_000  # of one slice viewer
 MAX_VIEWERS_BYTES = 3_000_000  # of all that a notebook stores
-VIEWER = "<div data-slice-viewer>"
 MACHINE_PATH = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|tmp|work|private|opt|usr)/[\w./-]+")
 
 

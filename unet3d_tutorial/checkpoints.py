@@ -53,7 +53,7 @@ def save_checkpoint(content: nn.Cell | list[dict], path: Path, *, entries: Mappi
 def save_state(
     path: Path, config: Config, state: RunState, network: nn.Cell, optimizer: nn.Optimizer, average: Iterable[Parameter] = ()
 ) -> None:
-    """Write weights, optimizer, moving average, random state, configuration and ``state`` to one file.
+    """Write weights, optimiser, moving average, random state, configuration and ``state`` to one file.
 
     Raises ``FloatingPointError`` if a weight is not a finite number, so that every checkpoint is a good one.
     """
@@ -71,7 +71,7 @@ def save_state(
 def load_state(
     path: Path, config: Config, network: nn.Cell, optimizer: nn.Optimizer, average: Iterable[Parameter] = ()
 ) -> RunState:
-    """Put network, optimizer, moving average and random numbers back to where :func:`save_state` found them.
+    """Put network, optimiser, moving average and random numbers back to where :func:`save_state` found them.
 
     Raises ``ValueError`` if the file is no such checkpoint or belongs to another configuration.
     """

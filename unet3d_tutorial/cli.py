@@ -1,6 +1,7 @@
 """The command line: ``unet3d data | train | evaluate | predict | export | doctor``. Each is one call of the package."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"unet3d: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"unet3d: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if type(error).__name__ == "WorkerKilled":
+            os._exit(2)  # MindSpore would wait for the dead process, or crash on its way out
         return 2
     except KeyboardInterrupt:
         print("unet3d: interrupted; the same command goes on from what is finished", file=sys.stderr)
@@ -144,7 +147,7 @@ def _train(options: argparse.Namespace) -> None:
     from .training import train
 
     result = train(_config(options), overwrite=options.overwrite)
-    last = {name: values[-1] for name, values in result.validation.items()}
+    last = {name: values[-1] for name, values in result.validation.items() if name != "step"}
     print(f"{result.checkpoint}: Dice on held-out volumes " + ", ".join(f"{k} {v:.3f}" for k, v in last.items()))
 
 

@@ -4,6 +4,7 @@ The names are those of the original case. Lengths are millimetres, intensities H
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ class DataConfig:
     position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
     cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
     num_worker: int = 1  #: threads or processes that make training crops, at most one a core
-    worker_processes: bool = False  #: processes in place of threads: no shared memory, for steps that hold Python's lock
+    worker_processes: bool = False  #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ModelConfig:
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
+    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class RemoteConfig:
 
 
 NETWORKS = ("ResidualUNet3D", "UNet3D")
+NORMS = ("batch", "group")
 LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -178,22 +181,30 @@ class Config:
     def load(cls, path: str | Path, overrides: list[str] = ()) -> "Config":
         """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
-        except yaml.YAMLError as error:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}")
         return cls.from_dict(values).override(overrides)
 
     def override(self, overrides: list[str]) -> "Config":
-        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as YAML."""
+        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as YAML.
+
+        >>> faster = Config.preset("quick").override(["train.lr=1e-2", "data.spacing_mm=[5, 5, 5]"])
+        >>> faster.train.lr, faster.data.spacing_mm
+        (0.01, (5.0, 5.0, 5.0))
+        """
         values: dict[str, dict[str, Any]] = {}
         for text in overrides:
             key, equals, value = text.partition("=")
             section, dot, name = key.strip().partition(".")
             if not (equals and dot):
                 raise ValueError(f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3")
-            values.setdefault(section, {})[name] = yaml.safe_load(value)
+            try:
+                values.setdefault(section, {})[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ValueError(f"{key.strip()}: {value!r} is not valid YAML; is a bracket or a quote missing?") from error
         return self.updated(values)
 
     def updated(self, values: dict[str, dict[str, Any]]) -> "Config":
@@ -214,7 +225,7 @@ class Config:
         """Write YAML that :meth:`load` reads back to an equal configuration."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None))
+        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding="utf-8")
         part.replace(path)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -240,7 +251,7 @@ CASE: dict[str, tuple[str, str]] = {
     "device_target": ("train.device_target", ""),
     "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
-    "num_worker": ("none", "crops are made in the order of the steps, by a thread that works ahead"),
+    "num_worker": ("data.num_worker, data.worker_processes", "threads, or processes as in the case"),
     "lr": ("train.lr", ""),
     "batch_size": ("train.batch_size", "takes effect"),
     "epoch_size": ("train.epoch_size", "takes effect"),
@@ -258,10 +269,10 @@ CASE: dict[str, tuple[str, str]] = {
     "lower_limit": ("data.lower_limit", "smallest label value of a structure"),
     "device_id": ("train.device_id", "under `msrun` each process gets its own"),
     "ckpt_file": ("option --checkpoint", ""),
-    "file_name": ("option of export", "the name of the file to write"),
-    "file_format": ("option of export", "the kind of the file to write"),
-    "pre_result_path": ("none", "preparing a scan and segmenting it are one step; no files lie between"),
-    "post_result_path": ("option --output", "where `unet3d predict` writes its mask"),
+    "file_name": ("export.file_name", "without suffix"),
+    "file_format": ("export.file_format", "ONNX or MINDIR"),
+    "pre_result_path": ("export.pre_result_path", "windows for an Ascend 310"),
+    "post_result_path": ("export.post_result_path", "what the Ascend 310 answers"),
 }
 
 
@@ -300,22 +311,41 @@ def _typed(name: str, value: Any, old: Any) -> Any:
             return int(value)
         if kind is tuple:
             number = float if name == "data.spacing_mm" else int
-            if any(number(v) != float(v) for v in value):
+            if not all(math.isfinite(float(v)) and number(v) == float(v) for v in value):
                 raise TypeError
             return tuple(number(v) for v in value)
-        return kind(value)
-    except (TypeError, ValueError):
+        return _text(value) if kind is str else _finite(value)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: expected {kind.__name__}, found {value!r}") from None
+
+
+def _text(value: Any) -> str:
+    """Text as it is, a number as it is written; nothing, which YAML calls null, is the empty text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return str(value)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(number := float(value)):
+        raise TypeError
+    return number
 
 
 def _check(config: Config) -> None:
     """Refuse values that cannot work, naming the setting."""
     data, model, train, inference = config.data, config.model, config.train, config.inference
     one_of("model.name", model.name, NETWORKS)
+    one_of("model.norm", model.norm, NORMS)
     one_of("train.loss", train.loss, LOSSES)
     levels = len(model.channels)
     multiple = 2 ** (levels - 1)
     rules = [
+        (data.data_path != "", "data.data_path", "a folder", "none"),
+        (train.output_path != "", "train.output_path", "a folder", "none"),
+        (train.seed >= 0, "train.seed", "at least 0", train.seed),
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
         (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
         *((len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi), f"{section}.roi_size",

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,14 @@ from .transforms import (
     Pad,
     RandomCropSamples,
     ScaleIntensityRange,
+    check_same_grid,
     grid_steps,
     input_steps,
 )
-from .volume import Volume
+from .volume import BadScanError, Volume, check_file
 
+#: what reading and preparing a scan may raise, by name
+PLAIN = {kind.__name__: kind for kind in (BadScanError, ValueError, FileNotFoundError, PermissionError, OSError)}
 AHEAD = 2  #: rows that each of MindSpore's stages holds ready; its own default of 16 is gigabytes of large crops
 
 
@@ -53,6 +57,26 @@ def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
         missing = Path(folder) / ("seg" if lonely[0] in images else "image") / lonely[0]
         raise FileNotFoundError(f"{missing} is missing; image and seg must hold files of the same names")
     return [(images[name], labels[name]) for name in images]
+
+
+def check_cases(config: Config) -> None:
+    """Look at the header and the length of every file of a training run, before the run costs anything.
+
+    Raises ``FileNotFoundError`` or :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if one is missing or
+    cut short, is no 3-D volume, or if a label does not lie on its image's grid.
+    """
+    for split in ("train", "val"):
+        for image, label in list_cases(Path(config.data.data_path) / split):
+            check_same_grid(image, label, check_file(image), check_file(label))
+
+
+def plain_error(error: RuntimeError) -> Exception | None:
+    """What MindSpore's many lines about an error in the pipeline are about: the error that a sample raised, or ``None``.
+
+    MindSpore gives a Python error on as text only, with its traceback, whatever thread or process it happened in.
+    """
+    found = re.findall(rf"^(?:[\w.]*\.)?({'|'.join(PLAIN)}): (.+)$", str(error), re.MULTILINE)
+    return PLAIN[found[-1][0]](found[-1][1]) if found else None
 
 
 def fixed_steps(config: Config) -> Compose:

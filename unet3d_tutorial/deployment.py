@@ -17,6 +17,7 @@ from .volume import Volume
 #: all that prediction with ONNX Runtime needs, besides this package
 REQUIREMENTS = ("numpy", "scipy", "nibabel", "SimpleITK", "connected-components-3d", "onnxruntime", "PyYAML", "tqdm")
 CONFIG_KEY = "unet3d_tutorial.config"  #: where an ONNX file keeps its configuration
+WINDOWS, WINDOW = "00_data", "unet3d_bs1_bt0_{}"  #: folder and names of the windows that an Ascend 310 reads
 #: the settings that a network was trained with and cannot do without, by section
 TRAINED_WITH = {"data": ("spacing_mm", "min_val", "max_val", "position"),
                 "model": ("in_channels", "num_classes", "channels")}
@@ -95,18 +96,20 @@ def check_trained_with(config: Config, trained: Config, name: str | Path) -> Non
 def write_windows(image: Volume, folder: str | Path, config: Config) -> list[Path]:
     """Write what the network sees of a scan as one ``.bin`` file a window, for a device that only reads files.
 
-    Layout: float32, C order, ``(1, C, *inference.roi_size)``, no header, as the runtime of an Ascend 310 takes it. The
-    files are ``window_0000.bin`` and so on in ``folder``, which must be empty or not there.
+    Layout and names are those that the model zoo's Unet3d gives to its program for the Ascend 310 (``preprocess.py`` and
+    ``ascend310_infer``, mindspore-ai/mindspore, model_zoo/official/cv/unet3d): ``folder/00_data/unet3d_bs1_bt0_N.bin`` for
+    window N of scan 0 in batches of 1; float32, C order, ``(1, C, *inference.roi_size)``, no header. ``folder`` must be
+    empty or not there.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder}: expected an empty folder, found files in it")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WINDOWS).mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
     def write(batch: np.ndarray) -> np.ndarray:
         for window in batch:
-            written.append(folder / f"window_{len(written):04d}.bin")
+            written.append(folder / WINDOWS / f"{WINDOW.format(len(written))}.bin")
             window.tofile(written[-1])
         return np.zeros((len(batch), config.model.num_classes, *batch.shape[2:]), np.float32)
 
@@ -117,15 +120,15 @@ def write_windows(image: Volume, folder: str | Path, config: Config) -> list[Pat
 def read_results(image: Volume, folder: str | Path, config: Config) -> Volume:
     """Put the answers that the device left together to a mask on the scan's own grid.
 
-    The runtime names the first output of ``window_0000.bin`` ``window_0000_0.bin``: float32, C order,
+    The zoo's program names the first output of ``unet3d_bs1_bt0_N.bin`` ``unet3d_bs1_bt0_N_0.bin``: float32, C order,
     ``(1, K, *inference.roi_size)``. Raises ``ValueError`` if a file is missing, left over, or of another length.
     """
     folder, shape = Path(folder), (config.model.num_classes, *config.inference.roi_size)
-    unread = sorted(folder.glob("window_*_0.bin"))
+    unread = sorted(folder.glob(f"{WINDOW.format('*')}_0.bin"))
     numbers = itertools.count()
 
     def read(batch: np.ndarray) -> np.ndarray:
-        return np.stack([_read_result(folder / f"window_{next(numbers):04d}_0.bin", shape) for _ in batch])
+        return np.stack([_read_result(folder / f"{WINDOW.format(next(numbers))}_0.bin", shape) for _ in batch])
 
     mask = segment(image, read, config)
     if len(unread) != next(numbers):

@@ -46,7 +46,7 @@ class Group:
         if self.rank_size > 1 and parameters:
             means = self.mean_gradients([p.value() for p in parameters])
             for parameter, mean in zip(parameters, means, strict=True):
-                parameter.set_data(mean)
+                parameter.set_data(mean + 0)  # a copy: batch-norm cannot update what is a part of a longer vector
 
     def wait(self) -> None:
         """Go on when all processes have come this far."""

@@ -180,7 +180,7 @@ def write_csv(results: Mapping[str, Results], path: str | Path) -> Path:
     path = Path(path)
     part = path.with_name(path.name + ".part")
     columns = ["data", "method", "case", *(entry.name for entry in fields(StructureScore))]
-    with part.open("w", newline="") as file:
+    with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for data, methods in results.items():

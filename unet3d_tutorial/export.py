@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 import mindspore as ms
 import numpy as np
 import onnx
+import onnx.numpy_helper
 from mindspore import Tensor, nn
 
 from .config import Config
 from .deployment import CONFIG_KEY, dump_config, load_onnx
 from .inference import Predictor
 from .runtime import setup
-from .training import load_network, predictor
+from .trained import load_network, predictor
 
 #: largest difference of logits between network and file, as a share of the largest logit: rounding, no more
 TOLERANCE = 1e-4
@@ -41,11 +42,16 @@ def to_onnx(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool =
     """Write ``network`` as ONNX (opset 11, MindSpore's highest) for any batch size and window, or ``fixed``.
 
     The file holds ``config``'s sections data, model and inference, so that whoever has it needs nothing else. Raises
-    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does.
+    :class:`ExportError` if ONNX Runtime finds other logits in it than the network does, and for a network with a layer that
+    MindSpore cannot write (group norm).
     """
     def write(part: Path) -> None:
         network.compile_cache.clear()  # writing ONNX alters the compiled graph: a second export must not find it
-        ms.onnx.export(network, Tensor(np.zeros(_window(config), np.float32)), file_name=str(part))
+        try:
+            ms.onnx.export(network, Tensor(np.zeros(_window(config), np.float32)), file_name=str(part))
+        except RuntimeError as error:  # such as group norm, for which it knows no operator; what follows is its call stack
+            raise ExportError(f"{part.name}: MindSpore cannot write this network as ONNX: {str(error).splitlines()[0]} "
+                              "Export it as MINDIR, a name that ends in .mindir") from error
         model = simplify(onnx.load(part))
         if not fixed:
             _free_axes(model.graph)
@@ -124,22 +130,22 @@ def _shapes(config: Config, fixed: bool) -> list[tuple[int, ...]]:
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace what MindSpore spells out by the operator that ONNX has for it; the function stays the same.
 
-    Batch-norm folds two axes into one, with sizes written into the graph: ONNX's own works on any number of axes, so the
-    two ``Reshape`` go, and with them the fixed sizes. ``relu(x) - w * relu(-x)`` is one ``PRelu``.
+    MindSpore's batch-norm folds two axes into one, with sizes written into the graph. In use it only scales and shifts each
+    channel, which the convolution before it can do: batch-norm and ``Reshape`` go, and the fixed sizes with them.
+    ``relu(x) - w * relu(-x)`` is one ``PRelu``.
     """
     graph = model.graph
-    nodes = list(graph.node)
-    made = {node.output[0]: node for node in nodes}
+    made = {node.output[0]: node for node in graph.node}
 
-    def source(node: onnx.NodeProto, place: int, kind: str) -> onnx.NodeProto | None:
+    def source(node: onnx.NodeProto, place: int, *kinds: str) -> onnx.NodeProto | None:
         found = made.get(node.input[place]) if place < len(node.input) else None
-        return found if found is not None and found.op_type == kind else None
+        return found if found is not None and found.op_type in kinds else None
 
-    for node in nodes:
+    for node in list(graph.node):
         if node.op_type == "Reshape" and (norm := source(node, 0, "BatchNormalization")):
-            if fold := source(norm, 0, "Reshape"):
-                norm.input[0], norm.output[0] = fold.input[0], node.output[0]
-                node.output[0] = ""
+            if (fold := source(norm, 0, "Reshape")) and (conv := source(fold, 0, "Conv", "ConvTranspose")):
+                _absorb(graph, conv, norm)
+                conv.output[0], node.output[0] = node.output[0], ""
         elif node.op_type == "Sub" and (scaled := source(node, 1, "Mul")) and (positive := source(node, 0, "Relu")):
             prelu = onnx.helper.make_node("PRelu", [positive.input[0], scaled.input[0]], node.output, node.name)
             node.CopyFrom(prelu)
@@ -147,14 +153,37 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _absorb(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
+    """Put the scale and shift of a batch-norm in use into the weight and bias of the convolution before it.
+
+    Besides a layer less, this keeps all numbers small: a running variance may be beyond what float16 can hold.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    gamma, beta, mean, variance, weight, *bias = (
+        onnx.numpy_helper.to_array(stored[name]).astype(np.float64) for name in (*norm.input[1:], *conv.input[1:]))
+    epsilon = next(each.f for each in norm.attribute if each.name == "epsilon")
+    scale = gamma / np.sqrt(variance + epsilon)
+    outputs = 0 if conv.op_type == "Conv" else 1  # the weight's axis of output channels
+    weight *= scale.reshape([-1 if axis == outputs else 1 for axis in range(weight.ndim)])
+    shift = beta + scale * ((bias[0] if bias else 0) - mean)
+    for name, values in ((conv.input[1], weight), (norm.input[2], shift)):
+        stored[name].CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    inputs = [*conv.input[:2], norm.input[2]]
+    del conv.input[:]
+    conv.input.extend(inputs)
+
+
 def _keep_used(graph: onnx.GraphProto) -> None:
-    """Delete the nodes whose results nobody reads, from the last to the first."""
+    """Delete the nodes whose results nobody reads, from the last to the first, and then the weights that none needs."""
     needed = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if needed.isdisjoint(node.output):
             graph.node.remove(node)
         else:
             needed.update(node.input)
+    for tensor in list(graph.initializer):
+        if tensor.name not in needed:
+            graph.initializer.remove(tensor)
 
 
 def _free_axes(graph: onnx.GraphProto) -> None:

@@ -19,6 +19,8 @@ from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
 LEFT, RIGHT = 1, 2  #: classes that a mirror exchanges
+HU_CLASSES = 4  #: background, left lung, right lung, trachea: the classes of which HU say something
+HU_GAIN = 2 / 3  #: by how much :func:`hu_scores` raises a structure over the background, at most
 CHUNK = 4  #: slices of the scan that return to its grid at once; more than one, since a file may store them interleaved
 
 
@@ -39,9 +41,10 @@ def segment(image: Volume, predictor: Predictor, config: Config, *, progress: bo
         prepared.array, options.roi_size, predictor, overlap=options.overlap, mode=options.mode,
         batch_size=options.batch_size, placement=options.placement, progress=progress,
     )
+    prior, gain = _hu_prior(image.array, options.hu_weight, config.model.num_classes)
     labels = labels_from_slabs(
         _of_classes(slabs, config.model.num_classes), Volume(prepared.array[0], prepared.affine), image.array.shape,
-        image.affine, _hu_prior(image.array, options.hu_weight),
+        image.affine, prior, gain,
     )
     if options.largest_component:
         labels = keep_largest_component(labels)
@@ -59,14 +62,22 @@ def prepare(image: Volume, config: Config) -> Volume:
 
 
 def _of_classes(slabs: Iterable[np.ndarray], number: int) -> Iterator[np.ndarray]:
-    for scores in slabs:
+    def checked(scores: np.ndarray) -> np.ndarray:
         if len(scores) != number:
             raise ValueError(f"predictor: expected {number} classes, found {len(scores)}")
-        yield scores
+        return scores
+
+    return map(checked, slabs)  # which, unlike a loop, does not hold a slab while the next is made
 
 
-def _hu_prior(hu: np.ndarray, weight: float) -> Callable[[tuple], np.ndarray] | None:
-    return (lambda index: weight * hu_scores(np.ascontiguousarray(hu[index]))) if weight else None
+def _hu_prior(hu: np.ndarray, weight: float, classes: int) -> tuple[Callable[[tuple], np.ndarray] | None, float]:
+    """What :func:`labels_from_slabs` takes as ``prior`` and ``gain``, from the scan's HU."""
+    if not weight:
+        return None, 0.0
+    if classes != HU_CLASSES:
+        raise ValueError(f"inference.hu_weight: expected 0 for a network of {classes} classes, found {weight:g}; what HU "
+                         "say is known of background, left lung, right lung and trachea only")
+    return lambda index: weight * hu_scores(np.ascontiguousarray(hu[index])), weight * HU_GAIN
 
 
 # -------------------------------------------------------------------------------------------------- the sliding window
@@ -131,7 +142,7 @@ def sliding_window_slabs(
             yield mean.finish(window[0].start)[:, :, *inner[1:]]
         mean.add(window, scores)
     rows = slice(None) if mean.start else inner[0]  # an axis is padded only if one window covers it
-    yield mean.finish(padded.shape[1])[:, rows, *inner[1:]]
+    yield mean.rest()[:, rows, *inner[1:]]
 
 
 class _MovingMean:
@@ -146,7 +157,8 @@ class _MovingMean:
         """Add the scores ``(classes, *roi)`` of a window whose first row is ``start``."""
         if self.total is None:
             self.total = np.zeros((len(scores), *self.weights.shape), np.float32)
-        self.total[:, :, *window[1:]] += self.weight * scores
+        for total, score in zip(self.total, scores, strict=True):  # one class at a time: a temporary of one class
+            total[:, *window[1:]] += self.weight * score
         self.weights[:, *window[1:]] += self.weight
 
     def finish(self, stop: int) -> np.ndarray:
@@ -158,6 +170,10 @@ class _MovingMean:
             sums[len(sums) - rows :] = 0
         self.start = stop
         return means
+
+    def rest(self) -> np.ndarray:
+        """Means ``(classes, window, J, K)`` of all rows that are left, in place of the sums: nothing can be added after."""
+        return np.divide(self.total, self.weights, out=self.total)
 
 
 def _predictions(
@@ -286,7 +302,7 @@ def hu_scores(hu: np.ndarray) -> np.ndarray:
 
 def labels_on_grid(
     logits: Volume, shape: tuple[int, int, int], affine: np.ndarray,
-    prior: Callable[[tuple], np.ndarray] | None = None,
+    prior: Callable[[tuple], np.ndarray] | None = None, gain: float = np.inf,
 ) -> np.ndarray:
     """Find the class with the highest score at every voxel of another grid: uint8 of ``shape``.
 
@@ -295,16 +311,17 @@ def labels_on_grid(
     Only scores from inside the target grid count: its outermost voxels take the nearest such score, rather than mix
     with what was predicted for the padding around a small scan.
 
-    ``prior`` gives scores that are added: it is called with an index of a few slices of the target, and returns them for
-    those, ``(K, ...)``. Raises ``ValueError`` if one grid is rotated against the other.
+    ``prior`` gives scores that are added: it is called with an index of a box of the target, three slices, and returns
+    them for that, ``(K, ...)``. ``gain`` is by how much it raises any class over class 0, at most: where class 0 leads by
+    more, nothing is computed. Raises ``ValueError`` if one grid is rotated against the other.
     """
     grid = Volume(logits.array[0], logits.affine)
-    return labels_from_slabs([logits.array], grid, shape, affine, prior)
+    return labels_from_slabs([logits.array], grid, shape, affine, prior, gain)
 
 
 def labels_from_slabs(
     slabs: Iterable[np.ndarray], grid: Volume, shape: tuple[int, int, int], affine: np.ndarray,
-    prior: Callable[[tuple], np.ndarray] | None = None,
+    prior: Callable[[tuple], np.ndarray] | None = None, gain: float = np.inf,
 ) -> np.ndarray:
     """:func:`labels_on_grid` from scores that come in slabs ``(K, n, J, K)`` along the first axis of ``grid``.
 
@@ -315,18 +332,66 @@ def labels_from_slabs(
     positions = [_positions(shape[a], scale[a], offset[a], grid.array.shape[axes[a]]) for a in range(3)]
     streamed = list(axes).index(0)  # the target's axis that runs with the slabs
     first, second = (a for a in range(3) if a != streamed)
-    labels, done = np.empty(shape, np.uint8), -1.0
+    labels, done = np.zeros(shape, np.uint8), -1.0
     for start, scores in _joined(slabs):
         scores, end = scores.transpose(0, 1, 1 + axes[first], 1 + axes[second]), start + scores.shape[1] - 1
+        undecided = _undecided(scores, gain if prior else 0.0)
+        across = None
         ready = np.flatnonzero((positions[streamed] > done) & (positions[streamed] <= end))
         for numbers in (ready[n : n + CHUNK] for n in range(0, len(ready), CHUNK)):
-            across = _resample(scores, 1, positions[streamed][numbers] - start)
-            across = _resample(_resample(across, 2, positions[first]), 3, positions[second])
+            places = [positions[streamed][numbers] - start, positions[first], positions[second]]
+            box = _box(undecided, places)
+            if box is None:
+                continue
+            places = [p[part] for p, part in zip(places, box, strict=True)]
+            across = scores
+            for axis in range(3):
+                across = _resample(across, axis + 1, places[axis])
             across = np.moveaxis(across, 1, 1 + streamed)
-            index = tuple(slice(numbers[0], numbers[-1] + 1) if a == streamed else slice(None) for a in range(3))
-            labels[index] = (across if prior is None else across + prior(index)).argmax(axis=0)
+            index = [box[1], box[2]]
+            index.insert(streamed, slice(numbers[0], numbers[-1] + 1))
+            labels[tuple(index)] = largest(across if prior is None else across + prior(tuple(index)))
         done = end
+        del scores, across  # before the next slab is made; at the scan's own resolution one is a view of the other
     return labels
+
+
+def largest(scores: np.ndarray) -> np.ndarray:
+    """``scores.argmax(axis=0)`` of ``(K, ...)``, as uint8, of a tie the lowest; NumPy's own is slow along a short axis."""
+    best, winner = scores[0].copy(), np.zeros(scores.shape[1:], np.uint8)
+    for value in range(1, len(scores)):
+        np.copyto(winner, value, where=scores[value] > best)
+        np.maximum(best, scores[value], out=best)
+    return winner
+
+
+def _undecided(scores: np.ndarray, gain: float) -> np.ndarray:
+    """Mark where a class may still beat class 0 once up to ``gain`` was added to it: ``(K, ...)`` to boolean ``(...)``.
+
+    Between voxels that are not marked class 0 wins too, for its lead there is a mean of its leads at the voxels around.
+    """
+    slack = 1e-3 * (1 + np.abs(scores[0]))  # many times what rounding can do
+    return ~(scores[0] - scores[1:].max(axis=0, initial=-np.inf) > gain + slack)  # also what is not a number
+
+
+def _box(undecided: np.ndarray, places: list[np.ndarray]) -> tuple[slice, slice, slice] | None:
+    """The box of target voxels that touches a marked voxel; ``None`` if none does.
+
+    ``places`` are the positions of the target's slices along each of the three axes, in order or in reverse. All slices
+    along axis 0 are kept.
+    """
+    low, high = int(np.floor(places[0].min())), int(np.ceil(places[0].max()))
+    seen = undecided[max(low, 0) : high + 1].any(axis=0)
+    box = [slice(None)]
+    for axis in (0, 1):
+        marked = np.flatnonzero(seen.any(axis=1 - axis))
+        if not len(marked):
+            return None
+        inside = np.flatnonzero((places[axis + 1] > marked[0] - 1) & (places[axis + 1] < marked[-1] + 1))
+        if not len(inside):
+            return None
+        box.append(slice(inside[0], inside[-1] + 1))
+    return tuple(box)
 
 
 def _joined(slabs: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
@@ -336,6 +401,7 @@ def _joined(slabs: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         scores = slab if last is None else np.concatenate([last, slab], axis=1)
         yield start, scores
         start, last = start + scores.shape[1] - 1, scores[:, -1:].copy()
+        del slab, scores  # before the next slab is made
 
 
 def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:

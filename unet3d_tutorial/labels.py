@@ -1,4 +1,8 @@
-"""The structures that the network learns, with the value and the colour of each: the same everywhere in the book."""
+"""The structures that the network learns, with the value and the colour of each: the same everywhere in the book.
+
+>>> {value: name for value, name in enumerate(STRUCTURES, start=1)}
+{1: 'left lung', 2: 'right lung', 3: 'trachea'}
+"""
 
 #: Label 0 is background; label ``n`` is ``STRUCTURES[n - 1]``.
 STRUCTURES: tuple[str, ...] = ("left lung", "right lung", "trachea")

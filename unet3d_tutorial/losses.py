@@ -1,6 +1,7 @@
 """Losses on logits ``(N, K, D, H, W)``: Dice, cross-entropy, and their sum.
 
 Labels are one-hot, of the logits' shape, or class numbers ``(N, D, H, W)`` or ``(N, 1, D, H, W)`` of any integer type.
+Logits of 16 bits are taken as float32 first: a sum over the voxels of a crop does not fit into float16, which ends at 65504.
 """
 
 import mindspore as ms
@@ -93,6 +94,11 @@ def scale(x: Tensor, factors: Tensor) -> Tensor:
     return ops.matmul(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
 
 
+def in_float32(logits: Tensor) -> Tensor:
+    """The logits as float32, unchanged if they are."""
+    return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)
+
+
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels as float32 of the logits' shape: one-hot ones unchanged, class numbers expanded.
 
@@ -138,17 +144,25 @@ class DiceLoss(nn.Cell):
         self.sums = ClassSums(squared)
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = in_float32(logits)
         target = as_one_hot(target, logits)
         overlap, size, _ = self.sums(logits, target)
         return self.from_sums(overlap, size, target)
 
     def from_sums(self, overlap: Tensor, size: Tensor, target: Tensor) -> Tensor:
         """The loss from what :class:`ClassSums` found."""
+        return self.reduce(self.of_each_class(overlap, size, target))
+
+    def of_each_class(self, overlap: Tensor, size: Tensor, target: Tensor) -> Tensor:
+        """The loss before its reduction: ``(K,)``, or ``(N, K)`` without ``batch``."""
         size = size + voxel_sum(target * target if self.squared else target)
         if self.batch:
             overlap, size = overlap.sum(0), size.sum(0)
         loss = 1 - (2 * overlap + self.smooth) / (size + self.smooth)
-        loss = loss[..., self.first:]
+        return loss[..., self.first:]
+
+    def reduce(self, loss: Tensor) -> Tensor:
+        """Mean or sum over the classes, or nothing."""
         if self.reduction == "none":
             return loss
         return loss.mean() if self.reduction == "mean" else loss.sum()
@@ -162,6 +176,7 @@ class CrossEntropyLoss(nn.Cell):
         self.sums = ClassSums()
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = in_float32(logits)
         _, _, log_likelihood = self.sums(logits, as_one_hot(target, logits))
         return -log_likelihood.sum() / voxels(logits)
 
@@ -170,21 +185,27 @@ class DiceCELoss(nn.Cell):
     """``lambda_dice * Dice loss + lambda_ce * cross-entropy``. Gives the sum, the cross-entropy and the Dice loss.
 
     Both come from one softmax. ``options`` are those of :class:`DiceLoss`; cross-entropy always counts the background.
+    With ``per_class`` the Dice loss of each class, before its reduction, comes as a fourth; it costs next to nothing.
     """
 
-    def __init__(self, smooth: float = 1.0, *, lambda_dice: float = 1.0, lambda_ce: float = 1.0, **options):
+    def __init__(self, smooth: float = 1.0, *, lambda_dice: float = 1.0, lambda_ce: float = 1.0, per_class: bool = False,
+                 **options):
         super().__init__()
+        self.per_class = per_class
         self.dice = DiceLoss(smooth, **options)
         if self.dice.reduction == "none":
             raise ValueError("reduction: expected mean or sum, found 'none', which leaves no single number to minimise")
         self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
 
-    def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        logits = in_float32(logits)
         target = as_one_hot(target, logits)
         overlap, size, log_likelihood = self.dice.sums(logits, target)
         ce = -log_likelihood.sum() / voxels(logits)
-        dice = self.dice.from_sums(overlap, size, target)
-        return self.lambda_ce * ce + self.lambda_dice * dice, ce, dice
+        each = self.dice.of_each_class(overlap, size, target)
+        dice = self.dice.reduce(each)
+        losses = self.lambda_ce * ce + self.lambda_dice * dice, ce, dice
+        return (*losses, each) if self.per_class else losses
 
 
 def voxels(logits: Tensor) -> int:
@@ -192,10 +213,11 @@ def voxels(logits: Tensor) -> int:
     return logits.size // logits.shape[1]
 
 
-def make_loss(name: str) -> DiceCELoss:
+def make_loss(name: str, *, per_class: bool = False) -> DiceCELoss:
     """The loss of a training run by its name, one of ``LOSSES``: the sum, or one part with the other only reported.
 
-    Raises ``ValueError`` with the nearest name for an unknown one.
+    ``per_class`` is that of :class:`DiceCELoss`. Raises ``ValueError`` with the nearest name for an unknown one.
     """
     one_of("train.loss", name, LOSSES)
-    return DiceCELoss(lambda_dice=float(name != "CrossEntropyLoss"), lambda_ce=float(name != "DiceLoss"))
+    parts = {"lambda_dice": float(name != "CrossEntropyLoss"), "lambda_ce": float(name != "DiceLoss")}
+    return DiceCELoss(**parts, per_class=per_class)

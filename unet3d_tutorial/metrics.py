@@ -37,7 +37,13 @@ Spacing = Sequence[float]
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: Spacing | None = None) -> float:
-    """Twice the common volume over the sum of both volumes, 0..1 (Dice, 1945)."""
+    """Twice the common volume over the sum of both volumes, 0..1 (Dice, 1945).
+
+    >>> prediction, reference = np.zeros((2, 4, 8, 8), bool)
+    >>> prediction[:3], reference[1:3] = True, True
+    >>> dice(prediction, reference)
+    0.8
+    """
     common, predicted, true = _counts(prediction, reference, spacing_mm)
     return 2 * common / (predicted + true) if predicted + true else 1.0
 
@@ -94,7 +100,13 @@ def relative_volume_difference(
 
 
 def hd95(prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: Spacing) -> float:
-    """95th percentile of the distances from each surface to the other, pooled, in mm: the near-worst error."""
+    """95th percentile of the distances from each surface to the other, pooled, in mm: the near-worst error.
+
+    >>> prediction, reference = np.zeros((2, 4, 8, 8), bool)
+    >>> prediction[2, 3, 4] = reference[2, 3, 5] = True
+    >>> hd95(prediction, reference, spacing_mm=(0.7, 0.7, 2.5))
+    2.5
+    """
     return hd95_of(*surface_distances(prediction, reference, spacing_mm=spacing_mm))
 
 

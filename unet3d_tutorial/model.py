@@ -106,13 +106,14 @@ def tile_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
 class ResidualUnit(nn.Cell):
     """Two convolutions beside a shortcut: ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_kernel: int, momentum: float):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut_kernel: int, momentum: float,
+                 norm: str = "batch"):
         super().__init__()
         self.down_conv_1 = conv3d(in_channels, out_channels, stride=stride)
-        self.batchNormal1 = BatchNorm3d(out_channels, momentum)
+        self.batchNormal1 = normalisation(norm, out_channels, momentum)
         self.relu1 = PReLU()
         self.down_conv_2 = conv3d(out_channels, out_channels)
-        self.batchNormal2 = BatchNorm3d(out_channels, momentum)
+        self.batchNormal2 = normalisation(norm, out_channels, momentum)
         self.relu2 = PReLU()
         self.residual = conv3d(in_channels, out_channels, shortcut_kernel, stride)
 
@@ -125,10 +126,10 @@ class ResidualUnit(nn.Cell):
 class IdentityUnit(nn.Cell):
     """One convolution beside the identity: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
 
-    def __init__(self, channels: int, momentum: float):
+    def __init__(self, channels: int, momentum: float, norm: str = "batch"):
         super().__init__()
         self.down_conv_1 = conv3d(channels, channels)
-        self.batchNormal1 = BatchNorm3d(channels, momentum)
+        self.batchNormal1 = normalisation(norm, channels, momentum)
         self.relu1 = PReLU()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -150,9 +151,9 @@ class Down(nn.Cell):
     """One level of the encoder; ``stride=2`` halves the volume."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 2, shortcut_kernel: int = 3,
-                 momentum: float = 0.9):
+                 momentum: float = 0.9, norm: str = "batch"):
         super().__init__()
-        self.down_conv = ResidualUnit(in_channels, out_channels, stride, shortcut_kernel, momentum)
+        self.down_conv = ResidualUnit(in_channels, out_channels, stride, shortcut_kernel, momentum, norm)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.down_conv(x)
@@ -162,13 +163,13 @@ class Up(nn.Cell):
     """One level of the decoder: join the skip connection, double the volume, refine."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, is_output: bool = False,
-                 momentum: float = 0.9):
+                 momentum: float = 0.9, norm: str = "batch"):
         super().__init__()
         self.conv3d_transpose = nn.Conv3dTranspose(in_channels + skip_channels, out_channels, 3, stride=2,
                                                    pad_mode="pad", padding=1, output_padding=1, weight_init=he_normal())
-        self.batchNormal1 = BatchNorm3d(out_channels, momentum)
+        self.batchNormal1 = normalisation(norm, out_channels, momentum)
         self.relu = PReLU()
-        self.conv = OutputUnit(out_channels) if is_output else IdentityUnit(out_channels, momentum)
+        self.conv = OutputUnit(out_channels) if is_output else IdentityUnit(out_channels, momentum, norm)
 
     def construct(self, x: Tensor, skip: Tensor) -> Tensor:
         x = ops.concat((x, skip), axis=1)
@@ -185,7 +186,8 @@ class SegmentationNetwork(nn.Cell):
 
     def __call__(self, x: Tensor) -> Tensor:  # not in construct, so that an exported graph has no checks
         self.check_input(x.shape)
-        return super().__call__(x)
+        logits = super().__call__(x)
+        return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)  # after half_precision
 
     def check_input(self, shape: tuple[int, ...]) -> None:
         """Raise ``ValueError`` unless a batch of this shape fits."""
@@ -198,27 +200,30 @@ class SegmentationNetwork(nn.Cell):
 class ResidualUNet3D(SegmentationNetwork):
     """The case's network: five residual encoder levels, four of them with stride 2, and four decoder levels.
 
-    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
+    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step. ``norm`` is one of
+    ``NORMALISATIONS``; the case has batch-norm, and its layers keep their names with another one in their place.
 
     Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``, where D, H and W
     are multiples of 16. Raises ``ValueError`` unless ``channels`` has five entries.
     """
 
     def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (16, 32, 64, 128, 256),
-                 momentum: float = 0.9):
+                 momentum: float = 0.9, *, norm: str = "batch"):
         super().__init__(in_channels, multiple=16)
+        one_of("norm", norm, NORMALISATIONS)
         if len(channels) != 5:
             raise ValueError(f"channels: expected five, one for each level, found {len(channels)}: {tuple(channels)}")
         c1, c2, c3, c4, c5 = channels
-        self.down1 = Down(in_channels, c1, momentum=momentum)
-        self.down2 = Down(c1, c2, momentum=momentum)
-        self.down3 = Down(c2, c3, momentum=momentum)
-        self.down4 = Down(c3, c4, momentum=momentum)
-        self.down5 = Down(c4, c5, stride=1, shortcut_kernel=1, momentum=momentum)
-        self.up1 = Up(c5, c4, c3, momentum=momentum)
-        self.up2 = Up(c3, c3, c2, momentum=momentum)
-        self.up3 = Up(c2, c2, c1, momentum=momentum)
-        self.up4 = Up(c1, c1, num_classes, is_output=True, momentum=momentum)
+        options = {"momentum": momentum, "norm": norm}
+        self.down1 = Down(in_channels, c1, **options)
+        self.down2 = Down(c1, c2, **options)
+        self.down3 = Down(c2, c3, **options)
+        self.down4 = Down(c3, c4, **options)
+        self.down5 = Down(c4, c5, stride=1, shortcut_kernel=1, **options)
+        self.up1 = Up(c5, c4, c3, **options)
+        self.up2 = Up(c3, c3, c2, **options)
+        self.up3 = Up(c2, c2, c1, **options)
+        self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
         onednn.use(self)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -238,13 +243,13 @@ class ResidualUNet3D(SegmentationNetwork):
 NORMALISATIONS = ("batch", "group", "instance", "none")
 
 
-def normalisation(kind: str, channels: int) -> nn.Cell:
+def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
     """The layer between convolution and ReLU: ``"batch"``, ``"group"`` (8 groups at most), ``"instance"`` or ``"none"``.
 
     Instance norm is group norm with a group for each channel, and has a CPU kernel only in that form.
     """
     if kind == "batch":
-        return BatchNorm3d(channels, momentum=0.9)
+        return BatchNorm3d(channels, momentum)
     if kind == "group":
         return nn.GroupNorm(math.gcd(8, channels), channels)
     return nn.GroupNorm(channels, channels) if kind == "instance" else nn.Identity()
@@ -369,24 +374,32 @@ def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
 NETWORKS = {"ResidualUNet3D": ResidualUNet3D, "UNet3D": UNet3D}
 
 
-def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[int, ...]) -> SegmentationNetwork:
-    """A network by its name. Raises ``ValueError`` with the nearest name for an unknown one."""
+def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[int, ...], norm: str = "batch"
+                 ) -> SegmentationNetwork:
+    """A network by its name, with ``norm`` of ``NORMALISATIONS``.
+
+    Raises ``ValueError`` with the nearest name for an unknown one.
+    """
     one_of("model.name", name, tuple(NETWORKS))
-    return NETWORKS[name](in_channels, num_classes, channels)
+    return NETWORKS[name](in_channels, num_classes, channels, norm=norm)
 
 
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
     """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in float32.
 
-    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout,
-    as its network for Ascend. Train with a loss scale (``amp.StaticLossScaler(256)`` there): small gradients vanish in
-    float16. Changes ``network`` in place.
+    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout.
+    Changes ``network`` in place, names and values of its parameters excepted, and gives it back; done twice it is done
+    once. ``train.mixed_precision`` asks for it, and ``train.loss_scale`` belongs to it: small gradients vanish in float16.
+    Run by the tests on CPU only; there is nothing in it that is particular to a device.
     """
     one_of("level", level, ("O2", "O3"))
-    return ms.amp.auto_mixed_precision(network, level, ms.float16)
+    if not hasattr(network, "half_precision_level"):
+        ms.amp.auto_mixed_precision(network, level, ms.float16)  # what it returns casts the logits, as __call__ does
+        network.half_precision_level = level
+    return network
 
 
-# What an optimizer, a loss scaler and a callback add to a checkpoint.
+# What an optimiser, a loss scaler and a callback add to a checkpoint.
 TRAINING_STATE = re.compile(r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
                             r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$")
 

@@ -20,22 +20,15 @@ from .evaluation import (
     write_csv,
 )
 from .inference import Predictor, keep_largest_component, segment
-from .plotting import score_boxes
-from .runtime import setup
+from .plotting import score_box_rows
 from .sample_ct import SampleUnavailable, fetch
-from .training import FINAL, load_network, predictor
+from .trained import trained_predictor
 from .transforms import Compose, ConvertLabel, LoadData
 from .volume import Volume, load_volume
 
 EVALUATION = "evaluation.json"
 REAL, HELD_OUT = "real CT", "held-out phantoms"
 Case = tuple[str, Volume, Volume]  # name, image, reference
-
-
-def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> Predictor:
-    """The trained network of a run as a function on NumPy arrays; ``checkpoint`` in place of the run's own weights."""
-    setup(seed=config.train.seed, device_target=config.train.device_target)
-    return predictor(load_network(config, checkpoint or Path(config.train.output_path) / FINAL))
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
@@ -51,7 +44,7 @@ def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: s
     Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and ``seg/``, files of the
     same names). Without the real CT (no network, not cached) only the held-out volumes are scored, and the text says so.
     Writes ``evaluation.json``, ``evaluation.csv`` (a line for each case and structure) and ``evaluation.png`` (box
-    plots); for a ``folder`` its name is added to theirs.
+    plots of each data set); for a ``folder`` its name is added to theirs.
     """
     network = trained_predictor(config, checkpoint)
     data, notes = _data_sets(config, folder)
@@ -91,20 +84,20 @@ def _stored_cases(folder: Path, config: Config) -> Iterator[Case]:
 def _write_evaluation(results: dict[str, Results], path: Path) -> None:
     """Write the box plots, the table and, last, the JSON file that says that all is there."""
     write_csv(results, path.with_suffix(".csv"))
-    drawn = score_boxes(list(results.values())[-1])
+    drawn = score_box_rows(results)
     part = path.with_name(path.stem + ".part.png")
     drawn.savefig(part, dpi=100)
     part.replace(path.with_suffix(".png"))
     rows = {data: {method: {case: [_finite(asdict(row)) for row in rows] for case, rows in cases.items()}
                    for method, cases in methods.items()} for data, methods in results.items()}
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(rows, indent=1, allow_nan=False))
+    part.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
     part.replace(path)
 
 
 def load_cases(folder: str | Path) -> dict[str, Results]:
     """Read what :func:`evaluate_run` wrote: data, then method, then case, then one row a structure."""
-    stored = json.loads((Path(folder) / EVALUATION).read_text())
+    stored = json.loads((Path(folder) / EVALUATION).read_text(encoding="utf-8"))
     return {data: {method: {case: [StructureScore(**_infinite(row)) for row in rows] for case, rows in cases.items()}
                    for method, cases in methods.items()} for data, methods in stored.items()}
 

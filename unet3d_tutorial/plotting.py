@@ -39,16 +39,18 @@ def show_planes(
     position: Sequence[int] | None = None,
     window: tuple[float, float] = WINDOW,
     title: str | None = None,
+    names: tuple[str, str] = ("reference", "prediction"),
 ) -> Figure:
     """Show an axial, a coronal and a sagittal slice: ``label`` as filled colour, ``prediction`` as outline.
 
     All are ``(I, J, K)`` on one grid, of any orientation. ``position`` is the voxel of the RAS-ordered volume where the
-    planes cross; ``None`` takes the centre of the labels, or of the volume. ``window`` is black and white in HU.
+    planes cross; ``None`` takes the centre of the labels, or of the volume. ``window`` is black and white in HU. ``names``
+    are what the legend calls fill and outline.
     """
     image, label, prediction = _to_ras(image, label, prediction)
     figure, axes = _grid_of_planes(1, title)
     _draw_row(axes[0], image, label, prediction, _centre(position, image, label, prediction), window)
-    _structure_legend(figure, label is not None, prediction is not None)
+    _structure_legend(figure, label is not None, prediction is not None, names)
     return _finish(figure)
 
 
@@ -140,7 +142,7 @@ def loss_curves(
                 right.plot(validation["step"], validation[structure], color=COLORS[structure], marker=marker,
                            label=structure)
         right.set(xlabel="step", ylabel="Dice", title="held-out volumes", ylim=(0, 1.02))
-        right.legend(fontsize=8, loc="lower right")
+        right.legend(fontsize=8)  # where it hides least
     if title:
         figure.suptitle(title)
     return _finish(figure)
@@ -181,20 +183,32 @@ def score_boxes(results: Results, *, title: str | None = None) -> Figure:
 
     Every case is a point. A case that was missed has no distance; how many there are stands above the box.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), dpi=DPI, layout="constrained")
-    colors = [("black", "0.6", "#CC79A7", "#56B4E9")[n % 4] for n in range(len(results))]  # none that a structure has
-    for axis, metric, name in zip(axes, ("dice", "hd95_mm"), ("Dice", "HD95 (mm), cases found"), strict=True):
-        for number, (cases, color) in enumerate(zip(results.values(), colors, strict=True)):
-            places = np.arange(len(STRUCTURES)) + (number - (len(results) - 1) / 2) * 0.26
-            _draw_boxes(axis, [[getattr(rows[k], metric) for rows in cases.values()] for k in range(len(STRUCTURES))],
-                        places, color)
-        axis.set(ylabel=name, xticks=range(len(STRUCTURES)), xticklabels=STRUCTURES)
-        axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
-        axis.grid(axis="y", alpha=0.3)
-    _legend(figure, [Patch(color=color, label=method) for method, color in zip(results, colors, strict=True)])
-    if title:
-        figure.suptitle(title)
+    return score_box_rows({title or "": results})
+
+
+def score_box_rows(data: Mapping[str, Results]) -> Figure:
+    """:func:`score_boxes` of several data sets below each other; ``data`` goes from their names to their results."""
+    size = (10, 3.2 * len(data) + 0.4)
+    figure, rows = plt.subplots(len(data), 2, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
+    methods = list(dict.fromkeys(method for results in data.values() for method in results))
+    colors = {method: ("black", "0.6", "#CC79A7", "#56B4E9")[n % 4] for n, method in enumerate(methods)}  # no structure's
+    for axes, (name, results) in zip(rows, data.items(), strict=True):
+        for axis, metric, label in zip(axes, ("dice", "hd95_mm"), ("Dice", "HD95 (mm), cases found"), strict=True):
+            _draw_score_panel(axis, results, metric, colors)
+            axis.set(ylabel=label, title=name)
+    _legend(figure, [Patch(color=color, label=method) for method, color in colors.items()])
     return _finish(figure)
+
+
+def _draw_score_panel(axis: Axes, results: Results, metric: str, colors: Mapping[str, str]) -> None:
+    """Draw one metric of one data set: a group a structure, a box a method."""
+    for number, (method, cases) in enumerate(results.items()):
+        places = np.arange(len(STRUCTURES)) + (number - (len(results) - 1) / 2) * 0.26
+        columns = [[getattr(rows[k], metric) for rows in cases.values()] for k in range(len(STRUCTURES))]
+        _draw_boxes(axis, columns, places, colors[method])
+    axis.set(xticks=range(len(STRUCTURES)), xticklabels=STRUCTURES)
+    axis.set_ylim(0, 1.12 * axis.get_ylim()[1])
+    axis.grid(axis="y", alpha=0.3)
 
 
 def _draw_boxes(axis: Axes, columns: Sequence[Sequence[float]], places: np.ndarray, color: str) -> None:
@@ -278,8 +292,10 @@ def _grid_of_planes(rows: int, title: str | None) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _structure_legend(figure: Figure, filled: bool, outlined: bool) -> None:
-    kind = {(True, True): "(fill: reference, line: prediction)", (False, True): "(line: prediction)"}
+def _structure_legend(
+    figure: Figure, filled: bool, outlined: bool, names: tuple[str, str] = ("reference", "prediction")
+) -> None:
+    kind = {(True, True): f"(fill: {names[0]}, line: {names[1]})", (False, True): f"(line: {names[1]})"}
     if filled or outlined:
         _legend(figure, [Patch(color=COLORS[name], label=name) for name in STRUCTURES], kind.get((filled, outlined)))
 

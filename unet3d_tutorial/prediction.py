@@ -80,9 +80,10 @@ def _check_outputs(jobs: list[tuple[Path, Path]], overwrite: bool) -> None:
 
 def volumes(mask: Volume) -> str:
     """The volume of each structure in mL: ``"left lung 2310 mL, right lung 2645 mL, trachea 41 mL"``."""
-    counts = np.bincount(mask.array.ravel(), minlength=len(STRUCTURES) + 1)[1:]
-    millilitres = counts * abs(np.linalg.det(mask.affine[:3, :3])) / 1000
-    return ", ".join(f"{name} {volume:.0f} mL" for name, volume in zip(STRUCTURES, millilitres, strict=True))
+    counts = [np.count_nonzero(mask.array == value) for value in range(1, max(len(STRUCTURES), int(mask.array.max())) + 1)]
+    names = [*STRUCTURES, *(f"label {value}" for value in range(len(STRUCTURES) + 1, len(counts) + 1))]
+    voxel_ml = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
+    return ", ".join(f"{name} {count * voxel_ml:.0f} mL" for name, count in zip(names, counts, strict=True))
 
 
 # ------------------------------------------------------------------------------------- the network and its settings
@@ -103,7 +104,7 @@ def scan_segmenter(backend: str, checkpoint: Path | None = None, config: Config 
     if backend == "310":
         return lambda scan: read_results(scan, config.export.post_result_path, config)
     if backend == "mindspore":
-        from .pipeline import trained_predictor
+        from .trained import trained_predictor
 
         network = trained_predictor(config, path)
     return lambda scan: segment(scan, network, config)

@@ -63,7 +63,7 @@ class Profile:
             self._stop()
         if self.enabled:
             text = self.clock.table(self.steps) + operations_table(self.folder / TRACE)
-            (self.folder / SUMMARY).write_text(text)
+            (self.folder / SUMMARY).write_text(text, encoding="utf-8")
 
     def _stop(self) -> None:
         self.trace.stop()
@@ -75,7 +75,7 @@ def operations_table(trace: Path, count: int = 8) -> str:
     tables = sorted(trace.rglob("cpu_op_type_info_*.csv"))
     if not tables:
         return ""
-    with tables[-1].open(newline="") as file:
+    with tables[-1].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     lines = ["", f"Inside the first {TRACED_STEPS} steps, from MindSpore's profiler (`{trace.name}/`):", "",
              "| operation | calls | ms | share |", "|---|--:|--:|--:|"]

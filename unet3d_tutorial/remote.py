@@ -9,24 +9,37 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import fsspec
 
 from .config import RemoteConfig
 
-DOWNLOADED = ".downloaded.json"  #: written last in a copy on this machine: names and sizes of its files
-UPLOADED = ".uploaded.json"  #: written last in the store: names, sizes and SHA-256 sums of what was copied there
+DOWNLOADED = ".downloaded.json"  #: written last in a copy on this machine: size and version of each of its files
+COPIED = ".copied.jsonl"  #: the same of a copy that is being made, one line a file
+UPLOADED = ".uploaded.json"  #: written last in the store: size, SHA-256 sum and version of what was copied there
 TRIES = 4  #: a copy that fails or comes out short is made again, after 1, 2 and 4 s
+#: what stores call that which changes with a file's content, the best first: a sum over it, or the time it was written
+VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "modified", "mtime",
+            "created")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store tells about a file without reading it."""
+
+    bytes: int
+    version: str | None = None  #: changes when the file is replaced, even by one of the same size; None if nobody can tell
 
 
 class Store(Protocol):
     """What a store must be able to do; ``path`` is relative to the folder that the store was made for."""
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file below the folder, by relative path."""
+    def entries(self) -> dict[str, Entry]:
+        """Each file below the folder, by relative path."""
 
     def get(self, path: str, target: Path) -> None:
         """Copy one file from the store."""
@@ -41,9 +54,10 @@ class FsspecStore:
     def __init__(self, url: str):
         self.files, self.root = fsspec.url_to_fs(url.rstrip("/"), use_listings_cache=False, skip_instance_cache=True)
 
-    def sizes(self) -> dict[str, int]:
+    def entries(self) -> dict[str, Entry]:
         found = self.files.find(self.root, detail=True)
-        return {name[len(self.root):].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
+        return {name[len(self.root):].lstrip("/"): Entry(int(about["size"]), _version(about))
+                for name, about in found.items()}
 
     def get(self, path: str, target: Path) -> None:
         self.files.get_file(f"{self.root}/{path}", str(target))
@@ -64,10 +78,11 @@ class MoxingStore:
                              "set it to false to copy with fsspec") from error
         self.files, self.root = moxing.file, url.rstrip("/")
 
-    def sizes(self) -> dict[str, int]:
+    def entries(self) -> dict[str, Entry]:
         names = self.files.list_directory(self.root, recursive=True)
-        return {name: int(self.files.get_size(f"{self.root}/{name}")) for name in names
-                if not self.files.is_directory(f"{self.root}/{name}")}
+        found = {name: self.files.stat(f"{self.root}/{name}") for name in names}
+        return {name: Entry(int(about.length), str(about.mtime_nsec))
+                for name, about in found.items() if not about.is_directory}
 
     def get(self, path: str, target: Path) -> None:
         self.files.copy(f"{self.root}/{path}", str(target))
@@ -89,19 +104,24 @@ def open_store(url: str, options: RemoteConfig) -> Store:
 def download(store: Store, folder: Path) -> int:
     """Make ``folder`` hold every file of the store; return the number of files that were copied.
 
-    A file that is there with the right size is not copied again, so an interrupted copy goes on. Raises ``OSError`` if a
-    file cannot be copied whole, and leaves no marker then; :func:`is_complete` tells a whole copy from a partial one.
+    A file that is there as it was copied, and that the store still has so, is not copied again: an interrupted copy goes
+    on, and a file that was replaced in the store is noticed, even if it kept its size. Raises ``OSError`` if a file cannot
+    be copied whole, and leaves no marker then; :func:`is_complete` tells a whole copy from a partial one.
     """
-    wanted = {path: size for path, size in store.sizes().items() if path != UPLOADED}
+    wanted = {path: entry for path, entry in store.entries().items() if path != UPLOADED}
     if not wanted:
         raise FileNotFoundError(f"{folder}: the remote folder is empty or does not exist")
     if is_complete(folder, wanted):
         return 0
+    had = _read_entries(folder / DOWNLOADED) | _read_copied(folder / COPIED)
     (folder / DOWNLOADED).unlink(missing_ok=True)
-    missing = [path for path, size in wanted.items() if not _has(folder / path, size)]
+    _write_copied(folder / COPIED, had)
+    missing = [path for path, entry in wanted.items() if had.get(path) != entry or not _has(folder / path, entry)]
     for path in missing:
-        _fetch(store, path, wanted[path], folder / path)
-    _write_json(folder / DOWNLOADED, wanted)
+        _fetch(store, path, wanted[path].bytes, folder / path)
+        _note_copied(folder / COPIED, path, wanted[path])
+    _write_json(folder / DOWNLOADED, {path: asdict(entry) for path, entry in wanted.items()})
+    (folder / COPIED).unlink(missing_ok=True)
     return len(missing)
 
 
@@ -109,38 +129,44 @@ def download_file(url: str, folder: Path, options: RemoteConfig) -> Path:
     """Copy one file into ``folder``, whole or not at all; return its path here. Raises ``OSError`` if that fails."""
     parent, _, name = url.rpartition("/")
     store = open_store(parent, options)
-    if name not in (sizes := store.sizes()):
+    if name not in (entries := store.entries()):
         raise FileNotFoundError(f"remote.checkpoint_url: no such file: {url}")
-    _fetch(store, name, sizes[name], folder / name)
+    _fetch(store, name, entries[name].bytes, folder / name)
     return folder / name
 
 
-def is_complete(folder: Path, wanted: dict[str, int] | None = None) -> bool:
-    """Whether ``folder`` is a whole copy: the marker is there, and every file that it names, and with its size."""
-    try:
-        sizes = json.loads((folder / DOWNLOADED).read_text())
-    except (OSError, ValueError):
-        return False
-    return (wanted is None or sizes == wanted) and all(_has(folder / path, size) for path, size in sizes.items())
+def is_complete(folder: Path, wanted: dict[str, Entry] | None = None) -> bool:
+    """Whether ``folder`` is a whole copy: the marker is there, and every file that it names, and with its size.
+
+    With ``wanted``, the files as they are in the store now, also whether it is a copy of these.
+    """
+    copied = _read_entries(folder / DOWNLOADED)
+    return bool(copied) and wanted in (None, copied) and all(_has(folder / path, entry) for path, entry in copied.items())
 
 
 def upload(folder: Path, store: Store, *, skip: tuple[str, ...] = ("lock",)) -> int:
     """Copy every file of ``folder`` that the store lacks or has otherwise; return how many.
 
-    Temporary files stay here. After the files :data:`UPLOADED` is written, so that whoever reads the store can tell a whole
-    copy from one that is being made.
+    A file that somebody else replaced in the store is copied again. Temporary files stay here. After the files
+    :data:`UPLOADED` is written, so that whoever reads the store can tell a whole copy from one that is being made.
     """
     sums = {str(path.relative_to(folder)): _sum(path) for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in (*skip, UPLOADED, DOWNLOADED) and ".part" not in path.name}
-    before = _read_json(folder / UPLOADED)
-    there = store.sizes()
-    changed = [path for path, found in sums.items() if before.get(path) != found or there.get(path) != found["bytes"]]
+            if path.is_file() and path.name not in (*skip, UPLOADED, DOWNLOADED, COPIED) and ".part" not in path.name}
+    before, there = _read_json(folder / UPLOADED), store.entries()
+    changed = [path for path, found in sums.items()
+               if path not in there or before.get(path) != found | asdict(there[path])]
     for path in changed:
         _send(folder / path, store, path, sums[path]["bytes"])
     if changed:
-        _write_json(folder / UPLOADED, sums)
+        there = store.entries()
+        _write_json(folder / UPLOADED, {path: found | asdict(there[path]) for path, found in sums.items()})
         _send(folder / UPLOADED, store, UPLOADED, (folder / UPLOADED).stat().st_size)
     return len(changed)
+
+
+def _version(about: Mapping[str, Any]) -> str | None:
+    """The version in what fsspec tells about a file."""
+    return next((str(about[name]) for name in VERSIONS if about.get(name)), None)
 
 
 def _fetch(store: Store, path: str, size: int, target: Path) -> None:
@@ -161,7 +187,7 @@ def _fetch(store: Store, path: str, size: int, target: Path) -> None:
 def _send(source: Path, store: Store, path: str, size: int) -> None:
     def copy() -> int:
         store.put(source, path)
-        return store.sizes().get(path, -1)
+        return entry.bytes if (entry := store.entries().get(path)) else -1
 
     _try(copy, size, f"{path} to the store")
 
@@ -182,8 +208,8 @@ def _try(copy: Callable[[], int], size: int, what: str) -> None:
     raise OSError(f"copying {what} failed {TRIES} times: {problem}")
 
 
-def _has(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _has(path: Path, entry: Entry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.bytes
 
 
 def _sum(path: Path) -> dict[str, int | str]:
@@ -193,12 +219,44 @@ def _sum(path: Path) -> dict[str, int | str]:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
+def _read_entries(path: Path) -> dict[str, Entry]:
+    """The marker; empty if there is none, or one of another version of this package."""
+    try:
+        return {name: Entry(**about) for name, about in _read_json(path).items()}
+    except TypeError:
+        return {}
+
+
+def _read_copied(path: Path) -> dict[str, Entry]:
+    """The lines about files that were copied so far; a last line that was cut short is left aside."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            name, about = json.loads(line)
+            found[name] = Entry(**about)
+        except (ValueError, TypeError):
+            continue
+    return found
+
+
+def _note_copied(path: Path, name: str, entry: Entry) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([name, asdict(entry)]) + "\n")
+
+
+def _write_copied(path: Path, copied: dict[str, Entry]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps([name, asdict(entry)]) + "\n" for name, entry in copied.items()), encoding="utf-8")
+    part.replace(path)
+
+
 def _write_json(path: Path, content: dict) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True))
+    part.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
     part.replace(path)

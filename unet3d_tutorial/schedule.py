@@ -10,6 +10,9 @@ def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio
     ``lr * (1 + cos(pi * t)) / 2`` with ``t`` from 0 to 1 over the *remaining* steps, so that it ends next to zero
     (Loshchilov and Hutter, SGDR, 2017, equation 5, without restarts). Raises ``ValueError`` for a warm-up that is longer
     than the run, a rate that is not positive, or a ratio that is not from 0 to 1.
+
+    >>> [round(rate, 2) for rate in warmup_cosine(lr=1.0, total_steps=6, warmup_step=2)]
+    [0.0, 0.5, 1.0, 0.85, 0.5, 0.15]
     """
     if not lr > 0:
         raise ValueError(f"lr: expected positive, found {lr}")
@@ -28,7 +31,11 @@ def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio
 
 
 def warmup_steps(*, epochs: float, steps_per_epoch: int) -> int:
-    """A warm-up in epochs, as the case's text gives it, in steps: rounded, at least one unless ``epochs`` is 0."""
+    """A warm-up in epochs, as the case's text gives it, in steps: rounded, at least one unless ``epochs`` is 0.
+
+    >>> warmup_steps(epochs=3, steps_per_epoch=40)
+    120
+    """
     if epochs < 0 or steps_per_epoch < 1:
         raise ValueError(f"warm-up: expected epochs of at least 0 and steps per epoch of at least 1, found {epochs} and "
                          f"{steps_per_epoch}")

@@ -10,13 +10,15 @@ from mindspore import Parameter, Tensor, nn, ops
 from .checkpoints import RunState
 from .config import TrainConfig
 from .distributed import ALONE, Group
+from .model import half_precision
 
 Batch = tuple[Tensor, Tensor]
+SLOW_HALF = "train.mixed_precision: a processor takes longer in 16 bits than in 32; it pays on a GPU or on Ascend"
 GROWTH = 1000  #: steps without overflow after which the dynamic loss scale is doubled
 
 
 def make_gradients(network: nn.Cell, loss_fn: nn.Cell, weights: Sequence[Parameter]):
-    """A function that takes a batch and returns loss, cross-entropy and Dice loss, and the gradient of the first."""
+    """A function that takes a batch and returns what ``loss_fn`` gives, and the gradient of the first of it."""
 
     def forward(image: Tensor, label: Tensor):
         return loss_fn(network(image), label)
@@ -49,13 +51,17 @@ class TrainStep:
         self.network, self.optimizer, self.options, self.state, self.group = network, optimizer, options, state, group
         self.scaling = options.loss_scale != 1 or options.dynamic_loss_scale
         if options.mixed_precision:
-            ms.amp.auto_mixed_precision(network, "auto", ms.float16)  # convolutions in 16 bits, sums and norms in 32
+            half_precision(network)  # all but batch-norm in 16 bits; the loss gets 32
+            if ms.get_context("device_target") == "CPU" and group.leads:
+                print(SLOW_HALF, flush=True)
         self.loss_fn, self.scale, self.norm = loss_fn, state.loss_scale, 0.0
         self.loss_and_gradients = make_gradients(network, self._scaled if self.scaling else loss_fn, optimizer.parameters)
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]
 
     def __call__(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Change the weights once, from one batch or several; return the mean loss, cross-entropy and Dice loss.
+        """Change the weights once, from one batch or several; return the means of all that the loss function gives.
+
+        That is loss, cross-entropy, Dice loss and, if it tells them, the Dice loss of each class, in one array.
 
         Raises ``FloatingPointError``, and leaves the weights alone, if loss or gradient is not finite. The loss alone does
         not tell: ``relu`` makes a zero of a number that is none.
@@ -77,16 +83,16 @@ class TrainStep:
         return losses
 
     def _scaled(self, logits: Tensor, label: Tensor):
-        loss, ce, dice = self.loss_fn(logits, label)
-        return loss * self.state.loss_scale, ce, dice
+        loss, *parts = self.loss_fn(logits, label)
+        return loss * self.state.loss_scale, *parts
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[np.ndarray, Sequence[Tensor]]:
         """Means over the batches."""
         losses, gradients = self.loss_and_gradients(*batches[0])
-        sums = np.array([float(value.asnumpy()) for value in losses])
+        sums = in_a_row(losses)
         for batch in batches[1:]:
             losses, more = self.loss_and_gradients(*batch)
-            sums += [float(value.asnumpy()) for value in losses]
+            sums += in_a_row(losses)
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         if len(batches) > 1:
             gradients = tuple(g / len(batches) for g in gradients)
@@ -121,6 +127,11 @@ class TrainStep:
             for weight in self.optimizer.parameters:
                 if weight.ndim > 1:
                     weight.set_data(weight.value() * (1 - rate * self.options.weight_decay))
+
+
+def in_a_row(values: Sequence[Tensor]) -> np.ndarray:
+    """Numbers and vectors behind each other in one array, float64."""
+    return np.concatenate([np.ravel(value.asnumpy()) for value in values]).astype(np.float64)
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> float:

@@ -14,13 +14,13 @@ from mindspore import Tensor, nn
 
 from .checkpoints import FINAL, LAST, RunState, load_state, load_weights, publish, save_checkpoint, save_state
 from .config import Config
-from .dataset import batch_names, count_steps, create_dataset, list_cases, validation_cases
+from .dataset import batch_names, check_cases, count_steps, create_dataset, plain_error, validation_cases
 from .distributed import ALONE, Group, join, own_device
-from .history import HISTORY, append_row, read_columns, rewind, validation_columns
+from .feed import WatchedFeed, WorkerKilled
+from .history import append_row, history_columns, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
 from .losses import make_loss
 from .metrics import dice
-from .model import SegmentationNetwork, make_network
 from .profiling import Profile
 from .remote import download, download_file, open_store, upload
 from .run_folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
@@ -28,6 +28,7 @@ from .runtime import setup
 from .schedule import warmup_cosine, warmup_steps
 from .tracking import Tracker, Watch, write_summary
 from .train_step import MovingAverage, TrainStep, make_train_step
+from .trained import build_network, load_network, predictor
 
 __all__ = ["FINAL", "Run", "TrainingResult", "build_network", "load_network", "load_result", "make_train_step", "predictor",
            "save_checkpoint", "train", "validate"]
@@ -39,30 +40,8 @@ class TrainingResult:
     """What a run left behind. Columns of the tables by name, as lists of numbers."""
 
     checkpoint: Path  #: final weights
-    history: dict[str, list[float]]  #: one entry a step, the columns of :data:`unet3d_tutorial.history.HISTORY`
+    history: dict[str, list[float]]  #: one entry a step, columns of :func:`unet3d_tutorial.history.history_columns`
     validation: dict[str, list[float]]  #: one entry a look: step and the mean Dice of each structure
-
-
-def build_network(config: Config) -> SegmentationNetwork:
-    """The network that ``config.model`` describes, freshly initialised."""
-    return make_network(config.model.name, config.model.in_channels, config.model.num_classes, config.model.channels)
-
-
-def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
-    """The network with the weights of ``checkpoint``, in evaluation mode.
-
-    Evaluation mode matters: in training mode batch-norm uses the statistics of the scan at hand, and the result is
-    ruined. Raises ``ValueError`` if the checkpoint belongs to another network.
-    """
-    network = build_network(config)
-    load_weights(network, checkpoint)
-    network.set_train(False)
-    return network
-
-
-def predictor(network: nn.Cell):
-    """The network as a function on NumPy arrays: ``(N, C, D, H, W)`` to logits ``(N, K, D, H, W)``."""
-    return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
 
 
 def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
@@ -90,8 +69,10 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     checkpoint and ends with the bits that it would have ended with anyway. A run of another configuration raises
     ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with the tables so far.
 
-    Raises ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses the folder, ``OSError``
-    if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished and saved.
+    Every file's header and length are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``, naming the file, if
+    a scan is missing or damaged, ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses
+    the folder or a data worker was killed, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C,
+    once the step is finished and saved.
     """
     folder = Path(config.train.output_path)
     if not overwrite and is_finished(folder, config):
@@ -99,7 +80,7 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
     group = join(config.train)
     fetch_data(config, group)
-    list_cases(Path(config.data.data_path) / "train")  # before anything is touched
+    check_cases(config)  # before anything is touched
     with ExitStack() as stack:
         if group.leads:
             stack.enter_context(locked(folder))
@@ -132,14 +113,17 @@ class Run:
     def __init__(self, config: Config, folder: Path, group: Group = ALONE):
         options = config.train
         self.config, self.folder, self.group = config, folder, group
+        self.columns, self.look_columns = (make(config.model.num_classes) for make in (history_columns, validation_columns))
         self.total_steps = count_steps(config, rank_size=group.rank_size)
         self.rates = learning_rates(config, self.total_steps)
+        self.feed: WatchedFeed | None = None
         self.state = RunState(loss_scale=options.loss_scale, rank_size=group.rank_size)
         self.network = build_network(config)
         self.network.set_train(True)
         self.optimizer = nn.Adam(self.network.trainable_params(), learning_rate=Tensor(self.rates, ms.float32))
         self.average = MovingAverage(self.network, options.average_decay)
-        self.train_step = TrainStep(self.network, make_loss(options.loss), self.optimizer, options, self.state, group)
+        loss_fn = make_loss(options.loss, per_class=True)
+        self.train_step = TrainStep(self.network, loss_fn, self.optimizer, options, self.state, group)
         self.held_out = list(validation_cases(config))
 
     # ---------------------------------------------------------------------------------------------------------- the loop
@@ -168,6 +152,7 @@ class Run:
                 if watch and (self._is_look() or self.state.step % WATCH_EVERY == 0):
                     watch(*self._tables())
                 if stop:
+                    self._check_workers()  # a worker's death comes as a signal, too
                     raise KeyboardInterrupt
         profile.close()
         self._finish()
@@ -177,10 +162,28 @@ class Run:
         dataset = create_dataset(self.config, rank_size=self.group.rank_size, rank_id=self.group.rank_id,
                                  first_step=self.state.step)
         stream = dataset.create_tuple_iterator(num_epochs=1)
+        if self.config.data.worker_processes:
+            stream = self.feed = WatchedFeed(stream)
         for _ in range(self.state.step, self.total_steps):
             start = time.perf_counter()
-            taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            try:
+                taken = [next(stream) for _ in range(self.config.train.accumulate)]
+            except WorkerKilled as error:
+                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
+            except RuntimeError as error:
+                if (plain := plain_error(error)) is None:
+                    raise
+                reason = f"step {self.state.step}: {plain}. Once that is mended, the same command goes on"
+                raise type(plain)(reason) from error
             yield time.perf_counter() - start, taken
+
+    def _check_workers(self) -> None:
+        """Raise ``WorkerKilled`` if a process that makes crops was."""
+        if self.feed:
+            try:
+                self.feed.check()
+            except WorkerKilled as error:
+                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
 
     def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
         """Change the weights once and write the line of the history."""
@@ -191,11 +194,13 @@ class Run:
             raise FloatingPointError(self._broken(f"step {step}: {error}")) from error
         self.average.update()
         self.state.step += 1
-        values = (step, rate, *losses.tolist(), self.train_step.norm, time.perf_counter() - begun, wait, self.state.skipped)
+        loss, ce, dice, _background, *structures = losses.tolist()  # the last ones are Dice losses
+        self.state.metrics["loss"], self.state.seconds = loss, time.perf_counter() - begun
+        values = (step, rate, loss, ce, dice, self.train_step.norm, self.state.seconds, wait, self.state.skipped,
+                  *(1 - value for value in structures))
         if self.group.leads:
-            append_row(self.folder / HISTORY_FILE, HISTORY, values)
-        self.state.metrics["loss"], self.state.seconds = float(losses[0]), values[HISTORY.index("seconds")]
-        return dict(zip(HISTORY, values, strict=True))
+            append_row(self.folder / HISTORY_FILE, self.columns, values)
+        return dict(zip(self.columns, values, strict=True))
 
     def _is_look(self) -> bool:
         return self.state.step > 0 and (self.state.step % self.config.train.validate_every == 0
@@ -203,7 +208,7 @@ class Run:
 
     def _look(self) -> dict[str, float]:
         """Score the held-out volumes, write the line, and remember the best."""
-        state, columns = self.state, validation_columns(self.config.model.num_classes)
+        state, columns = self.state, self.look_columns
         with self.average.in_place():
             scores = validate(self.network, self.config, self.held_out, self.group)
         if self.group.leads:
@@ -241,8 +246,8 @@ class Run:
             self._begin_with(self.config.remote.checkpoint_url)
         if not self.group.leads:
             return
-        rewind(self.folder / HISTORY_FILE, self.state.step)
-        rewind(self.folder / VALIDATION_FILE, self.state.looks)
+        rewind(self.folder / HISTORY_FILE, self.columns, self.state.step)
+        rewind(self.folder / VALIDATION_FILE, self.look_columns, self.state.looks)
         if self.state.step:
             print(f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}", flush=True)
         if self._is_look():
@@ -277,9 +282,11 @@ class Run:
     def _broken(self, what: str) -> str:
         """What to tell the user when numbers are no longer finite."""
         names = batch_names(self.config, self.state.step, rank_size=self.group.rank_size, rank_id=self.group.rank_id)
+        return f"{what}; it came from {', '.join(names)}; {self._last_good()}; try a lower train.lr or set train.clip_norm"
+
+    def _last_good(self) -> str:
         last = self.folder / LAST
-        good = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        return f"{what}; it came from {', '.join(names)}; {good}; try a lower train.lr or set train.clip_norm"
+        return f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
 
 
 class StopRequest:

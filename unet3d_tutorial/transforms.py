@@ -16,9 +16,10 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from .config import DataConfig
-from .volume import Volume, load_volume
+from .volume import BadScanError, Volume, load_volume
 
 Pair = tuple[Volume, Volume | None]
+Grid = tuple[tuple[int, ...], np.ndarray]  # shape and affine
 
 
 class Compose:
@@ -65,11 +66,17 @@ class LoadData:
         if label is None:
             return image_volume, None
         label_volume = load_volume(label)
-        if image_volume.array.shape != label_volume.array.shape:
-            raise ValueError(f"{label}: shape {label_volume.array.shape}, but {image} has {image_volume.array.shape}")
-        if not np.allclose(image_volume.affine, label_volume.affine, atol=1e-3):
-            raise ValueError(f"{label}: its affine differs from that of {image}")
+        grids = [(volume.array.shape, volume.affine) for volume in (image_volume, label_volume)]
+        check_same_grid(image, label, *grids)
         return image_volume, label_volume
+
+
+def check_same_grid(image: str | Path, label: str | Path, image_grid: Grid, label_grid: Grid) -> None:
+    """Raise :class:`~unet3d_tutorial.volume.BadScanError`, naming the files, unless shapes and affines agree."""
+    if image_grid[0] != label_grid[0]:
+        raise BadScanError(f"{label}: shape {label_grid[0]}, but {image} has {image_grid[0]}")
+    if not np.allclose(image_grid[1], label_grid[1], atol=1e-3):
+        raise BadScanError(f"{label}: its affine differs from that of {image}")
 
 
 class ExpandChannel:
@@ -137,6 +144,10 @@ class ScaleIntensityRange:
     """Map HU linearly so that ``src_min`` becomes ``tgt_min`` and ``src_max`` becomes ``tgt_max``; the image, as float32.
 
     ``is_clip`` cuts off what lies outside. Label and affines stay.
+
+    >>> scan = Volume(np.array([[[-1000, -300, 3000]]]), np.eye(4))
+    >>> ScaleIntensityRange(-1000, 400)(scan)[0].array
+    array([[[0. , 0.5, 1. ]]], dtype=float32)
     """
 
     def __init__(self, src_min: float, src_max: float, tgt_min: float = 0.0, tgt_max: float = 1.0, is_clip: bool = True):

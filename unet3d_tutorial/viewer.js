@@ -103,14 +103,16 @@ class LiveVolumes extends Volumes {
 
   store(box, parts) {
     const [[i0, i1], [j0, j1], [k0, k1]] = box;
-    const targets = [this.values, ...this.labels];
+    const targets = [this.values, ...this.labels], [across, deep] = this.shape;
+    const run = i1 - i0 < across ? i1 - i0 : (j1 - j0 < deep ? j1 - j0 : deep * (k1 - k0)) * across; // what lies in one piece
     parts.forEach((part, n) => {
-      const target = targets[n], source = asArray(part, target.constructor), width = i1 - i0;
-      let from = 0;
-      for (let k = k0; k < k1; k++) {
-        for (let j = j0; j < j1; j++, from += width) {
-          target.set(source.subarray(from, from + width), this.index([i0, j, k]));
-        }
+      const target = targets[n], source = asArray(part, target.constructor);
+      for (let from = 0, k = k0, j = j0; from < source.length; from += run) {
+        const at = this.index([i0, j, k]);
+        if (run === 1) target[at] = source[from];
+        else target.set(source.subarray(from, from + run), at);
+        j += run < across ? 1 : run / across;
+        if (j >= j1) [j, k] = [j0, k + 1];
       }
     });
     this.version += 1;
@@ -238,7 +240,7 @@ class Panel {
     this.canvas = make("canvas", { tabindex: "0", role: "img", class: "slice" });
     this.canvas.style.aspectRatio = `${this.millimetres[0]} / ${this.millimetres[1]}`;
     this.slider = make("input", { type: "range", min: "0", max: String(this.last), step: "1" });
-    this.strip = make("canvas", { class: "strip", role: "img", height: "36" });
+    this.strip = make("canvas", { class: "strip", role: "img", height: "36", hidden: !viewer.hasTruth && !viewer.hasPrediction });
     this.caption = make("figcaption");
     this.element = make("figure", { class: "panel" }, this.canvas, this.slider, this.strip, this.caption);
     this.element.dataset.plane = name;
@@ -546,7 +548,7 @@ class Viewer {
     this.host = host;
     host.dataset.lmSuppressShortcuts = "true"; // JupyterLab: the keys pressed in here are not for the notebook
     const shadow = host.shadowRoot ?? host.attachShadow({ mode: "open" });
-    this.root = make("section", { class: "viewer", "aria-label": "Slice viewer" });
+    this.root = make("div", { class: "viewer", role: "group", "aria-label": "Slice viewer" });
     shadow.replaceChildren(make("style", {}, meta.css), this.root);
     this.colors = Object.fromEntries(meta.structures.map(({ value, color }) => [value, color]));
     this.hasTruth = meta.hasTruth;
@@ -669,7 +671,7 @@ class Viewer {
   legend() {
     const { meta } = this;
     if (!this.hasTruth && !this.hasPrediction) return make("div");
-    const head = ["", "structure"];
+    const head = ["shown", "structure"];
     if (this.hasTruth) head.push("truth, mL");
     for (const name of meta.predictions) head.push(`${name}, mL`, ...(this.hasTruth ? ["Dice"] : []));
     const table = make("table", { class: "legend" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))));
@@ -983,10 +985,18 @@ function download(blob, name) {
 
 // ------------------------------------------------------------------------------------------------------- the two lives
 
+/** The keys of the live viewers of this document, each with how many there are: stored pages look here. */
+const live = (globalThis.liveSliceViewers ??= new Map());
+
 /** With a kernel: called by anywidget for each view of the widget. */
-function render({ model, el }) {
-  const host = make("div", { class: "slice-viewer" });
+async function render({ model, el }) {
+  const own = await model.widget_manager?.get_model(model.get("own_id"));
+  if (own?.comm_live === false) return; // of a saved notebook, whose kernel is gone: the page beside it is shown
+  if (own) listen(own);
+  const host = make("div", { class: "slice-viewer" }), key = model.get("key");
   el.append(host);
+  live.set(key, (live.get(key) ?? 0) + 1);
+  for (const stored of document.querySelectorAll("[data-slice-viewer]")) hideBesideLive(stored);
   const viewer = new Viewer(host, model.get("meta"));
   let waiting = false;
   const onArrival = () => {
@@ -1007,20 +1017,40 @@ function render({ model, el }) {
     model.on("msg:custom", receive);
     model.send({ want: "page" });
   });
-  return () => viewer.close();
+  return () => {
+    live.set(key, live.get(key) - 1);
+    viewer.close();
+  };
+}
+
+/**
+ * Take messages from the kernel without anywidget in between. It (0.11) drops all messages to a model that took more than
+ * two seconds to load, as one does in a busy browser; the viewer would have its first slices and wait for the rest for ever.
+ */
+function listen(own) {
+  const handle = Object.getPrototypeOf(Object.getPrototypeOf(own))?._handle_comm_msg;
+  if (handle && own.comm?.on_msg) own.comm.on_msg((message) => handle.call(own, message));
+}
+
+/** A cell's output holds the live viewer and the page; only one of them is to be seen. */
+function hideBesideLive(stored) {
+  if (!live.get(stored.querySelector(".slice-viewer")?.dataset.key)) return false;
+  (stored.closest(".jp-OutputArea-child") ?? stored).style.display = "none"; // JupyterLab: with its prompt and its space
+  return true;
 }
 
 /** Without a kernel: bring the stored viewers of this page to life, each once. */
 async function wake() {
   for (const stored of document.querySelectorAll("[data-slice-viewer]:not([data-awake])")) {
     stored.dataset.awake = "true";
+    if (hideBesideLive(stored)) continue;
     const meta = JSON.parse(stored.querySelector(".meta").textContent);
     const host = stored.querySelector(".slice-viewer");
     const source = stored.cloneNode(true);
     source.removeAttribute("data-awake");
     const viewer = new Viewer(host, meta);
     viewer.page = () => `<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">` +
-      `<title>Slice viewer</title>\n<body>${source.outerHTML}</body></html>\n`;
+      `<title>Slice viewer</title>\n<body><main>${source.outerHTML}</main></body></html>\n`;
     viewer.start(await unpack(meta, stored.querySelector(".volume").textContent));
   }
 }

@@ -30,7 +30,7 @@ def page(browser, tmp_path: Path) -> Iterator:
     context = browser.new_context(viewport={"width": 1100, "height": 900}, accept_downloads=True)
     context.set_default_timeout(60_000)
     opened = context.new_page()
-    watch = Watch(opened)
+    watch = opened.watch = Watch(opened)
     yield opened
     context.close()
     assert watch.errors == [] and watch.abroad == []

@@ -10,7 +10,7 @@ from conftest import SHAPE, SPACING, open_viewer, volumes
 
 from unet3d_tutorial import metrics
 from unet3d_tutorial.labels import COLORS, ERRORS, STRUCTURES
-from unet3d_tutorial.viewer import SliceViewer
+from unet3d_tutorial.viewer import SliceViewer, _asset
 
 IMAGE, LABEL, PREDICTION = volumes()
 OTHER = np.roll(LABEL, 3, axis=2)
@@ -363,6 +363,30 @@ def test_saves_itself_as_a_page_that_works(shown, tmp_path: Path) -> None:
     hover(shown, "axial", 0.5, 0.5)
     shown.mouse.wheel(0, 100)
     assert shown.locator(".slice-viewer").count() == 1
+
+
+# --------------------------------------------------------------------------------------------- beside a live viewer
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_page_is_hidden_beside_a_live_viewer_alone(page, tmp_path: Path, kernel: bool) -> None:
+    """A saved notebook may hold the live viewer's state, without a kernel that could send the volume."""
+    viewer = SliceViewer(IMAGE, LABEL, spacing_mm=SPACING)
+    shown = tmp_path / "both.html"
+    stored = viewer._repr_mimebundle_()["text/html"]
+    shown.write_text(f"<!doctype html><title>x</title><p id='live'></p>{stored}", encoding="utf-8")
+    page.goto(shown.as_uri())
+    page.wait_for_selector(".slice-viewer[data-ready]")
+    first = [{"box": box, "parts": [list(bytes(part)) for part in viewer.box(box)]} for box in viewer.first_boxes()]
+    state = {"meta": viewer._meta(), "first": first, "key": viewer._key, "own_id": "x"}
+    page.evaluate("""async ([program, state, kernel]) => {
+        for (const one of state.first) one.parts = one.parts.map((part) => new DataView(Uint8Array.from(part).buffer));
+        const { render } = (await import(URL.createObjectURL(new Blob([program], { type: 'text/javascript' })))).default;
+        const model = { get: (name) => state[name], on() {}, off() {}, send() {},
+            widget_manager: { get_model: async () => ({ comm_live: kernel }) } };
+        await render({ model, el: document.querySelector('#live') }); }""", [_asset("viewer.js"), state, kernel])
+    assert page.locator("#live .slice-viewer").count() == kernel
+    assert page.locator("[data-slice-viewer]").is_visible() != kernel
 
 
 # ---------------------------------------------------------------------------------------------------- for every reader

@@ -1,0 +1,22 @@
+"""What several files of tests need: the site, built once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site, from the notebooks as they are stored, with warnings as errors."""
+    folder = tmp_path_factory.mktemp("site") / "html"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(["bash", "tools/site.sh", "notebooks", str(folder)], cwd=ROOT, env={**os.environ, "PATH": path},
+                          capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"the site could not be built\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return folder

@@ -1,0 +1,176 @@
+"""What a newcomer meets first: citation, launch buttons, speed page, bibliography, and an API page that is complete."""
+
+import ast
+import csv
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import collect  # noqa: E402
+import results  # noqa: E402
+import speed  # noqa: E402
+
+MODULES = sorted(path.stem for path in (ROOT / "unet3d_tutorial").glob("*.py") if path.stem != "__init__")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def load_yaml(name: str) -> dict:
+    return yaml.safe_load(text(name))
+
+
+# --------------------------------------------------------------------------------------------------------- who and what
+
+
+def test_citation_names_this_version() -> None:
+    citation, project = load_yaml("CITATION.cff"), tomllib.loads(text("pyproject.toml"))["project"]
+    config = load_yaml("_config.yml")
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert citation["title"] == config["title"]
+    assert [author["name"] for author in citation["authors"]] == [config["author"]]
+    for name in ("book/intro.md", "CHANGELOG.md"):
+        assert project["version"] in text(name), name
+    assert citation["date-released"] in text("CHANGELOG.md")
+
+
+def test_launch_page_names_the_configured_repository() -> None:
+    repository = load_yaml("_config.yml")["repository"]
+    page = text("book/launch.md")
+    assert set(re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", page)) == {repository["url"]}
+    assert f"--branch {repository['branch']} {repository['url']}" in page
+    assert f"%cd {repository['url'].rpartition('/')[2]}" in page
+
+
+def test_binder_has_the_python_and_the_pins_of_the_project() -> None:
+    packages = load_yaml("binder/environment.yml")["dependencies"]
+    assert "python=3.11" in packages
+    script = text("binder/postBuild")
+    assert "--constraint constraints.txt" in script
+    assert (ROOT / "binder" / "postBuild").stat().st_mode & 0o100, "not executable"
+
+
+def test_workflow_runs_the_script_of_ci() -> None:
+    steps = load_yaml(".github/workflows/ci.yml")["jobs"]["test"]["steps"]
+    assert "bash .ci/run" in [step.get("run") for step in steps]
+
+
+def test_hooks_call_commands_that_exist() -> None:
+    for hook in load_yaml(".pre-commit-config.yaml")["repos"][0]["hooks"]:
+        for path in re.findall(r"\b(?:tools|tests)/\S+\.py", hook["entry"]):
+            assert (ROOT / path).is_file(), hook["id"]
+
+
+# ------------------------------------------------------------------------------------------------------------ the pages
+
+
+def test_every_module_is_on_the_api_page_with_its_members() -> None:
+    blocks = re.findall(r"automodule:: unet3d_tutorial\.(\w+)\n((?: +:.*\n)*)", text("book/api.md"))
+    assert sorted(name for name, _ in blocks) == MODULES
+    for name, options in blocks:
+        assert ":members:" in options, name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_have_docstrings(module: str) -> None:
+    """What has none would stand on the API page without a word."""
+    tree = ast.parse(text(f"unet3d_tutorial/{module}.py"))
+    assert ast.get_docstring(tree), f"{module} has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
+
+
+def test_every_work_that_a_chapter_refers_to_is_in_the_bibliography() -> None:
+    bibliography = text("book/references.bib").lower()
+    for chapter in sorted((ROOT / "notebooks").glob("[0-9]*.py")):
+        source = chapter.read_text(encoding="utf-8").lower()
+        for work in re.findall(r"doi\.org/([^)\s]+)|arxiv\.org/abs/([\d.]+)", source):
+            assert "".join(work) in bibliography, f"{chapter.name}: {''.join(work)}"
+
+
+def test_glossary_is_in_order_and_names_each_word_once() -> None:
+    words = re.findall(r"^(\S.*)\n: ", text("book/glossary.md"), flags=re.M)
+    assert len(words) > 80
+    assert words == sorted(set(words), key=str.lower)
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+def test_speed_page_shows_the_stored_measurements() -> None:
+    measured = speed.load(ROOT / "benchmarks" / "results.csv")
+    page = text("book/speed.md")
+    assert speed.tables(measured) in page, "run python tools/speed.py"
+    assert (ROOT / "book" / "_static" / "speed.png").stat().st_size < 200_000
+
+
+def test_ratio_is_above_one_where_ours_is_better() -> None:
+    rows = [("loss", "ours", 2.0, "s"), ("loss", "theirs", 4.0, "s"), ("crops", "ours", 30.0, "crops/s"),
+            ("crops", "theirs", 60.0, "crops/s")]
+    pairs = speed.comparisons([speed.Measurement("b", *row, "shared") for row in rows])
+    assert [pair.ratio for pair in pairs] == [2.0, 0.5]
+    assert [speed.verdict(pair) for pair in pairs] == ["2 times faster", "2 times slower"]
+    assert speed.shown(pairs[0].ours) == "(2 s)"
+
+
+def test_logs_of_benchmarks_are_understood() -> None:
+    log = ("| training step | median s | least s |\n|---|--:|--:|\n| MindSpore | 0.5 | 0.4 |\n| PyTorch | 0.25 | 0.2 |\n")
+    found = list(collect.train_step(log))
+    assert [(what, value) for what, _, value, _ in found] == [("training step", 0.5), ("training step", 0.25)]
+    line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MONAI 23.8 s, 1.50 GB; 2.31 times as fast"
+    assert [row[2:] for row in collect.sliding_window(line)] == [(10.3, "s"), (0.86, "GB"), (23.8, "s"), (1.5, "GB")]
+    assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared("busy before: 0.10 cores\n")
+
+
+def test_measurements_name_their_machine() -> None:
+    with (ROOT / "benchmarks" / "results.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["machine"] for row in csv.DictReader(file)} <= {"quiet", "shared"}
+
+
+def test_text_between_marks_is_replaced_or_nothing_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n", encoding="utf-8")
+    results.replace_between(page, "new", "speed")
+    assert page.read_text(encoding="utf-8") == "a\n<!-- speed -->\nnew\n<!-- /speed -->\nb\n"
+    with pytest.raises(ValueError, match="expected the marks <!-- results -->"):
+        results.replace_between(page, "new")
+
+
+# --------------------------------------------------------------------------------------------------- another Python
+
+
+def run_cells(*sources: str, folder: Path) -> list:
+    """Run cells from a fresh kernel, errors included, and give the outputs of each."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True,
+                            resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def test_cells_run_elsewhere_and_their_outputs_come_back(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    setup = f"%run {ROOT / 'tools' / 'elsewhere.py'} {sys.executable} {inner}"
+    outputs = run_cells(setup, "import os\nprint(os.getcwd())", "x = 'a\\n\"b\"'\nx", "1 / 0", "%pwd", folder=tmp_path)
+    assert outputs[1][0].text.strip() == str(inner)
+    assert outputs[2][0].data["text/plain"] == repr('a\n"b"')
+    assert "ZeroDivisionError" in outputs[3][0].text and outputs[3][-1].output_type == "error"
+    assert str(inner) not in str(outputs[4])
+
+
+def test_a_missing_python_is_named(tmp_path: Path) -> None:
+    (output,) = run_cells(f"%run {ROOT / 'tools' / 'elsewhere.py'} no/python .", folder=tmp_path)[0]
+    assert output.evalue == "no/python: expected a Python to run the cells with, found no such file"
