@@ -7,7 +7,8 @@
 2. *The launch queue.* In PyNative mode operations wait in a queue for other threads, which stalls on few cores. Every
    process that builds a network of this package launches each operation at once.
 
-A value of ``ONEDNN_MAX_CPU_ISA`` that the user set stays, and ``UNET3D_LAUNCH=queue`` keeps the queue.
+Networks of this package compute their convolutions by :mod:`.onednn` where it can be loaded; the first setting is for
+all others. A value of ``ONEDNN_MAX_CPU_ISA`` that the user set stays, and ``UNET3D_LAUNCH=queue`` keeps the queue.
 """
 
 import ctypes
