@@ -80,7 +80,7 @@ _build/sample: FORCE | $(INSTALLED)
 	if [ "$$(cat $@ 2>/dev/null)" != $$found ]; then echo $$found > $@; fi
 
 runs/quick/unet3d.ckpt: data/phantom/done $(TRAIN_CODE) | $(INSTALLED)
-	@echo "== Training on the synthetic CTs (about ten minutes on two cores)"
+	@echo "== Training on the synthetic CTs (minutes)"
 	@stale=; if [ -e $@ ]; then stale="a finished run"; fi; \
 	for made_from in $^; do \
 		if [ -e runs/quick/config.yaml ] && [ $$made_from -nt runs/quick/config.yaml ]; then stale=$${stale:-"half a run"}; fi; \

@@ -40,11 +40,14 @@ def table(text: str, head: str) -> Iterator[list[str]]:
 
 
 def train_step(text: str) -> Iterator[Row]:
-    names = {"MindSpore": "here", "PyTorch": peer("PyTorch", "torch"),
-             "PyTorch, channels last": peer("PyTorch", "torch") + ", channels last"}
-    for what in ("training step", "forward pass"):
-        for side, median, *_ in table(text, what):
-            yield what, names.get(side, side), float(median), "s"
+    torch = peer("PyTorch", "torch")
+    names = {"MindSpore, oneDNN": "here", "MindSpore": "MindSpore's own kernels", "PyTorch": torch,
+             "PyTorch, channels last": f"{torch}, channels last"}
+    exported = {"ONNX Runtime": "here", **{side: name for side, name in names.items() if side.startswith("PyTorch")}}
+    for what, head, sides in (("training step", "training step", names), ("forward pass", "forward pass", names),
+                              ("forward pass of the exported network", "forward pass", exported)):
+        median = {side: float(value) for side, value, *_ in table(text, head)}
+        yield from ((what, name, median[side], "s") for side, name in sides.items() if side in median)
 
 
 def predict(text: str) -> Iterator[Row]:

@@ -126,9 +126,11 @@ def test_ratio_is_above_one_where_ours_is_better() -> None:
 
 
 def test_logs_of_benchmarks_are_understood() -> None:
-    log = ("| training step | median s | least s |\n|---|--:|--:|\n| MindSpore | 0.5 | 0.4 |\n| PyTorch | 0.25 | 0.2 |\n")
-    found = list(collect.train_step(log))
-    assert [(what, value) for what, _, value, _ in found] == [("training step", 0.5), ("training step", 0.25)]
+    log = ("| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n\n"
+           "| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n")
+    found = [(what, value) for what, _, value, _ in collect.train_step(log)]
+    step, exported = "training step", "forward pass of the exported network"
+    assert found == [(step, 0.3), (step, 0.5), (step, 0.25), ("forward pass", 0.06), (exported, 0.05), (exported, 0.06)]
     line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MONAI 23.8 s, 1.50 GB; 2.31 times as fast"
     assert [row[2:] for row in collect.sliding_window(line)] == [(10.3, "s"), (0.86, "GB"), (23.8, "s"), (1.5, "GB")]
     assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared("busy before: 0.10 cores\n")

@@ -21,7 +21,7 @@ MINDSPORE, NUMPY = "2.10", "1.26"  #: the versions that the book is written and 
 STEP = (2, 1, 64, 64, 64)  #: batch of the micro-benchmark, (N, C, D, H, W)
 _WHOSE = {"onednn": f"oneDNN in its own layouts ({PACKAGE})",
           "mindspore": f"MindSpore's own; those of {PACKAGE} are faster, where it can be installed"}
-EXPECTED_S = 1.0  #: a step of the case's network takes about half of this on two idle cores
+EXPECTED_S = 1.0  #: a step of the case's network takes about a third of this on two idle cores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mindspore as ms
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 EVENTS = "events"  #: folder beside the tables
@@ -21,6 +20,8 @@ class TensorBoardEvents:
     """Curves in the format of TensorBoard, written as the run goes: ``tensorboard --logdir runs``."""
 
     def __init__(self, folder: Path, history: Columns, validation: Columns):
+        from tensorboardX import SummaryWriter  # takes seconds, which reading a finished run should not
+
         target = folder / EVENTS / "tensorboard"
         shutil.rmtree(target, ignore_errors=True)
         self.writer = SummaryWriter(str(target))
