@@ -126,8 +126,8 @@ def test_ratio_is_above_one_where_ours_is_better() -> None:
 
 
 def test_logs_of_benchmarks_are_understood() -> None:
-    log = ("| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n\n"
-           "| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n")
+    log = ("| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n"
+           "\n| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n")
     found = [(what, value) for what, _, value, _ in collect.train_step(log)]
     step, exported = "training step", "forward pass of the exported network"
     assert found == [(step, 0.3), (step, 0.5), (step, 0.25), ("forward pass", 0.06), (exported, 0.05), (exported, 0.06)]
