@@ -1,44 +1,48 @@
 """Batches from worker processes, watched: a worker that was killed ends the wait for its batch, with a clear word."""
 
 import multiprocessing
-import queue
+import os
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-PATIENCE = 0.5  #: seconds between two looks at the workers while a batch does not come
+PATIENCE = 0.5  #: seconds between two looks at the workers
+GRACE = 3.0  #: seconds that a batch may still take to come after a worker was killed
 
 
 class WorkerKilled(RuntimeError):
-    """A process that makes crops is gone. A thread may still wait for it in C++, which an orderly exit does not survive."""
+    """A process that makes crops is gone. MindSpore may still wait for it in C++, which an orderly exit does not survive."""
 
 
 class WatchedFeed:
     """An iterator over ``stream`` that raises :class:`WorkerKilled` if a process that this one has started was killed.
 
-    MindSpore waits in C++ for a batch, for ever if its maker is dead, and no signal is heard there. So a thread does that
-    waiting, and the thread that iterates looks at the workers and hears signals meanwhile. The order is that of ``stream``.
+    MindSpore waits in C++ for a batch, for ever if its maker is dead. No exception and no signal ends that wait, and another
+    thread must not do the waiting, because MindSpore crashes if it has to report an error there. So another thread looks at
+    the workers, and if one was killed and the batch still does not come, it writes ``last_words(error)`` and ends the
+    process with exit code 2.
     """
 
-    def __init__(self, stream: Iterator):
-        self.stream, self.workers = stream, set()
-        self.wanted, self.made = queue.SimpleQueue(), queue.SimpleQueue()
-        threading.Thread(target=self._fetch, daemon=True).start()
+    def __init__(self, stream: Iterator, last_words: Callable[[WorkerKilled], str]):
+        self.stream, self.last_words, self.workers = stream, last_words, set()
+        self.asked_for, self.is_waiting, self.is_over = 0, False, False
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __iter__(self) -> "WatchedFeed":
         return self
 
     def __next__(self) -> Any:
-        self.wanted.put(None)
-        while True:
-            self.check()
-            try:
-                batch, error = self.made.get(timeout=PATIENCE)
-            except queue.Empty:
-                continue
-            if error is not None:
-                raise error
-            return batch
+        self.check()
+        self.asked_for, self.is_waiting = self.asked_for + 1, True
+        try:
+            return next(self.stream)
+        except BaseException:
+            self.is_over = True
+            raise
+        finally:
+            self.is_waiting = False
 
     def check(self) -> None:
         """Raise :class:`WorkerKilled` if a worker was. One that has ended by itself had nothing left to do."""
@@ -48,13 +52,17 @@ class WatchedFeed:
                 raise WorkerKilled(f"a data worker, process {worker.pid}, was killed by signal {-code}; if memory ran out, "
                                    "lower data.num_worker")
 
-    def _fetch(self) -> None:
-        while True:
-            self.wanted.get()
+    def _watch(self) -> None:
+        while not self.is_over:
+            time.sleep(PATIENCE)
+            asked_for = self.asked_for
             try:
-                self.made.put((next(self.stream), None))
-            except BaseException as error:  # also the end of the stream: all is for the thread that iterates
-                self.made.put((None, error))
+                self.check()
+            except WorkerKilled as error:
+                time.sleep(GRACE)
+                if self.is_waiting and self.asked_for == asked_for:
+                    print(f"unet3d: {self.last_words(error)}", file=sys.stderr, flush=True)
+                    os._exit(2)
 
 
 def _exit_code(worker: multiprocessing.Process) -> int | None:

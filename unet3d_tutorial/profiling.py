@@ -9,7 +9,11 @@ from pathlib import Path
 
 from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_handler
 
+from .onednn import convolutions
+
 TRACE, SUMMARY = "profile", "profile.md"
+UNSEEN = ("\nConvolutions are not in it, because a second oneDNN computes them; with `UNET3D_CONVOLUTIONS=mindspore` they "
+          "are.\n")
 TRACED_STEPS = 5  #: a trace grows by megabytes a step, and steps are alike
 
 
@@ -62,7 +66,9 @@ class Profile:
         if self.trace:
             self._stop()
         if self.enabled:
-            text = self.clock.table(self.steps) + operations_table(self.folder / TRACE)
+            operations = operations_table(self.folder / TRACE)
+            unseen = UNSEEN if operations and convolutions() == "onednn" else ""
+            text = self.clock.table(self.steps) + operations + unseen
             (self.folder / SUMMARY).write_text(text, encoding="utf-8")
 
     def _stop(self) -> None:

@@ -163,13 +163,13 @@ class Run:
                                  first_step=self.state.step)
         stream = dataset.create_tuple_iterator(num_epochs=1)
         if self.config.data.worker_processes:
-            stream = self.feed = WatchedFeed(stream)
+            stream = self.feed = WatchedFeed(stream, self._last_words)
         for _ in range(self.state.step, self.total_steps):
             start = time.perf_counter()
             try:
                 taken = [next(stream) for _ in range(self.config.train.accumulate)]
             except WorkerKilled as error:
-                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
+                raise WorkerKilled(self._last_words(error)) from error
             except RuntimeError as error:
                 if (plain := plain_error(error)) is None:
                     raise
@@ -183,7 +183,11 @@ class Run:
             try:
                 self.feed.check()
             except WorkerKilled as error:
-                raise WorkerKilled(f"step {self.state.step}: {error}; {self._last_good()}") from error
+                raise WorkerKilled(self._last_words(error)) from error
+
+    def _last_words(self, error: WorkerKilled) -> str:
+        """What ``error`` means for the run."""
+        return f"step {self.state.step}: {error}; {self._last_good()}"
 
     def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
         """Change the weights once and write the line of the history."""
