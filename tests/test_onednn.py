@@ -13,7 +13,7 @@ from unet3d_tutorial import doctor, onednn
 from unet3d_tutorial.model import ResidualUNet3D, TiledConv3d, UNet3D
 from unet3d_tutorial.runtime import setup
 
-needs_library = pytest.mark.skipif(onednn.library() is None, reason=f"needs the package {onednn.PACKAGE}")
+needs_library = pytest.mark.skipif(onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}")
 SAME = {"pad_mode": "same"}
 PAD = {"pad_mode": "pad", "padding": 1}
 LAYERS = {
@@ -164,7 +164,7 @@ def test_without_the_library_or_where_it_does_not_fit(monkeypatch) -> None:
         monkeypatch.setenv(name, value)
         assert onednn.convolutions() == "mindspore"
         monkeypatch.delenv(name)
-    monkeypatch.setattr(onednn, "library", lambda: None)
+    monkeypatch.setattr(onednn, "load_library", lambda: None)
     assert onednn.convolutions() == "mindspore" and not onednn.use(nn.Conv3d(1, 1, 3))
     assert "MindSpore's own" in doctor._WHOSE[onednn.convolutions()]
 
@@ -178,9 +178,9 @@ def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) 
             return str(tmp_path / self.name)
 
     monkeypatch.setattr(onednn.metadata, "files", lambda package: [File()])
-    assert onednn.library.__wrapped__() is None
+    assert onednn.load_library.__wrapped__() is None
     monkeypatch.setattr(onednn.metadata, "files", lambda package: None)
-    assert onednn.library.__wrapped__() is None
+    assert onednn.load_library.__wrapped__() is None
 
 
 def test_unknown_choice_is_refused(monkeypatch) -> None:

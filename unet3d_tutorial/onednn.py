@@ -78,7 +78,7 @@ def numbers(values: Sequence[int]) -> ctypes.Array:
 
 
 @cache
-def library() -> Library | None:
+def load_library() -> Library | None:
     """The library of :data:`PACKAGE`, or ``None`` where it is not installed or does not load."""
     try:
         found = [file.locate() for file in metadata.files(PACKAGE) or () if file.name == "libdnnl.so.3"]
@@ -173,7 +173,7 @@ class Plan:
     """
 
     def __init__(self, x: Shape, w: Shape, y: Shape, stride: Shape, pad: Shape):
-        self.x, self.w, self.y, self.stride, self.pad, dnnl = x, w, y, stride, pad, library()
+        self.x, self.w, self.y, self.stride, self.pad, dnnl = x, w, y, stride, pad, load_library()
         right = [(m - 1) * s + k - n - p for n, k, m, s, p in zip(x[2:], w[2:], y[2:], stride, pad, strict=True)]
         form = *(numbers(values) for values in (stride, (0, 0, 0), pad, right)),
         x_any, w_any, y_any = (dnnl.layout(shape, plain=False) for shape in (x, w, y))
@@ -287,7 +287,7 @@ def takes(operation: ops.Conv3D | ops.Conv3DTranspose, x: Tensor, w: Tensor) -> 
     layer = getattr(operation, "layer", None)  # a copy of the operation has none
     mixed = layer is None or layer.mixed_precision_type is not None or get_curr_amp_strategy() is not None
     plain = x.dtype == w.dtype == ms.float32 and 0 not in x.shape
-    return plain and not mixed and not jit_context() and library().process == os.getpid()
+    return plain and not mixed and not jit_context() and load_library().process == os.getpid()
 
 
 def suits(operation: ops.Conv3D | ops.Conv3DTranspose, given: Shape) -> bool:
@@ -306,7 +306,7 @@ def convolutions() -> str:
     if choice not in ("", "mindspore"):
         raise ValueError(f"UNET3D_CONVOLUTIONS: expected mindspore or nothing, found {choice!r}")
     fits = ms.get_context("device_target") == "CPU" and launch_mode() == "at once" and "MS_ROLE" not in os.environ
-    return "onednn" if fits and not choice and library() else "mindspore"
+    return "onednn" if fits and not choice and load_library() else "mindspore"
 
 
 def use(network: nn.Cell) -> bool:
