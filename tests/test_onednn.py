@@ -68,14 +68,14 @@ def values_and_gradients(layer: nn.Cell, shape: tuple[int, ...]) -> list[np.ndar
 
 
 def count_calls(monkeypatch) -> list[int]:
-    """A list that grows with each operation of the second oneDNN."""
-    calls, run = [], onednn.Operation.__call__
+    """A list that grows with each program of the second oneDNN."""
+    calls, run = [], onednn.Program.__call__
 
-    def counted(self, tensors):
+    def counted(self, **tensors):
         calls.append(1)
-        run(self, tensors)
+        run(self, **tensors)
 
-    monkeypatch.setattr(onednn.Operation, "__call__", counted)
+    monkeypatch.setattr(onednn.Program, "__call__", counted)
     return calls
 
 

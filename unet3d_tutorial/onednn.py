@@ -20,6 +20,7 @@ from ctypes import byref, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -35,7 +36,7 @@ Shape = tuple[int, ...]
 # The numbers that oneDNN's C header, dnnl_types.h, gives to its names.
 CPU, IN_ORDER, FLOAT32, ANY, TRAINING, DIRECT = 1, 1, 3, 1, 64, 1
 SRC, DST, WEIGHTS, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 129, 145, 161
-LAYOUT = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134}  # question for each argument
+LAYOUT_OF_ARGUMENT = 255
 LINE = 64  #: bytes of a cache line, and of an AVX-512 register
 BLOCK = 16  #: float32 numbers of a line
 
@@ -71,6 +72,10 @@ class Library:
             self.call("memory_desc_create_with_tag", byref(made), len(shape), sizes, FLOAT32, ANY)
         return made
 
+    def wanted(self, descriptor: c_void_p, argument: int) -> c_void_p:
+        """The layout in which a primitive takes or gives an argument."""
+        return c_void_p(self.functions.dnnl_primitive_desc_query_md(descriptor, LAYOUT_OF_ARGUMENT, argument))
+
 
 def numbers(values: Sequence[int]) -> ctypes.Array:
     """A C array of 64-bit integers."""
@@ -87,7 +92,7 @@ def load_library() -> Library | None:
         return None
 
 
-# ------------------------------------------------------------------------------------------------- one operation of oneDNN
+# ---------------------------------------------------------------------------------------------- operations of oneDNN in turn
 
 
 class Memory:
@@ -121,36 +126,51 @@ class Primitive:
         self.dnnl.call("primitive_execute", self.handle, self.dnnl.stream, len(self.arguments), self.arguments)
 
 
-class Operation:
-    """A primitive on plain arrays: reorder what it reads, run it, reorder what it wrote."""
+class Program:
+    """Primitives in turn. What comes from outside has a name; what they hand on to each other keeps oneDNN's layout."""
 
-    def __init__(self, dnnl: Library, descriptor: c_void_p, reads: dict[int, Shape], writes: dict[int, Shape]):
-        self.dnnl, self.outside, self.inside = dnnl, {}, []
-        used, before, after = {}, [], []
-        for index, shape in (reads | writes).items():
-            plain = used[index] = self.outside[index] = Memory(dnnl, dnnl.layout(shape, plain=True))
-            wanted = c_void_p(dnnl.functions.dnnl_primitive_desc_query_md(descriptor, LAYOUT[index], 0))
-            if dnnl.functions.dnnl_memory_desc_equal(wanted, plain.layout):
-                continue
-            own = used[index] = Memory(dnnl, wanted)
-            self.inside.append(own)
-            if index in reads:
-                before.append(reorder(dnnl, plain, own))
-            else:
-                after.append(reorder(dnnl, own, plain))
-        self.steps = [*before, Primitive(dnnl, descriptor, used), *after]
+    def __init__(self, dnnl: Library):
+        self.dnnl, self.outside, self.inside, self.steps = dnnl, {}, [], []
 
-    def __call__(self, tensors: dict[int, Tensor]) -> None:
-        """Read and write the memory of contiguous float32 tensors on CPU, one for each argument."""
+    def given(self, name: str, layout: c_void_p) -> Memory:
+        """An array that the caller has, in any layout."""
+        self.outside[name] = Memory(self.dnnl, layout)
+        return self.outside[name]
+
+    def plain(self, name: str, shape: Shape) -> Memory:
+        """An array that the caller has, row after row."""
+        return self.given(name, self.dnnl.layout(shape, plain=True))
+
+    def add(self, descriptor: c_void_p, reads: dict[int, Memory], writes: dict[int, Memory | None]) -> dict[int, Memory]:
+        """Run a primitive; reorder what it reads before, and after it what it writes, where it wants another layout.
+
+        ``None`` writes to an array that lives until the program ends. Gives the arrays that the primitive wrote itself.
+        """
+        used, after = {}, []
+        for index, memory in (reads | writes).items():
+            wanted = self.dnnl.wanted(descriptor, index)
+            fits = memory and self.dnnl.functions.dnnl_memory_desc_equal(wanted, memory.layout)
+            used[index] = own = memory if fits else Memory(self.dnnl, wanted)
+            if not fits:
+                self.inside.append(own)
+            if not fits and index in reads:
+                self.steps.append(reorder(self.dnnl, memory, own))
+            elif not fits and memory:
+                after.append(reorder(self.dnnl, own, memory))
+        self.steps += [Primitive(self.dnnl, descriptor, used), *after]
+        return {index: used[index] for index in writes}
+
+    def __call__(self, **tensors: Tensor) -> None:
+        """Read and write the memory of contiguous tensors on CPU, one for each name."""
         # From MindSpore's pool, which keeps the pages: new ones from the system would cost more than the reorders.
-        buffer = mint.empty(sum(memory.bytes for memory in self.inside) + LINE, dtype=ms.uint8)
+        buffer = empty_bytes(sum(memory.bytes for memory in self.inside))
         with self.dnnl.lock:
             address = -(-buffer.data_ptr() // LINE) * LINE
             for memory in self.inside:
                 memory.lies_at(address)
                 address += memory.bytes
-            for index, tensor in tensors.items():
-                self.outside[index].lies_at(tensor.data_ptr())
+            for name, memory in self.outside.items():
+                memory.lies_at(tensors[name].data_ptr())
             for step in self.steps:
                 step.run()
             self.dnnl.call("stream_wait", self.dnnl.stream)
@@ -163,90 +183,140 @@ def reorder(dnnl: Library, source: Memory, target: Memory) -> Primitive:
     return Primitive(dnnl, made, {SRC: source, DST: target})
 
 
+def empty(shape: Shape) -> Tensor:
+    """A float32 tensor with whatever lies there."""
+    return mint.empty(shape, dtype=ms.float32)
+
+
+def empty_bytes(size: int) -> Tensor:
+    """Memory for ``size`` bytes that begin at a cache line."""
+    return mint.empty(size + LINE, dtype=ms.uint8)
+
+
 # ---------------------------------------------------------------------------------------------- a convolution both ways
 
 
-class Plan:
-    """A convolution of fixed sizes: ``x`` ``(N, C, D, H, W)`` with ``w`` ``(K, C, d, h, w)`` gives ``y`` ``(N, K, ...)``.
+class Geometry(NamedTuple):
+    """Sizes of a convolution: ``x`` ``(N, C, D, H, W)`` with ``w`` ``(K, C, d, h, w)`` gives ``y`` ``(N, K, ...)``.
 
-    A transposed convolution is the same thing read backwards: it takes ``y`` to ``x``. A plan lives as long as the process.
+    A transposed convolution is the same thing read backwards: it takes ``y`` to ``x``.
     """
 
-    def __init__(self, x: Shape, w: Shape, y: Shape, stride: Shape, pad: Shape):
-        self.x, self.w, self.y, self.stride, self.pad, dnnl = x, w, y, stride, pad, load_library()
+    x: Shape
+    w: Shape
+    y: Shape
+    stride: Shape
+    pad: Shape
+    transposed: bool
+
+    @property
+    def source(self) -> Shape:
+        return self.y if self.transposed else self.x
+
+    @property
+    def result(self) -> Shape:
+        return self.x if self.transposed else self.y
+
+
+class Descriptors:
+    """What oneDNN can do with a :class:`Geometry`: the convolution and its two gradients, added to a :class:`Program`."""
+
+    def __init__(self, dnnl: Library, geometry: Geometry):
+        self.dnnl = dnnl
+        x, w, y, stride, pad, self.transposed = geometry
         right = [(m - 1) * s + k - n - p for n, k, m, s, p in zip(x[2:], w[2:], y[2:], stride, pad, strict=True)]
         form = *(numbers(values) for values in (stride, (0, 0, 0), pad, right)),
         x_any, w_any, y_any = (dnnl.layout(shape, plain=False) for shape in (x, w, y))
-        forward, data, weights = c_void_p(), c_void_p(), c_void_p()
-        dnnl.call("convolution_forward_primitive_desc_create", byref(forward), dnnl.engine, TRAINING, DIRECT,
+        self.to_y, self.to_x, self.to_w = c_void_p(), c_void_p(), c_void_p()
+        dnnl.call("convolution_forward_primitive_desc_create", byref(self.to_y), dnnl.engine, TRAINING, DIRECT,
                   x_any, w_any, None, y_any, *form, None)
-        dnnl.call("convolution_backward_data_primitive_desc_create", byref(data), dnnl.engine, DIRECT,
-                  x_any, w_any, y_any, *form, forward, None)
-        dnnl.call("convolution_backward_weights_primitive_desc_create", byref(weights), dnnl.engine, DIRECT,
-                  x_any, w_any, None, y_any, *form, forward, None)
-        self._to_y = Operation(dnnl, forward, {SRC: x, WEIGHTS: w}, {DST: y})
-        self._to_x = Operation(dnnl, data, {DIFF_DST: y, WEIGHTS: w}, {DIFF_SRC: x})
-        self._to_w = Operation(dnnl, weights, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: w})
+        dnnl.call("convolution_backward_data_primitive_desc_create", byref(self.to_x), dnnl.engine, DIRECT,
+                  x_any, w_any, y_any, *form, self.to_y, None)
+        dnnl.call("convolution_backward_weights_primitive_desc_create", byref(self.to_w), dnnl.engine, DIRECT,
+                  x_any, w_any, None, y_any, *form, self.to_y, None)
 
-    def to_y(self, x: Tensor, w: Tensor) -> Tensor:
+    def result(self, program: Program, source: Memory, w: Memory, target: Memory | None = None) -> Memory:
+        """Add the convolution; ``target`` and the result are those of :meth:`Program.add`."""
+        return self._along(program, not self.transposed, source, w, target)
+
+    def source_gradient(self, program: Program, arriving: Memory, w: Memory, target: Memory | None = None) -> Memory:
+        """Add what arrives at the source if ``arriving`` arrives at the result."""
+        return self._along(program, self.transposed, arriving, w, target)
+
+    def weight_gradient(self, program: Program, source: Memory, arriving: Memory, target: Memory) -> None:
+        """Add what arrives at the weight if ``arriving`` arrives at the result."""
+        x, y = (arriving, source) if self.transposed else (source, arriving)
+        program.add(self.to_w, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: target})
+
+    def layout(self) -> c_void_p:
+        """The layout that oneDNN likes best for the result."""
+        return self.dnnl.wanted(self.to_x, DIFF_SRC) if self.transposed else self.dnnl.wanted(self.to_y, DST)
+
+    def _along(self, program: Program, forward: bool, source: Memory, w: Memory, target: Memory | None) -> Memory:
+        if forward:
+            return program.add(self.to_y, {SRC: source, WEIGHTS: w}, {DST: target})[DST]
+        return program.add(self.to_x, {DIFF_DST: source, WEIGHTS: w}, {DIFF_SRC: target})[DIFF_SRC]
+
+
+class Plan:
+    """The programs of a convolution and of its two gradients. A plan lives as long as the process."""
+
+    def __init__(self, geometry: Geometry):
+        self.geometry, dnnl = geometry, load_library()
+        self._result, self._to_source, self._to_weight = programs = [Program(dnnl) for _ in range(3)]
+        (source, w, result), back, weight = ([p.plain("source", geometry.source), p.plain("w", geometry.w),
+                                              p.plain("result", geometry.result)] for p in programs)
+        found = Descriptors(dnnl, geometry)
+        found.result(programs[0], source, w, result)
+        found.source_gradient(programs[1], back[2], back[1], back[0])
+        found.weight_gradient(programs[2], weight[0], weight[2], weight[1])
+
+    def result(self, source: Tensor, w: Tensor) -> Tensor:
         """The convolution."""
-        y = mint.empty(self.y, dtype=ms.float32)
-        self._to_y({SRC: x, WEIGHTS: w, DST: y})
-        return y
+        result = empty(self.geometry.result)
+        self._result(source=source, w=w, result=result)
+        return result
 
-    def to_x(self, y: Tensor, w: Tensor) -> Tensor:
-        """The gradient that arrives at ``x`` if ``y`` arrives at the result."""
-        if self._is_even() and self.x[1] < BLOCK:  # few channels: the way forward, with the weight mirrored, is faster
+    def to_source(self, arriving: Tensor, w: Tensor) -> Tensor:
+        """The gradient that arrives at the source if ``arriving`` arrives at the result."""
+        x, _, y, stride, pad, transposed = self.geometry
+        if not transposed and self._is_even() and x[1] < BLOCK:  # few channels: forward, with a mirrored weight, is faster
             mirrored = ops.flip(w, (2, 3, 4)).swapaxes(0, 1).contiguous()
-            return plan(self.y, mirrored.shape, self.x, self.stride, self.pad).to_y(y, mirrored)
-        x = mint.empty(self.x, dtype=ms.float32)
-        self._to_x({DIFF_DST: y, WEIGHTS: w, DIFF_SRC: x})
-        return x
+            return plan(Geometry(y, mirrored.shape, x, stride, pad, False)).result(arriving, mirrored)
+        source = empty(self.geometry.source)
+        self._to_source(result=arriving, w=w, source=source)
+        return source
 
-    def to_w(self, x: Tensor, y: Tensor) -> Tensor:
-        """The gradient that arrives at ``w`` if ``y`` arrives at the result."""
-        w = mint.empty(self.w, dtype=ms.float32)
-        self._to_w({SRC: x, DIFF_DST: y, DIFF_WEIGHTS: w})
+    def to_weight(self, source: Tensor, arriving: Tensor) -> Tensor:
+        """The gradient that arrives at the weight if ``arriving`` arrives at the result."""
+        w = empty(self.geometry.w)
+        self._to_weight(source=source, result=arriving, w=w)
         return w
 
     def _is_even(self) -> bool:
         """Whether stride is 1 and padding the same on both sides, so that sizes stay."""
-        return set(self.stride) == {1} and all(2 * p == k - 1 for p, k in zip(self.pad, self.w[2:], strict=True))
+        geometry = self.geometry
+        return set(geometry.stride) == {1} and all(2 * p == k - 1 for p, k in zip(geometry.pad, geometry.w[2:], strict=True))
 
 
 plan = cache(Plan)
 
 
 class Convolve(_Function):
-    """``x`` to ``y``, with gradients."""
+    """Source to result, with gradients."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, w: Tensor, found: Plan) -> Tensor:
-        ctx.save_for_backward(x, w)
+    def forward(ctx, source: Tensor, w: Tensor, found: Plan) -> Tensor:
+        ctx.save_for_backward(source, w)
         ctx.plan = found
-        return found.to_y(x, w)
+        return found.result(source, w)
 
     @staticmethod
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        dy = dy.contiguous()
-        return ctx.plan.to_x(dy, w) if ctx.next_functions[0][0] else None, ctx.plan.to_w(x, dy), None
-
-
-class Spread(_Function):
-    """``y`` to ``x``, with gradients: the transposed convolution."""
-
-    @staticmethod
-    def forward(ctx, y: Tensor, w: Tensor, found: Plan) -> Tensor:
-        ctx.save_for_backward(y, w)
-        ctx.plan = found
-        return found.to_x(y, w)
-
-    @staticmethod
-    def backward(ctx, dx: Tensor) -> tuple[Tensor | None, ...]:
-        y, w = ctx.saved_tensors
-        dx = dx.contiguous()
-        return ctx.plan.to_y(dx, w) if ctx.next_functions[0][0] else None, ctx.plan.to_w(dx, y), None
+    def backward(ctx, arriving: Tensor) -> tuple[Tensor | None, ...]:
+        source, w = ctx.saved_tensors
+        arriving = arriving.contiguous()
+        needed = ctx.next_functions[0][0]
+        return ctx.plan.to_source(arriving, w) if needed else None, ctx.plan.to_weight(source, arriving), None
 
 
 # ------------------------------------------------------------------------------------------------- in place of MindSpore's
@@ -258,10 +328,7 @@ class Conv3D(ops.Conv3D):
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
         if not takes(self, x, w):
             return super().__call__(x, w)
-        pad, stride = padding(self, self.padding, w.shape), self.stride[-3:]
-        size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], pad, w.shape[2:], stride, strict=True)]
-        found = plan(x.shape, w.shape, (x.shape[0], w.shape[0], *size), stride, pad)
-        return Convolve.apply(x.contiguous(), w.contiguous(), found)
+        return Convolve.apply(x.contiguous(), w.contiguous(), plan(geometry(self, x.shape, w.shape)))
 
 
 class Conv3DTranspose(ops.Conv3DTranspose):
@@ -270,11 +337,20 @@ class Conv3DTranspose(ops.Conv3DTranspose):
     def __call__(self, y: Tensor, w: Tensor) -> Tensor:
         if not takes(self, y, w):
             return super().__call__(y, w)
-        pad, stride = padding(self, self.pad_list, w.shape), self.stride[-3:]
-        size = [(n - 1) * s + k - 2 * p + more for n, s, k, p, more in zip(
-            y.shape[2:], stride, w.shape[2:], pad, self.output_padding[-3:], strict=True)]
-        found = plan((y.shape[0], w.shape[1], *size), w.shape, y.shape, stride, pad)
-        return Spread.apply(y.contiguous(), w.contiguous(), found)
+        return Convolve.apply(y.contiguous(), w.contiguous(), plan(geometry(self, y.shape, w.shape)))
+
+
+def geometry(operation: ops.Conv3D | ops.Conv3DTranspose, source: Shape, w: Shape) -> Geometry:
+    """Sizes of what ``operation`` makes of a source."""
+    stride, kernel = operation.stride[-3:], w[2:]
+    if isinstance(operation, ops.Conv3D):
+        pad = padding(operation, operation.padding, w)
+        size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(source[2:], pad, kernel, stride, strict=True)]
+        return Geometry(source, w, (source[0], w[0], *size), stride, pad, False)
+    pad = padding(operation, operation.pad_list, w)
+    size = [(n - 1) * s + k - 2 * p + more for n, s, k, p, more in zip(
+        source[2:], stride, kernel, pad, operation.output_padding[-3:], strict=True)]
+    return Geometry((source[0], w[1], *size), w, source, stride, pad, True)
 
 
 def padding(operation: ops.Conv3D | ops.Conv3DTranspose, given: Shape, w: Shape) -> Shape:
