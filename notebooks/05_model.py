@@ -53,9 +53,10 @@ from matplotlib.colors import ListedColormap
 from mindspore import Tensor, nn
 
 from unet3d_tutorial import onednn
+from unet3d_tutorial.blocks import BatchNorm3d, IdentityUnit, PReLU, ResidualUnit, Up, conv3d
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.labels import COLORS
-from unet3d_tutorial.model import BatchNorm3d, IdentityUnit, PReLU, ResidualUNet3D, ResidualUnit, Up, conv3d
+from unet3d_tutorial.model import ResidualUNet3D
 from unet3d_tutorial.runtime import convolution_kernel, setup
 
 # %%

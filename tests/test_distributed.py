@@ -14,12 +14,12 @@ from mindspore import Tensor
 
 from runs import record, send_when, settings, write_data
 from unet3d_tutorial import distributed
+from unet3d_tutorial.blocks import BatchNorm3d
 from unet3d_tutorial.checkpoints import read_checkpoint
 from unet3d_tutorial.config import TrainConfig
 from unet3d_tutorial.dataset import batch_names, create_dataset
 from unet3d_tutorial.distributed import ALONE, Group, join
 from unet3d_tutorial.history import read_columns
-from unet3d_tutorial.model import BatchNorm3d
 
 HERE = Path(__file__).parent
 WEIGHTS = """

@@ -8,20 +8,13 @@ import pytest
 from mindspore import Tensor, nn
 
 from unet3d_tutorial import config
+from unet3d_tutorial.blocks import NORMALISATIONS, BatchNorm3d, Down, PReLU, ResidualUnit, TiledConv3d, Up, conv3d
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.model import (
     NETWORKS,
-    NORMALISATIONS,
-    BatchNorm3d,
-    Down,
-    PReLU,
     ResidualUNet3D,
-    ResidualUnit,
-    TiledConv3d,
     UNet3D,
-    Up,
-    conv3d,
     half_precision,
     load_weights,
     make_network,

@@ -10,7 +10,8 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from unet3d_tutorial import doctor, onednn
-from unet3d_tutorial.model import ResidualUNet3D, TiledConv3d, UNet3D
+from unet3d_tutorial.blocks import TiledConv3d
+from unet3d_tutorial.model import ResidualUNet3D, UNet3D
 from unet3d_tutorial.runtime import setup
 
 needs_library = pytest.mark.skipif(onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}")
