@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
-from . import onednn
+from . import fused, onednn
 from .blocks import NORMALISATIONS, Down, Up, normalisation
 from .config import one_of
 from .runtime import launch_at_once
@@ -64,7 +64,7 @@ class ResidualUNet3D(SegmentationNetwork):
         self.up2 = Up(c3, c3, c2, **options)
         self.up3 = Up(c2, c2, c1, **options)
         self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
-        onednn.use(self)
+        fused.use(self)
 
     def construct(self, x: Tensor) -> Tensor:
         x1 = self.down1(x)
