@@ -5,6 +5,8 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from unet3d_tutorial import phantom as phantoms
+from unet3d_tutorial import phantom_chest
 from unet3d_tutorial.phantom import generate, write_luna16
 
 
@@ -86,3 +88,14 @@ def test_layout_values_and_resumption(tmp_path):
         write_luna16(folder, n=20, seed=2, spacing_mm=8.0)
     with pytest.raises(ValueError, match="at least 20 phantoms"):
         write_luna16(tmp_path / "few", n=5)
+
+
+def test_what_is_painted_over_a_lung_takes_its_label(monkeypatch) -> None:
+    """Heart, vessels and bones are no lung, wherever chance puts them. Disease and the lung's own vessels are."""
+    for module, name in ((phantoms, "disease"), (phantoms, "scanner"), (phantoms, "airway"),
+                         (phantom_chest, "grow_vessel")):
+        monkeypatch.setattr(module, name, lambda *parts: None)
+    for seed in range(6):
+        image, label = generate(seed)
+        lung = (label.array == 1) | (label.array == 2)
+        assert (image.array[lung] > -100).mean() < 1e-3

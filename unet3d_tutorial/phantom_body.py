@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .phantom_canvas import AIR, Canvas, ellipsoid, ramp, superellipse
+from .phantom_canvas import AIR, BACKGROUND, Canvas, ellipsoid, ramp, superellipse
 from .phantom_patient import Patient
 
 FAT, MUSCLE, BONE = -95.0, 50.0, 350.0  # HU
@@ -120,16 +120,16 @@ def bones(c: Canvas, p: Patient, rng: np.random.Generator, inside: np.ndarray) -
     period = rng.uniform(24, 34) * p.scale
     stripes = np.cos(2 * np.pi * (c.z + rng.uniform(0.3, 0.7) * -c.y) / period) - rng.uniform(0.0, 0.5)
     ribs = np.maximum(np.abs(inside - rng.uniform(5, 8)) - rng.uniform(3, 5), -stripes * 6)
-    c.paint(np.maximum(ribs, c.z - p.apex - 5), rng.uniform(200, 500))
+    c.paint(np.maximum(ribs, c.z - p.apex - 5), rng.uniform(200, 500), BACKGROUND)
     spine = np.hypot(c.x / 1.15, c.y - c.spine_y) - rng.uniform(14, 19) * p.scale
-    c.paint(spine, rng.uniform(120, 260))
-    c.paint(np.maximum(spine, np.cos(2 * np.pi * c.z / (26 * p.scale)) * -8 + 6), 90.0)
+    c.paint(spine, rng.uniform(120, 260), BACKGROUND)
+    c.paint(np.maximum(spine, np.cos(2 * np.pi * c.z / (26 * p.scale)) * -8 + 6), 90.0, BACKGROUND)
     arch = np.hypot(c.x, c.y - c.spine_y - 30 * p.scale) - 14
-    c.paint(arch, rng.uniform(150, 350))
-    c.paint(arch + 6, 20.0)
+    c.paint(arch, rng.uniform(150, 350), BACKGROUND)
+    c.paint(arch + 6, 20.0, BACKGROUND)
     front = -p.cavity[1]
-    c.tube([[0, front - 4, -70 * p.scale], [0, front * 0.8 - 6, 35 * p.scale]], 8, rng.uniform(120, 300))
+    c.tube([[0, front - 4, -70 * p.scale], [0, front * 0.8 - 6, 35 * p.scale]], 8, rng.uniform(120, 300), BACKGROUND)
     for side in (-1, 1):
         shoulder = np.array([side * p.cavity[0] * 1.05, -5, p.apex])
-        c.tube([[side * 18, front * 0.75, 40 * p.scale], shoulder], 6, rng.uniform(300, 600))
-        c.tube([shoulder + [side * 10, 30, 0], [side * p.cavity[0] * 0.75, p.cavity[1] + 12, -30]], 6, BONE)
+        c.tube([[side * 18, front * 0.75, 40 * p.scale], shoulder], 6, rng.uniform(300, 600), BACKGROUND)
+        c.tube([shoulder + [side * 10, 30, 0], [side * p.cavity[0] * 0.75, p.cavity[1] + 12, -30]], 6, BONE, BACKGROUND)

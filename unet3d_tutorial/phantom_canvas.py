@@ -7,6 +7,7 @@ lies inside, as a real scanner averages over it.
 import numpy as np
 
 AIR = -1000.0  # HU
+BACKGROUND = 0  # label of whatever is neither lung nor airway
 
 
 class Canvas:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .phantom_canvas import AIR, Canvas, capsule, ellipsoid, ramp
+from .phantom_canvas import AIR, BACKGROUND, Canvas, capsule, ellipsoid, ramp
 from .phantom_patient import Patient
 
 LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3  # labels
@@ -122,30 +122,30 @@ def disease(c: Canvas, p: Patient, rng: np.random.Generator, lung: np.ndarray) -
         fluid = np.maximum(np.where(side, level - low, 1e3), lung)
         atelectasis = np.maximum(fluid - rng.uniform(2, 14), lung)
         c.paint(atelectasis, rng.uniform(20, 70))
-        c.paint(fluid, rng.uniform(0, 30), label=0)
+        c.paint(fluid, rng.uniform(0, 30), BACKGROUND)
 
 
 def mediastinum(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
     """Heart with its fat, aorta, vena cava, pulmonary trunk, oesophagus (at times with gas)."""
     s, blood = p.scale, p.blood_hu
-    c.ellipsoid(c.heart, c.heart_radii - rng.uniform(3, 10), 0.5 * blood + 25)
-    c.ellipsoid(c.heart + [8, 0, 5], (c.heart_radii - 8) * rng.uniform(0.4, 0.7, 3), blood)
+    c.ellipsoid(c.heart, c.heart_radii - rng.uniform(3, 10), 0.5 * blood + 25, BACKGROUND)
+    c.ellipsoid(c.heart + [8, 0, 5], (c.heart_radii - 8) * rng.uniform(0.4, 0.7, 3), blood, BACKGROUND)
     aorta = rng.uniform(9, 16)
     c.tube(np.array([[5, -25, -40], [-12, -28, 25], [2, -8, 38], [22, 22, 34], [23, 35, 5], [20, 40, -260]]) * s,
-           aorta, blood)
-    c.tube(np.array([[-22, -22, -40], [-22, -18, 60]]) * s, rng.uniform(6, 11), blood * rng.uniform(0.7, 1.6))
-    c.tube(np.array([[12, -25, -30], [12, -15, -8], [-25, 0, -14]]) * s, rng.uniform(7, 13), blood)
-    c.tube(np.array([[14, -14, -6], [34, 8, -4], [46, 14, -20]]) * s, rng.uniform(6, 11), blood)
-    c.tube(np.array([[-25, 0, -14], [-44, 6, -26]]) * s, rng.uniform(6, 10), blood)
-    c.ellipsoid(np.array([4, 14, -rng.uniform(44, 58)]) * s, rng.uniform([28, 14, 14], [42, 24, 24]) * s, blood)
+           aorta, blood, BACKGROUND)
+    c.tube(np.array([[-22, -22, -40], [-22, -18, 60]]) * s, rng.uniform(6, 11), blood * rng.uniform(0.7, 1.6), BACKGROUND)
+    c.tube(np.array([[12, -25, -30], [12, -15, -8], [-25, 0, -14]]) * s, rng.uniform(7, 13), blood, BACKGROUND)
+    c.tube(np.array([[14, -14, -6], [34, 8, -4], [46, 14, -20]]) * s, rng.uniform(6, 11), blood, BACKGROUND)
+    c.tube(np.array([[-25, 0, -14], [-44, 6, -26]]) * s, rng.uniform(6, 10), blood, BACKGROUND)
+    c.ellipsoid(np.array([4, 14, -rng.uniform(44, 58)]) * s, rng.uniform([28, 14, 14], [42, 24, 24]) * s, blood, BACKGROUND)
     for _ in range(rng.integers(0, 8)):  # lymph nodes around the bronchi
-        c.ellipsoid(rng.normal(0, 1, 3) * [22, 12, 20] + [0, 0, -8], rng.uniform(3, 11, 3), rng.uniform(10, 70))
+        c.ellipsoid(rng.normal(0, 1, 3) * [22, 12, 20] + [0, 0, -8], rng.uniform(3, 11, 3), rng.uniform(10, 70), BACKGROUND)
     upper_vessels(c, p, rng)
     path = c.oesophagus
-    c.tube(path, rng.uniform(5, 9), 40.0)
+    c.tube(path, rng.uniform(5, 9), 40.0, BACKGROUND)
     if rng.random() < 0.35:
         first = rng.integers(0, 3)
-        c.tube(path[first:first + 2], rng.uniform(1.5, 7), AIR)
+        c.tube(path[first:first + 2], rng.uniform(1.5, 7), AIR, BACKGROUND)
 
 
 def upper_vessels(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
@@ -154,10 +154,11 @@ def upper_vessels(c: Canvas, p: Patient, rng: np.random.Generator) -> None:
     inflow = rng.choice([-1, 0, 1])  # the arm that the contrast agent comes through, if any
     for side in (-1, 1):
         dense = rng.uniform(400, 2500) if side == inflow else blood
-        c.tube(np.array([[side * 8, -20, 38], [side * 24, -12, 75], [side * 30, -5, 160]]) * s, rng.uniform(4, 8), blood)
+        c.tube(np.array([[side * 8, -20, 38], [side * 24, -12, 75], [side * 30, -5, 160]]) * s, rng.uniform(4, 8), blood,
+               BACKGROUND)
         over = p.apex / s + rng.uniform(8, 15)  # the vessels of an arm run over the lung's top, not through it
         c.tube(np.array([[-20, -22, 40], [side * 12, -26, 62], [side * 18, -24, over], [side * 80, -15, over]]) * s,
-               rng.uniform(4, 8), dense)
+               rng.uniform(4, 8), dense, BACKGROUND)
     if inflow:
         beam_hardening(c, rng, np.array([inflow * rng.uniform(-25, 60), -22, rng.uniform(30, 85)]) * s)
 
