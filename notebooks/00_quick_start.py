@@ -37,7 +37,7 @@ chapter.enter("phantom", "run")
 # ## A patient
 #
 # There is no download to wait for. A *phantom* is a synthetic CT: a body with lungs, airways, bones, vessels and now and then a disease, drawn by
-# a program from a seed. So its labels are exact. This one is of a family, `holdout`, whose patients vary in other ways than those the network was
+# a program from a seed. So its labels are exact. This one is of a family, `holdout`, whose patients vary more widely than those the network was
 # trained on, and it is meant to be difficult.
 
 # %%

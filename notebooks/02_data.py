@@ -399,9 +399,9 @@ plt.show()
 # *Figure 5. Eight of the training phantoms, coronal above axial, all at one scale (each picture is half a metre wide). Look for:
 # size and tilt, arms, breasts, tables, gas in the abdomen, diseased lungs, how far the scan reaches, and what is cut off.*
 #
-# The ten validation phantoms come from a second family, with wider, squarer and more asymmetric chests than the training
-# phantoms. A validation set from the very same distribution would only tell us that the network has learnt our painting
-# program.
+# The ten validation phantoms come from a second family, drawn from wider ranges than the training phantoms: some of their
+# chests are deeper and squarer, and all tend to be more tilted and more strongly bent. A validation set from the very same
+# distribution would only tell us that the network has learnt our painting program.
 #
 # Does the real patient lie within the breadth of the phantoms? Measure a few things in all that we train on:
 
