@@ -354,8 +354,8 @@ for share in (0.0, 0.5, 1.0):
     print(f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 60 crops")
 
 # %% [markdown]
-# More is not better without end: crops that are always centred on something teach the network that something is always in
-# the centre.
+# Most crops of this size hold some of the trachea anyway, so little changes. And more is not better without end: crops that are
+# always centred on something teach the network that something is always in the centre.
 #
 # ## Failure on purpose: a scan that breaks on the way
 #
@@ -393,7 +393,7 @@ print(f"more than ten lines: {len(lines) > 10}; the first:", lines[0])
 # place. Training does the same: `unet3d train` ends with this line and exit code 2, and once the file is mended, the same
 # command goes on from the last checkpoint.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.dataset import check_cases, plain_error
 
 print(str(plain_error(caught)).replace(f"{copied}/", ""))
