@@ -52,7 +52,8 @@ axis.set_axis_off()
 plt.show()
 
 # %% [markdown]
-# *Figure 1. The pipeline of this chapter. Everything random happens in one place, and depends on two numbers only.*
+# *Figure 1. The pipeline of this chapter. Which scan a sample is cut from and how it is varied depend on two numbers only: the
+# seed of the run and the number of the sample.*
 #
 # ## Cases: pairs of files
 #
@@ -67,7 +68,8 @@ from unet3d_tutorial.dataset import list_cases
 
 config = Config.preset("quick")
 cases = list_cases(Path(config.data.data_path) / "train")
-print(len(cases), "cases, the first:", *cases[0], sep="\n  ")
+print(len(cases), "cases; the first:")
+print(*cases[0], sep="\n")
 
 # %% [markdown]
 # Pairing by position in two lists would be shorter. It goes wrong silently: if one label is missing, every later image gets
@@ -101,8 +103,9 @@ for name, chain in (("fixed", fixed_steps(config)), ("random", random_steps(conf
     print(f"{name:7}", " -> ".join(type(step).__name__ for step in chain.steps))
 
 # %% [markdown]
-# The fixed steps run once for each scan, and the result stays in memory as 16-bit integers. The random ones run for each
-# crop. How much time that saves, and how much memory it takes:
+# The fixed steps run once for each scan, and the result stays in memory, the image as 16-bit integers. The random ones run for
+# each sample. Some of these draw nothing, but have to come after steps that do; and `OneHot` comes last because its result is many
+# times as large as the label. How much time the cut saves, and how much memory it takes:
 
 # %% tags=["nbval-ignore-output"]
 import time
@@ -123,12 +126,13 @@ for times in seconds.values():
 for name, times in seconds.items():
     print(f"{name:11} {np.median(times):.2f} s a crop")
 held = np.mean([image.array.nbytes + label.array.nbytes for image, label in source.prepared.held.values()])
-print(f"in memory: {held / 1e6:.0f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}")
+print(f"in memory: {held / 1e6:.1f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}")
 
 # %% [markdown]
 # That is a choice for scans on a coarse grid. Full-resolution LUNA16 scans would not fit into the memory of a laptop this
 # way. With `data.cache_path` the prepared scans go to a folder instead, and are *memory-mapped*: the arrays look as usual, but
-# only the parts that a crop touches are read, all workers share them, and the next run finds them.
+# only the parts that a sample touches are read. All *workers*, the threads or processes that make samples while the network
+# computes, share them, and the next run finds them.
 
 # %%
 with TemporaryDirectory() as folder:
@@ -143,8 +147,8 @@ with TemporaryDirectory() as folder:
 
 # %% [markdown]
 # A cache that hands out yesterday's result for today's settings is worse than none. The name of each entry is therefore a
-# hash of everything that decides its content: the two files, byte by byte, the settings of the steps, and even their code.
-# If any of these changes, the old entry is not found, and a new one is made.
+# *hash*, a short fingerprint, of everything that decides its content: the two files, byte by byte, the settings of the steps,
+# and even their code and the libraries that it calls. If any of these changes, the old entry is not found, and a new one is made.
 
 # %% tags=["hide-input"]
 from unet3d_tutorial.cache import key, recipe
@@ -185,8 +189,7 @@ for number, corners in enumerate(same):
 chapter.source(TrainingCrops)
 
 # %% [markdown]
-# Here is the same picture for both: 24 samples of four workers, the bug on the left, one stream for each sample on the
-# right.
+# Here are both, with 24 samples from four workers: how many crops differ, and where they begin.
 
 # %%
 drawn = [tuple(RandomCropSamples(roi, seed=[config.train.seed, index]).draw(shape)[0].tolist()) for index in range(24)]
@@ -201,7 +204,7 @@ for axis, corners, title in zip(axes, (shared, drawn), ("one seed for all worker
         axis.scatter(x, y, s=160 - 40 * worker, marker=marker, color=color, label=f"worker {worker}")
     axis.set(title=title, xlabel="corner along R, voxels")
 axes[0].set_ylabel("corner along A, voxels")
-axes[0].legend(fontsize=8)
+axes[0].legend(fontsize=8, loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -226,8 +229,8 @@ print("different crops:", len({crop.tobytes() for batch in two for crop in batch
 # %% [markdown]
 # ## Repeatable, and yet never the same
 #
-# Two properties can be proved rather than believed. A *hash* is a short fingerprint of an array: if two fingerprints agree,
-# every bit agrees. First: sample $i$ is the same whoever makes it, in whatever order.
+# Two properties can be checked rather than believed. Hashes help again: if the fingerprints of two samples agree, it is as good
+# as certain that every bit agrees. First: sample $i$ is the same whoever makes it, in whatever order.
 
 # %%
 import hashlib
@@ -269,15 +272,15 @@ def draw_crop(axis, sample, title):
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=9)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two coronal crops of the same phantom with labels, one from each epoch, cut at different places and with different contrast."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two coronal crops of the same phantom with labels, one from each epoch, cut at different places."}}
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), dpi=80, layout="constrained")
 for axis, epoch, index in zip(axes, ("first", "second"), (first, second), strict=True):
     draw_crop(axis, source[index], f"{epoch} epoch, sample {index}")
 plt.show()
 
 # %% [markdown]
-# *Figure 3. The same phantom in two epochs: another place, other noise, another contrast. Left lung blue, right lung orange,
-# trachea green.*
+# *Figure 3. The same phantom in two epochs, cut at another place and shifted by another number of HU. Left lung blue, right lung
+# orange; the patient's right is on the left.*
 #
 # ## Batches
 #
@@ -316,7 +319,7 @@ print("the first two of each are the first four of all:", taken == [fingerprint(
 # %% [markdown]
 # Numbers tell you that the shapes are right. Only pictures tell you that the contents are.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight coronal crops of different phantoms with labels: some show both lungs and the trachea, some little lung at all."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight coronal crops of different phantoms with labels: most show a good part of both lungs, the first the trachea too, the last little of either lung."}}
 figure, axes = plt.subplots(2, 4, figsize=(10, 4), dpi=80, layout="constrained")
 for index, axis in enumerate(axes.flat):
     draw_crop(axis, source[index], f"sample {index}")
@@ -331,7 +334,7 @@ plt.show()
 # %%
 from unet3d_tutorial.labels import STRUCTURES
 
-shares = np.array([source[index][1].mean(axis=(0, 2, 3, 4)) for index in range(20)])
+shares = np.array([source[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
 for number, name in enumerate(("background", *STRUCTURES)):
     absent = int((shares[:, number] == 0).sum())
     print(f"{name:11} {shares[:, number].mean():6.2%} of the voxels, absent from {absent} of {len(shares)} crops")
@@ -345,14 +348,14 @@ for number, name in enumerate(("background", *STRUCTURES)):
 
 # %%
 for share in (0.0, 0.5, 1.0):
-    chosen = TrainingCrops(cases, config.override([f"data.foreground={share}", "data.augment=false"]))
+    chosen = TrainingCrops(cases, config.override([f"data.foreground={share}"]))
     chosen.prepared = source.prepared  # no need to prepare the scans again
-    labels = np.array([chosen[index][1].mean(axis=(0, 2, 3, 4)) for index in range(20)])
-    print(f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 20 crops")
+    labels = np.array([chosen[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
+    print(f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 60 crops")
 
 # %% [markdown]
-# More is not better without end: crops that are always centred on something teach the network that something is always in
-# the centre.
+# Most crops of this size hold some of the trachea anyway, so little changes. And more is not better without end: crops that are
+# always centred on something teach the network that something is always in the centre.
 #
 # ## Failure on purpose: a scan that breaks on the way
 #
@@ -390,7 +393,7 @@ print(f"more than ten lines: {len(lines) > 10}; the first:", lines[0])
 # place. Training does the same: `unet3d train` ends with this line and exit code 2, and once the file is mended, the same
 # command goes on from the last checkpoint.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.dataset import check_cases, plain_error
 
 print(str(plain_error(caught)).replace(f"{copied}/", ""))
@@ -428,8 +431,8 @@ for step in steps:
 print(f"{'together':20} {1000 * total:7.1f} ms")
 
 # %% [markdown]
-# Steps that act with a certain chance, such as `RandomBlur`, cost nothing when they do not act, so your numbers depend on
-# the draw. And through MindSpore's pipeline, batch after batch:
+# Steps that act with a certain chance, such as `RandomBlur`, cost nothing when they do not act, so another sample has other
+# numbers. And through MindSpore's pipeline, batch after batch:
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.training import load_result
@@ -442,7 +445,7 @@ for _ in range(12):
     times.append(time.perf_counter() - start)
 step = np.median(np.diff(load_result("runs/quick").history["seconds"]))
 print(f"a batch: {np.median(times):.2f} s, reading each scan for the first time")
-print(f"a step of the training run: {step:.2f} s, of which the batch is {np.median(times) / step:.0%}")
+print(f"a step of the training run: {step:.2f} s; a batch takes {np.median(times) / step:.0%} of that")
 
 # %% [markdown]
 # A batch is made while the network is at work on the one before. So its time does not add to that of the step, as long as it

@@ -29,8 +29,8 @@
 # - what 16-bit numbers change, and why a network that is fine in 32 bits may break in 16
 # - what two settings make MindSpore fast on a processor
 #
-# **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here; one figure looks into the
-# network that [chapter 8](08_training.ipynb) trains.
+# **You need**: [chapter 4](04_dataset.ipynb) for where the crops come from. Nothing is trained here; one figure and one failure
+# look into the network that [chapter 8](08_training.ipynb) trains.
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial import chapter
@@ -82,7 +82,7 @@ rng = np.random.default_rng(0)
 # | input channels | 3 colours of a microscope | 1, the HU; the quick preset adds the [position](#where-am-i-the-position-channel) |
 # | going down | 2 x 2 x 2 max-pooling | 3 x 3 x 3 convolution with stride 2 |
 # | how many times | 3 | 4 |
-# | in each level | two convolutions, one after the other | two convolutions beside a shortcut |
+# | in each level on the way down | two convolutions, one after the other | two convolutions beside a shortcut |
 # | activation | ReLU | PReLU, with one learned slope each |
 # | borders | convolutions without padding: the output is smaller than the input | padding: the output has the input's size |
 # | going up | 2 x 2 x 2 transposed convolution, then join | join, then 3 x 3 x 3 transposed convolution |
@@ -140,9 +140,10 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# These are the shapes of a forward pass of a narrow copy with three levels, written down by hooks. The logits cover the middle of the
-# input only. The rest is context, which a voxel at the border of the output sees in full, where padding would have shown
-# it zeros. The price is a smaller output for the same work. With `padding="same"` the network keeps the size, like the case's.
+# These are the shapes of a forward pass of a narrow copy with three levels, written down by *forward hooks*: functions that
+# MindSpore calls after a layer, with the layer's input and output. The logits cover the middle of the input only. The rest is
+# context, which a voxel at the border of the output sees in full, where padding would have shown it zeros. The price is a
+# smaller output for the same work. With `padding="same"` the network keeps the size, like the case's.
 #
 # ## Halving: stride or pooling
 #
@@ -160,14 +161,14 @@ for name, result in {"input": volume, "max-pooling": pooled, "stride 2": strided
 
 # %% [markdown]
 # With a kernel of 3 and one voxel of zeros around the volume, stride 1 keeps the size and stride 2 halves it. This is the
-# package's convolution. It has no bias, because a batch-norm follows, and batch-norm takes the mean away: a bias before
-# it would be learned in vain.
+# package's convolution. It has no bias, because nearly everywhere a batch-norm follows, and batch-norm takes the mean away: a
+# bias before it would be learned in vain.
 
 # %% tags=["hide-input"]
 chapter.source(conv3d)
 
 # %% [markdown]
-# `HeNormal` draws the first weights with a standard deviation of $\sqrt{2 / ((1 + a^2) n)}$, where $n$ is the number of
+# `he_normal` draws the first weights with a standard deviation of $\sqrt{2 / ((1 + a^2) n)}$, where $n$ is the number of
 # inputs of one output and $a$ the slope of the activation below zero. So the values neither fade nor grow as they pass through
 # the layers (He and others, 2015).
 #
@@ -193,15 +194,15 @@ for name, layer in {"nn.PReLU": nn.PReLU(), "package": PReLU()}.items():
 # %% tags=["hide-input"] mystnb={"image": {"alt": "PReLU for three slopes: the identity to the right of zero, a straight line of slope 0, 0.25 or 1 to the left."}}
 values = np.linspace(-3, 3, 101, dtype=np.float32)
 plt.figure(figsize=(5, 3))
-for slope, style in ((0.0, ":"), (0.25, "-"), (1.0, "--")):
-    plt.plot(values, PReLU(slope)(Tensor(values)).asnumpy(), style, linewidth=2, label=f"a = {slope}")
+for slope, style, color in ((0.0, ":", "#56B4E9"), (0.25, "-", "black"), (1.0, "--", "#CC79A7")):
+    plt.plot(values, PReLU(slope)(Tensor(values)).asnumpy(), style, color=color, linewidth=2, label=f"a = {slope}")
 plt.gca().set(xlabel="x", ylabel="PReLU(x)")
 plt.legend()
 plt.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# *Figure 1. PReLU with three slopes. With a = 0 it is ReLU, with a = 1 nothing at all. Training starts at a = 0.25 and
+# *Figure 1. PReLU with three slopes. With a = 0 it is ReLU, with a = 1 it changes nothing. Training starts at a = 0.25 and
 # each PReLU of the network finds its own.*
 #
 # ## Batch-norm has two modes
@@ -216,7 +217,6 @@ plt.show()
 # Beware of the word momentum: MindSpore's `momentum=0.9` is the share that is kept, in PyTorch it is the share that is new.
 
 # %%
-norm = BatchNorm3d(channels=1, momentum=0.9)
 measurements = (5 + 3 * rng.normal(size=(1, 1, 16, 16, 16))).astype(np.float32)
 for passes in (0, 1, 10, 50):
     norm = BatchNorm3d(channels=1, momentum=0.9)
@@ -251,9 +251,10 @@ for training in (True, False):
 
 # %% [markdown]
 # In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in
-# training mode also moves the memory, so that the network changes while it is used. `load_network` of the package sets evaluation mode
-# for you. If you build a network yourself, `network.set_train(False)` belongs directly behind loading the weights. It
-# is also the first thing to check when a network scores well in training and badly afterwards.
+# training mode also moves the memory, so that the network changes while it is used. `load_network` of the package sets
+# evaluation mode for you. MindSpore builds a network in evaluation mode, where PyTorch builds it in training mode; from then on
+# the last call of `set_train` counts. So whoever has trained calls `network.set_train(False)` before the next prediction. It is
+# also the first thing to check when a network scores well in training and badly afterwards.
 #
 # ## A residual unit
 #
@@ -266,7 +267,7 @@ chapter.source(ResidualUnit)
 # %% [markdown]
 # The two convolutions have to learn only what the shortcut does not already give, and the gradient has a way down that no
 # activation weakens (He and others, 2016). We can see the shortcut alone: with `gamma` of the second batch-norm
-# at zero the left branch is silent, and what is left must be the shortcut, to the last bit.
+# at zero the two convolutions are silent, and what is left must be the shortcut, to the last bit.
 
 # %%
 unit = ResidualUnit(2, 16, stride=2, shortcut_kernel=3, momentum=0.9)
@@ -275,7 +276,7 @@ before = unit(volume).asnumpy()
 unit.batchNormal2.bn2d.gamma.set_data(Tensor(np.zeros(16), ms.float32))
 shortcut = unit.residual(volume).asnumpy()
 print("shape:", volume.shape, "->", before.shape)
-print("left branch silent, equal to the shortcut:", np.array_equal(unit(volume).asnumpy(), shortcut))
+print("convolutions silent, equal to the shortcut:", np.array_equal(unit(volume).asnumpy(), shortcut))
 
 # %% [markdown]
 # The decoder's `IdentityUnit` is the same idea with one convolution and nothing on the shortcut.
@@ -328,9 +329,8 @@ chapter.source(Up, IdentityUnit)
 chapter.source(ResidualUNet3D)
 
 # %% [markdown]
-# A *forward hook* is a function that MindSpore calls after a layer, with the layer's input and output. Nine hooks
-# write down the shapes of a real pass, with the crop of the quick preset. This table is measured, not drawn from
-# memory.
+# Nine hooks write down the shapes of a real pass, with the crop of the quick preset. This table is measured, not drawn
+# from memory.
 
 # %%
 network = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
@@ -369,9 +369,10 @@ plt.show()
 # size.*
 #
 # Two things to read off. First, the parameters sit at the bottom and the voxels at the top: `down5` alone has over half of the
-# weights, on the smallest volumes, while the time goes into the large volumes at the top, with hardly any weights. Second, the
-# largest feature maps of the encoder have half the input's size. The finest skip connection comes from `down1`, so the
-# network never sees its own input at full resolution again; the last transposed convolution has to draw the finest edge.
+# weights, on the smallest volumes, while most of the work is done on the large volumes at the top, with hardly any weights.
+# Second, the largest feature maps of the encoder have half the input's size along each axis. The finest skip connection comes
+# from `down1`, so the network never sees its own input at full resolution again; the last transposed convolution has to draw
+# the finest edge.
 #
 # ### Names of the parameters
 #
@@ -456,9 +457,10 @@ plt.show()
 # ## What they cost
 #
 # Parameters are what a checkpoint holds. Time goes into multiplications, and memory into feature maps, which training keeps for
-# the gradient, and into the parameters, of which Adam keeps two more copies beside the gradient. Here are all of them for one crop
-# of 32 x 32 x 32 voxels. Parameters, multiplications and feature maps are counted; memory is measured in a fresh process for
-# each network, from before it is built to after its second training step, and the time is that of the fastest of three steps.
+# the gradient, and into the parameters, for each of which there are a gradient and two means that Adam keeps. Here are all of
+# them for one crop of 32 x 32 x 32 voxels, with one input channel and four classes. Parameters, multiplications and feature
+# maps are counted; memory is measured in a fresh process for each network, from before it is built to after its second training
+# step, and the time is that of the fastest of three steps.
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.costs import step_memory
@@ -489,11 +491,13 @@ header = ["| network | parameters | 10⁹ multiply-adds, forward | MB of feature
 display(Markdown("\n".join([*header, *rows])))
 
 # %% [markdown]
-# The parameters differ by a factor of four, the multiplications by far more. The paper's network works at full resolution with 32 and
-# 64 channels; the case's halves the volume in its very first convolution and returns to full resolution only at the end,
-# with as many channels as there are classes. Its memory is smaller for the same reason: weights, gradient and Adam's two means stay
-# as they are for any crop, feature maps grow with it. On a processor the multiplications decide. With `model.name=UNet3D` in the
-# configuration you can train the paper's network all the same, narrower if need be: `model.channels=[16,32,64,128]`.
+# The parameters differ by a factor of four, the multiplications by far more. The paper's network works at full resolution with
+# 32 and 64 channels; the case's halves the volume in its very first convolution and returns to full resolution only at the end,
+# with as many channels as there are classes. Its memory is smaller in both parts: weights, gradient and Adam's two means stay
+# as they are for any crop, feature maps grow with it. The time does not differ as much as the multiplications do: a crop this
+# small gives the case's network so little to multiply that the rest of the step, with Adam at work on every weight, counts as
+# well. The larger the crop, the more the multiplications decide. With `model.name=UNet3D` in the configuration you can train
+# the paper's network all the same, narrower if need be: `model.channels=[16,32,64,128]`.
 #
 # ## Where am I: the position channel
 #
@@ -516,7 +520,7 @@ print("patient's left is negative, right is positive:", bool(position[0] < 0 < p
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
 slices = [channels[0, :, :, channels.shape[3] // 2], channels[0, ::-1, :, channels.shape[3] // 2], channels[1, :, :, 0]]
 names = ["channel 0: HU, scaled", "the same, mirrored", "channel 1: position"]
-for ax, values, name, colors in zip(axes, slices, names, ("gray", "gray", "coolwarm"), strict=True):
+for ax, values, name, colors in zip(axes, slices, names, ("gray", "gray", "PuOr"), strict=True):
     shown = ax.imshow(values.T[::-1, ::-1], cmap=colors)  # front up, the patient's right on the left
     ax.set(title=name, xticks=[], yticks=[])
     ax.set_xlabel("R                                      L", fontsize=9)
@@ -530,7 +534,7 @@ plt.show()
 # With HU alone the network must find the heart, or the border of the crop, to tell the lungs apart, and it can do that only at
 # the bottom of the U, from far away. The quick preset tells it instead: a second channel holds the distance from the
 # body's middle plane, in 100 mm. The price is a second input channel in the two convolutions of `down1` that touch the
-# input, the few weights counted in the first table. The `luna16` preset keeps the case's single channel.
+# input, the few weights that the first count shows. The `luna16` preset keeps the case's single channel.
 #
 # ## Inside a trained network
 #
@@ -573,9 +577,10 @@ plt.show()
 # that leaves each part of the trained network, and the labels found in the colours of this book: left lung blue, right lung
 # orange, trachea green. Each grey picture is drawn to its own scale.*
 #
-# Read it along the U. `down1` still looks like the scan, with its outlines. Further down there is less *where* in every picture and,
-# we hope, more *what*; at the bottom a voxel is 16 voxels of the input wide. On the way up the shapes come back, and what comes
-# out of `up4` are no longer grey values but logits. One channel of many is a keyhole, so do not read too much into a single picture.
+# Read it along the U. `down1` still looks like the scan, with its outlines. Further down there is less *where* in every picture
+# and, we hope, more *what*; at the bottom a voxel is 16 voxels of the input wide. On the way up the shapes come back, and what
+# comes out of `up4` are no longer grey values but logits. Look for the checkerboard of figure 2 in the pictures of the decoder.
+# One channel of many is a keyhole, so do not read too much into a single picture.
 #
 # ## Half as many digits
 #
@@ -636,7 +641,7 @@ for name, value in largest.items():
 # Plainly: what was run for this book in 16 bits was run on a processor, namely the cells above and the package's tests, which train a
 # small network for some steps with both kinds of loss scale and compare it with 32 bits. A processor computes 16-bit numbers by way of
 # 32-bit ones, so it is *slower* there, and the package says so. **Not run:** a GPU and an Ascend. MindSpore as it is installed
-# here, from PyPI, can drive processors and Ascend but holds no part for NVIDIA's GPUs, and no Ascend was at hand. The code has
+# here can drive processors and Ascend but holds no part for NVIDIA's GPUs, and no Ascend was at hand. The code has
 # nothing particular to a device.
 #
 # ## Two traps on a processor
@@ -701,7 +706,8 @@ if parameters is ...:
 elif parameters == check:
     print("Right.")
 else:
-    print(f"Off by {parameters - check}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all.")
+    much = "many" if parameters > check else "few"
+    print(f"Too {much}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all.")
 
 # %% [markdown]
 # <details>
@@ -747,8 +753,9 @@ else:
 #
 # ### Exercise 3: find the mode
 #
-# A colleague says: "The mask of a scan depends on which other scan is in the batch." Write down the one line, as a string, that is
-# missing in the colleague's script `network = ...; ms.load_checkpoint(...); logits = network(scan)`.
+# A colleague trains a network further and segments some scans with it, in one script: `network.set_train(True)`, then a loop of
+# training steps, then `logits = network(scans)`. Afterwards the colleague says: "The mask of a scan depends on which other scan is
+# in the batch." Write down, as a string, the one line that is missing before the last.
 
 # %%
 missing = ...
@@ -765,7 +772,7 @@ else:
 # <details>
 # <summary>Solution of exercise 3</summary>
 #
-# Batch-norm in training mode: the statistics of the whole batch are used.
+# After the loop batch-norm is still in training mode, and uses the statistics of the whole batch.
 #
 # ```python
 # missing = "network.set_train(False)"
@@ -799,23 +806,25 @@ else:
 # <details>
 # <summary>Answer 2</summary>
 #
-# The table of costs: the time of the two networks differs by far more than their parameters. A weight of a convolution is used once
-# for each voxel of the output. Weights at full resolution are used hundreds of times as often as those at the bottom of the U, so
-# multiplications decide, and a checkpoint's size says little about time.
+# The table of costs: the multiplications of the two networks differ by far more than their parameters, and so the time differs by
+# more, too. A weight of a convolution is used once for each voxel of the output. Weights at full resolution are used hundreds or
+# thousands of times as often as those at the bottom of the U, so a checkpoint's size says little about time.
 #
 # </details>
 #
-# **3. The same checkpoint scores well in the looks during training and badly in your own script. What do you check first?**
+# **3. Your script loads a checkpoint with the package, trains a few steps more, and scores the network on the held-out scans. The
+# score is far below that of the checkpoint, though the loss is as it was. What do you check first?**
 #
 # - (a) the learning rate
-# - (b) whether your script calls `network.set_train(False)`
+# - (b) whether the script calls `network.set_train(False)` before it scores
 # - (c) whether the checkpoint has all parameters
 #
 # <details>
 # <summary>Answer 3</summary>
 #
-# (b). Without it batch-norm takes the statistics of the scan at hand in place of those it remembers. (a) cannot be, as the weights no
-# longer change. (c) cannot be either, if you loaded it with the package: a missing parameter stops it with a line that names it.
+# (b). Without it batch-norm takes the statistics of the scan at hand in place of those it remembers. (a) is tempting, since a high
+# rate ruins weights in a few steps, but then the loss would have risen. (c) cannot be: a missing parameter stops the package with a
+# line that names it.
 #
 # </details>
 #
@@ -850,7 +859,7 @@ else:
 # - Encoder: strided residual units, volume down, channels up. Decoder: join the skip connection, double, refine. Logits come
 #   out at the input's size.
 # - Four halvings: every axis of a crop is a multiple of 16.
-# - Batch-norm needs `set_train(False)` for every prediction. Nothing warns you.
+# - After training, batch-norm needs `set_train(False)` before every prediction. Nothing warns you.
 # - Convolutions do not know where they are. If the labels need it, give them the position.
 # - Multiplications, not parameters, decide the time; full resolution with many channels is dear.
 # - 16 bits have an end. Look at the largest numbers of the trained network before you trust them.

@@ -142,10 +142,11 @@ display(schedule_curve({"case": case_cosine(**options), "ours": warmup_cosine(**
 #
 # ## Why warm up
 #
-# Adam divides the mean gradient by its typical size. In the first step both come from the same single gradient, so the quotient is
-# plus or minus one, in every weight, however small the gradient: **the first step moves every weight by the full learning
-# rate.** The network is as good as random at that moment, and so is the direction. Is that a large step? It depends on
-# the weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
+# Adam divides the mean gradient by its typical size. In the first step both come from the same single gradient, so the quotient
+# is plus or minus one in nearly every weight, however small the gradient: **the first step moves every weight by the full
+# learning rate.** (A tiny number, epsilon, which keeps Adam from dividing by zero, makes it less for the very smallest
+# gradients.) The network is as good as random at that moment, and so is the direction. Is that a large step? It depends on the
+# weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
 
 # %%
 from unet3d_tutorial.losses import DiceCELoss
@@ -178,9 +179,10 @@ for parameter in network.trainable_params():
         print(f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}")
 
 # %% [markdown]
-# The step is close to the learning rate in both layers. In the first, with few large weights, that is little. In the deepest, with
-# many small weights, a few steps in a wrong direction wipe out what the initialisation had balanced. Warm-up takes the
-# first steps with a small rate, while Adam collects enough gradients to know their typical size.
+# The step is close to the learning rate in both layers; in the deepest, epsilon takes a little of it. In the first, with few
+# large weights, that is little. In the deepest, with many small weights, a few steps in a wrong direction wipe out what the
+# initialisation had balanced. Warm-up takes the first steps with a small rate, while Adam collects enough gradients to know their
+# typical size.
 #
 # ## Too low, too high
 #
@@ -208,11 +210,14 @@ for name, rates in schedules.items():
     step = make_train_step(network, DiceCELoss(), optimizer)
     losses[name] = [float(step(image, label)[0].asnumpy()) for _ in rates]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up to several times the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up far above the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-for (name, values), style in zip(losses.items(), ("-", "--", "-.", (0, (5, 1)), ":", (0, (1, 1))), strict=True):
-    ax.plot(values, linestyle=style, linewidth=2, label=name)
-ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice)", yscale="log")
+styles = {"-": "#0072B2", "--": "#E69F00", "-.": "#009E73", (0, (5, 1)): "#CC79A7", ":": "0.5", (0, (3, 1, 1, 1, 1, 1)): "black"}
+for (name, values), (style, color) in zip(losses.items(), styles.items(), strict=True):
+    ax.plot(values, linestyle=style, color=color, linewidth=2, label=name)
+ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice), logarithmic", yscale="log")
+ax.set_yticks((0.5, 1, 2, 4, 8), ("0.5", "1", "2", "4", "8"))
+ax.minorticks_off()
 ax.legend(fontsize=8)
 ax.grid(alpha=0.3)
 plt.show()
@@ -226,7 +231,7 @@ display(Markdown("\n".join(["| schedule | first loss | highest | last | rate at 
 
 # %% [markdown]
 # - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it only takes far too long. Multiply the rate by ten.
-# - **Too high**: the loss shoots up in the first steps, to several times its first value, and comes back unsteadily. What the
+# - **Too high**: the loss shoots up in the first steps, far above its first value, and comes back unsteadily. What the
 #   initialisation had prepared is lost. Nothing becomes infinite here, because batch-norm keeps the numbers in bounds, so do not
 #   wait for a `nan` to tell you. Divide the rate by ten.
 # - **About right**: a steady fall from the first step.
@@ -270,10 +275,10 @@ for step in range(4):
 
 # %% [markdown]
 # The three steps took 0.1, 0.2 and 0.3, as listed; the fourth has no rate. What happens here may differ on a GPU or on
-# Ascend, where an index out of range need not raise an error. The package counts the steps of the data set itself, with
-# `get_dataset_size()`, so that list and run have the same length.
+# Ascend, where an index out of range need not raise an error. In the package one function, `count_steps`, gives both the list
+# and the data set their length, so that they agree.
 #
-# The opposite, a list longer than the run, is silent: the run ends before the cosine does. That was pitfall 7.
+# The opposite, a list longer than the run, is silent: the run ends before the cosine does, as in pitfall 7.
 #
 # ## Exercises
 #
@@ -401,14 +406,14 @@ else:
 #
 # </details>
 #
-# **4. In Adam's very first step one weight has a gradient of a millionth, another one of ten. Which moves further?**
+# **4. In Adam's very first step one weight has a gradient of a thousandth, another one of ten. Which moves further?**
 #
 # <details>
 # <summary>Answer 4</summary>
 #
 # Neither: both move by about the learning rate, each against the sign of its gradient. Adam divides the gradient by its typical size,
 # and after one step the only size it knows is that of this gradient. Plain gradient descent would move the second one ten
-# million times as far.
+# thousand times as far.
 #
 # </details>
 #

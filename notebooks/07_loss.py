@@ -82,9 +82,9 @@ plt.show()
 # ## Cross-entropy
 #
 # The network gives four logits $z_k$ for each voxel. Softmax makes probabilities of them, and cross-entropy is the mean over
-# all $V$ voxels of minus the logarithm of the probability that the true class $t$ got:
+# all $V$ voxels of minus the logarithm of the probability that the true class got:
 #
-# $$p_k = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad L_{\mathrm{CE}} = -\frac{1}{V} \sum_{\text{voxels}} \log p_t$$
+# $$p_k = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad L_{\mathrm{CE}} = -\frac{1}{V} \sum_{\text{voxels}} \log p_{\text{true}}$$
 #
 # ### A failure: the exponential of a large number
 #
@@ -100,7 +100,7 @@ with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         print(f"logits up to {size:5}: naive {np.round(naive, 3)}, package {np.round(stable, 3)}")
 
 # %% [markdown]
-# The first gives `nan` or minus infinity, and one such voxel is enough to make the loss, all gradients and then all weights
+# The naive form gives `nan` or minus infinity, and one such voxel is enough to make the loss, all gradients and then all weights
 # `nan`. The cure is an identity. Softmax does not change if the same number is taken from all logits, so take away the largest:
 #
 # $$\log p_k = (z_k - m) - \log \sum_j e^{z_j - m}, \qquad m = \max_j z_j$$
@@ -117,8 +117,8 @@ chapter.source(ClassSums, CrossEntropyLoss)
 
 # %% [markdown]
 # The method `bprop` is the gradient, written by hand. MindSpore can derive it, but what it derives for the softmax is slow on a
-# processor. A gradient by hand is easy to get wrong, so check it against a
-# finite difference: nudge one logit, and see whether the loss moves as the gradient says.
+# processor. A gradient by hand is easy to get wrong, so check it against a finite difference: nudge one logit, and see whether the
+# loss moves as the gradient says.
 
 # %%
 z = rng.normal(size=(1, 4, 3, 3, 3)).astype(np.float32)
@@ -200,9 +200,9 @@ plt.show()
 # *Figure 2. The Dice loss of a network that is right everywhere (to the right of 0), as it becomes surer.*
 #
 # On probabilities the loss falls as the network becomes surer. On logits it is perfect at 1, where softmax is still undecided,
-# and *rises* from there: with the surest logits of the table the loss says that almost nothing overlaps. To its left it leaves the
-# range of one minus a Dice. Training against it drags all right answers towards 1, while the cross-entropy beside it pushes them up. The
-# run does not fail. It compromises, and nobody sees why it is not better.
+# and *rises* from there: with the surest logits of the table the loss says that little overlaps. To the left of 0 it leaves the
+# range of one minus a Dice. Training against it drags all right answers towards 1, while the cross-entropy beside it pushes them
+# up. The run does not fail. It compromises, and nobody sees why it is not better.
 #
 # ### The smoothing term, and a class that is not there
 #
@@ -220,7 +220,7 @@ for smooth in (0.0, 1e-5, 1.0):
 # The size of the term decides what happens between the two ends. With $10^{-5}$, as in the case, a class that is absent scores near
 # zero as soon as a trace of probability is anywhere: a term of the loss that is *on* for every such crop, whatever the
 # network does. With 1, a trace is forgiven and a real spill is not. Our default is 1: it is one voxel's worth. Next to a structure of
-# hundreds of voxels it makes no difference.
+# hundreds of voxels it makes hardly any difference.
 #
 # ## Which mistakes cost what
 #
@@ -254,9 +254,10 @@ header = ["| prediction | right voxels | cross-entropy | Dice loss | sum |", "|-
 display(Markdown("\n".join([*header, *rows])))
 
 # %% [markdown]
-# Read it row by row. Forgetting the trachea costs cross-entropy next to nothing, Dice a quarter: one class of four. The lazy
-# prediction has most voxels right, and Dice sees through it. On the other hand Dice alone sees little difference between the
-# undecided and the lazy: it says how much overlap there is, not how sure the network is of each voxel.
+# Read it row by row. (Of equal logits the first is taken, so a network that gives a quarter to each seems to say background.)
+# Forgetting the trachea costs cross-entropy next to nothing, Dice a quarter: one class of four. The lazy prediction has most
+# voxels right, and Dice sees through it. On the other hand Dice alone sees little difference between the undecided and the lazy:
+# it says how much overlap there is, not how sure the network is of each voxel.
 #
 # The two complement each other, so the loss of the book is their sum:
 
@@ -267,8 +268,8 @@ chapter.source(DiceCELoss)
 # ## Where each loss pulls
 #
 # The network does not see the loss, it feels its gradient. For cross-entropy the gradient with respect to the logits has a simple
-# form, $(p_k - t_k) / V$: every voxel pulls according to its own error, whatever its class. For Dice there is a factor more,
-# about one over the volume that the structure has in label and prediction together.
+# form, $(p_k - t_k) / V$: every voxel pulls according to its own error, whatever its class. For Dice another factor takes the
+# place of $1 / V$, about one over the volume that the structure has in label and prediction together.
 #
 # We look at two moments of a run: the *start*, with all four classes equally likely, and a point *half-way*, where everything is in its
 # place but blurred: the labels, smoothed by 1.5 voxels. The pull of a voxel is the sum of the absolute gradients of its four logits,
@@ -297,7 +298,7 @@ for (moment, name), pull in pulls.items():
 header = ["| | loss | " + " | ".join(classes) + " | share of the trachea in the whole pull |", "|---|---|--:|--:|--:|--:|--:|"]
 display(Markdown("Mean pull of one voxel of each class:\n\n" + "\n".join([*header, *rows])))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars, pull at one voxel of each class: at the start both losses are of one size for all classes; half-way Dice pulls at a voxel of the trachea many times more strongly than anything else."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars, pull at one voxel of each class: at the start cross-entropy pulls alike at all classes and Dice weakly at the background; half-way Dice pulls at a voxel of the trachea many times more strongly than anything else."}}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
 for ax, moment in zip(axes, moments, strict=True):
     for shift, name, color in ((-0.2, "cross-entropy", "0.45"), (0.2, "Dice", "#CC79A7")):
@@ -328,9 +329,9 @@ plt.show()
 
 # %% [markdown]
 # *Figure 4. The gradient of the two losses with respect to the logit of the trachea, in one slice and on one scale. Red, negative:
-# the loss wants the logit to rise; blue: to fall.*
+# the loss wants the logit to rise; blue: to fall. The patient's right is on the left.*
 #
-# Cross-entropy treats voxels as equals, so a structure's say grows with its volume: half-way, the trachea has next to none. Dice treats
+# Cross-entropy treats voxels as equals, so a structure's say grows with its volume: half-way, the trachea has hardly any. Dice treats
 # *structures* as equals, so half-way the trachea's few voxels get a large part of the whole pull. At the start it is otherwise.
 # Where the prediction is spread over the whole volume, Dice divides by that volume: its pull at a voxel of the trachea is of the
 # same order as that of cross-entropy, and in the background it is weak. Cross-entropy clears the background in the first
@@ -377,7 +378,7 @@ for name in ("CrossEntropyLoss", "DiceCELoss"):
             recalls[name].append([(guess == k)[crop_labels == k].mean() for k in (1, 2, 3)])
         step(crop, Tensor(crop_labels))
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs rise early with either loss; the trachea rises to all with the sum, and with cross-entropy alone it stays near nothing for most of the run and only begins to rise at its end."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs, after a dip, rise early with either loss; the trachea rises to all with the sum, and with cross-entropy alone it stays near nothing for most of the run and only begins to rise at its end."}}
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for name, style, words in (("DiceCELoss", "-", "sum"), ("CrossEntropyLoss", "--", "cross-entropy alone")):
     for k, (structure, color) in enumerate(COLORS.items()):
@@ -429,11 +430,12 @@ ax.set(ylabel="1 - Dice after a shift by one voxel")
 plt.show()
 
 # %% [markdown]
-# *Figure 6. What the same error, one voxel, costs in three structures and on two grids.*
+# *Figure 6. What an error of one voxel costs in three structures and on two grids. Above each bar: the size of the voxels.*
 #
-# The error is the same everywhere, and the trachea pays more than twice what a lung pays. The reason is the share of voxels that lie at the surface. So a Dice that is poor for a lung may be good for a
-# trachea, and two Dice values of different structures cannot be compared, nor can those of different grids. Distances in
-# millimetres can, and chapter 9 reports both.
+# The error is the same in all three structures, and the trachea pays more than twice what a lung pays. The reason is the share of
+# voxels that lie at the surface. On the coarse grid one voxel is a longer way, and costs all of them more. So a Dice that is poor for
+# a lung may be good for a trachea. Two Dice values of different structures cannot be compared, nor can those of different grids,
+# where no border can be more exact than the voxels are. Distances in millimetres can, and chapter 9 reports both.
 #
 # ## Exercises
 #
@@ -539,13 +541,14 @@ else:
 #
 # </details>
 #
-# **2. During training the Dice loss falls below zero. What is wrong?**
+# **2. At some steps of a training run the Dice loss is well above 1. What is wrong?**
 #
 # <details>
 # <summary>Answer 2</summary>
 #
-# It is not computed on probabilities. On those, overlap and sizes keep Dice between 0 and 1, and the loss with it. On logits, which may be
-# negative or large, nothing does. A tiny negative number, of the size of rounding, is harmless: the table shows one.
+# It is not computed on probabilities. On those, overlap and sizes keep Dice between 0 and 1, and the loss with it. On logits the overlap
+# may be negative, and then the loss is above 1, as on the left of figure 2; with plain sums in the denominator it may fall below 0, too.
+# A tiny negative number, of the size of rounding, is harmless: the table of predictions shows one.
 #
 # </details>
 #
@@ -582,8 +585,9 @@ else:
 # <summary>Answer 5</summary>
 #
 # Infinity: such a crop has more voxels of background than the largest number that `float16` can hold (chapter 5 prints it). Dice
-# of the background becomes something divided by infinity, zero, and the loss says that a right answer is wrong. No error is
-# raised. The losses of the package turn logits into 32 bits first.
+# of the background becomes a number divided by infinity, zero, and the loss says that a right answer is wrong. No error is
+# raised. (If the overlap is summed in 16 bits as well, it is infinity by infinity, `nan`, which at least one notices.) The losses of the
+# package turn logits into 32 bits first.
 #
 # </details>
 #
