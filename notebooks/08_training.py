@@ -64,14 +64,15 @@ from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.plotting import COLORS, loss_curves, schedule_curve
 from unet3d_tutorial.runtime import setup
 from unet3d_tutorial.tracking import LivePlot
-from unet3d_tutorial.training import build_network, load_network, make_train_step, save_checkpoint, train, validate
+from unet3d_tutorial.train_step import make_gradients, make_train_step
+from unet3d_tutorial.training import build_network, load_network, save_checkpoint, train, validate
 
 # %% [markdown]
 # ## A problem of seconds
 #
 # The real run takes minutes, so we first look at a small one: a few phantoms on a coarse grid of 8 mm, small crops, a network
-# with half the channels. The phantoms are copied to a temporary folder in the same layout, `train` and `val`, `image` and
-# `seg`. Everything else is as in the quick preset.
+# with half the channels, few steps. The phantoms are copied to a temporary folder in the same layout, `train` and `val`, `image`
+# and `seg`. Everything else is as in the quick preset.
 
 # %%
 quick = Config.preset("quick")
@@ -96,15 +97,18 @@ print("steps of the small run:", create_dataset(small).get_dataset_size())
 # A step takes a batch, asks how the loss would change if each weight changed a little, and lets the optimiser move the weights.
 
 # %% tags=["hide-input"]
-chapter.source(make_train_step)
+chapter.source(make_gradients, make_train_step)
 
 # %% [markdown]
 # - `forward` is the *function of which we want the gradient*: batch in, loss out. `DiceCELoss` gives three numbers: the sum of
 #   cross-entropy and Dice loss, and both parts.
 # - `value_and_grad` turns it into a function that returns the value *and* the gradient, by going backwards through everything that
-#   `forward` computed. `None` says that we want no gradient with respect to the inputs; `optimizer.parameters` are the weights that
-#   we do want it for. With `has_aux=True` only the first of the three numbers is differentiated, and the others come along.
+#   `forward` computed. `None` says that we want no gradient with respect to the inputs; `weights`, here `optimizer.parameters`, are
+#   what we do want it for. With `has_aux=True` only the first of the three numbers is differentiated, and the others come along.
 # - `optimizer(gradients)` is Adam. It changes the weights in place and takes the next learning rate from its list.
+#
+# A run uses `TrainStep`: the same three lines, and around them what some settings ask for, such as clipping. It also measures the
+# length of the gradient.
 #
 # > **Pitfall 1.** The loss that goes in here is not the case's: its Dice is computed on probabilities.
 # > [Chapter 7](07_loss.ipynb#on-probabilities-not-on-logits) shows what happens otherwise. A wrong loss does not stop the loop; it
@@ -134,7 +138,7 @@ for promised in (0.001, 0.01, 0.1, 1.0):
     print(f"step size {t:.1e}: promised fall {promised:.3f}, found {found:.3f}")
 
 # %% [markdown]
-# For small steps the promise is kept; for large ones it is not, and the largest may even make things worse. The gradient knows the
+# For small steps the promise is kept; for large ones it is not, and a larger one still may even make things worse. The gradient knows the
 # slope under your feet, not the landscape. That is why there are many small steps and a [learning rate](06_learning_rate.ipynb).
 #
 # ## The loop
@@ -167,8 +171,8 @@ for change in ({}, {"batch_size": 4}, {"epoch_size": 10}):
     print(change, "->", create_dataset(small.updated({"train": change})).get_dataset_size(), "steps")
 
 # %% [markdown]
-# And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again every twenty
-# steps; what stays below the cell is its last picture.
+# And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again after each look
+# at the held-out volumes, and every twenty steps; what stays below the cell is its last picture.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Loss curves of the small run, drawn while it was going on: total, cross-entropy and Dice loss fall; beside them the Dice of three structures on four held-out phantoms, which stays low."}}
 trial = train(small, watch=LivePlot(title="small run: 8 mm, half the channels"))
@@ -263,8 +267,8 @@ print("last look less the one before:", ", ".join(f"{k} {d:+.3f}" for k, d in zi
 # The book uses the end, `unet3d.ckpt`, whatever the looks say. That rule was fixed beforehand, so the held-out scores stay what they are. Who
 # takes the best of many looks has chosen by these volumes, and their score then flatters the network a little.
 #
-# The real CT is not in these pictures, and that is on purpose. Whatever you look at while you choose settings, you fit. The real CT is looked
-# at once, in [chapter 9](09_evaluation.ipynb).
+# The real CT is not in these pictures, and that is on purpose. Whatever you look at while you choose settings, you fit. The real CT is for
+# afterwards, when nothing is left to choose: [chapter 9](09_evaluation.ipynb).
 #
 # ## What a run leaves behind
 
@@ -322,7 +326,7 @@ except ValueError as error:
 # ### Stopped, and gone on
 #
 # A run may end before its end: Ctrl-C, a full disk, a power cut, a data worker that the system killed for want of memory. The same command goes on from `last.ckpt`. Is the result the same as
-# that of a run that was never stopped? We stop one halfway, with an error of our own, and compare bytes.
+# that of a run that was never stopped? We stop one halfway, between two checkpoints, with an error of our own, and compare bytes.
 
 # %%
 class PowerCut(Exception):
@@ -333,7 +337,7 @@ def cut(history, validation):
     raise PowerCut
 
 
-stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "save_every": 7}})
+stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "save_every": 7, "validate_every": 40}})
 try:
     train(stopped, watch=cut)
 except PowerCut:
@@ -352,8 +356,8 @@ print("history, same numbers:    ", gone_on.history["loss"] == trial.history["lo
 
 # %% [markdown]
 # Three things must come back for this to hold: the weights, what the optimiser remembers of earlier gradients, and the position in
-# the stream of crops. The tables are cut to the checkpoint, so the steps that were lost are not counted twice. The crops need no
-# random state, because [each is decided by its number](04_dataset.ipynb#the-crop-that-repeats-itself).
+# the stream of crops. The tables are cut to the checkpoint, so the steps that were lost and done again are not counted twice. The
+# crops need no random state, because [each is decided by its number](04_dataset.ipynb#the-crop-that-repeats-itself).
 #
 # What does it cost to be able to go on? We let steps and checkpoints of the real run take turns, so that both feel the same machine.
 
@@ -399,7 +403,8 @@ display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # These are the fingerprints of the plateau. One lung near zero and the other near two thirds: the network calls everything the same. Both
-# near one half: it tosses a coin. The *mean* of both is about the same, and a mean is all that many training scripts print.
+# near one half: it tosses a coin. A *mean* over both hides the fingerprint, it merely looks mediocre; and a mean is all that many
+# training scripts print.
 #
 # And the loss? A network that is sure of background and trachea and gives each lung one half pays this:
 
@@ -457,8 +462,8 @@ plt.show()
 # %% [markdown]
 # *Figure 5. How well a simple rule tells the side of a lung voxel, by how far it sees.*
 #
-# From near, left and right are a coin toss, whatever is learnt. From afar, where heart and midline come into view, the side is clear. In the network
-# only the deepest level sees that far, a crop cuts much of it off, and all other levels can learn nothing about the side before the deepest has understood it. That is why the
+# From near, left and right are a coin toss for such a rule. From afar, where heart and midline come into view, the side is clear. In the network
+# only the deep levels [see that far](05_model.ipynb#how-far-the-network-sees), a crop cuts much of it off, and the fine levels learn of the side only what the deep ones have understood. That is why the
 # quick preset adds the [position channel](05_model.ipynb#where-am-i-the-position-channel), the distance from the middle plane of the body: the last row of the
 # table above. Its sign alone names nearly every lung voxel rightly, at every level of the network. The exact border in the middle, and the tilted patient,
 # must still be learnt; in training the plane is moved a little at random so that the network does not rely on it to the millimetre.
@@ -495,7 +500,7 @@ print("other seed, same bytes:", files["first"] == files["other seed"])
 # last digits differ, and after hundreds of steps the weights do too. So the scores that you see on your machine differ from the
 # stored ones in the later digits. What should agree is the conclusion.
 #
-# A bit-exact run is not pedantry. It tells a change that matters from chance: change one thing, repeat, and any difference is due to it.
+# A bit-exact run is not pedantry. It tells whether a change of the code changes anything: repeat the run, and any difference is due to it.
 # It does not tell how much of a *score* is luck. For that, train with several seeds and look at the spread.
 #
 # ## Failures on purpose

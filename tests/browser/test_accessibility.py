@@ -83,6 +83,15 @@ def test_every_page_is_accessible(browser, axe: str, site: Path, address: str, m
     assert not defects, "\n".join(defects)
 
 
+def test_no_frame_around_the_viewer_in_the_dark(browser, address: str) -> None:
+    """The theme gives outputs a light ground in its dark mode; the viewer has colours of its own."""
+    with opened(browser, "dark") as page:
+        settle(page, f"{address}/notebooks/10_viewer.html")
+        frames = page.locator(".text_html:has([data-slice-viewer])").evaluate_all(
+            "(all) => all.map((one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).padding])")
+    assert frames == [["rgba(0, 0, 0, 0)", "0px"]] * 2
+
+
 def test_axe_finds_what_is_wrong(browser, axe: str) -> None:
     """The check is alive: grey on grey, in a shadow as the viewer's, is found."""
     with opened(browser, "light") as page:
