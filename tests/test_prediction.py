@@ -276,29 +276,14 @@ def test_a_moved_header_gives_the_same_mask_to_the_voxel(patient, expected):
     assert np.array_equal(found.array, expected.array) and np.allclose(found.affine, moved @ patient.affine)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_header_turned_by_a_few_degrees_turns_the_mask(axis, patient, expected):
-    turned = Volume(patient.array, rotation(8, axis) @ patient.affine)
+@pytest.mark.parametrize("angles", [(8, 0, 0), (0, -8, 0), (0, 0, 8), (20, -11, 17)])
+def test_a_turned_header_turns_the_mask_to_the_voxel(angles, patient, expected):
+    """The working grid keeps the scan's own axes, and so does the position channel: the network sees the same."""
+    turn = rotation(angles[0], 0) @ rotation(angles[1], 1) @ rotation(angles[2], 2)
+    turned = Volume(patient.array, turn @ patient.affine)
     found = segment(turned, lungs_by_threshold, ALL_PIECES)
     assert np.array_equal(found.affine, turned.affine)
-    assert dice(found.array > 0, expected.array > 0) > 0.99
-    middle = tuple(slice(n // 4, -n // 4) for n in patient.array.shape)  # far outside, left and right part elsewhere
-    for value in (1, 2):
-        assert dice(found.array[middle] == value, expected.array[middle] == value) > 0.9
-
-
-def dark_is_lung(batch: np.ndarray) -> np.ndarray:
-    """Smooth scores from the HU alone."""
-    dark = 9 * (0.45 - batch[:, 0])
-    return np.stack([-dark, dark, np.full_like(dark, -9), np.full_like(dark, -9)], axis=1).astype(np.float32)
-
-
-def test_a_turned_header_changes_no_voxel_for_a_network_without_a_position_channel(patient):
-    """The working grid keeps the scan's own axes, so the same voxels reach the network; only the position differs."""
-    plain = ALL_PIECES.updated({"data": {"position": False}, "model": {"in_channels": 1}})
-    straight = segment(patient, dark_is_lung, plain)
-    turned = Volume(patient.array, rotation(8, 0) @ rotation(-11, 2) @ patient.affine)
-    assert np.array_equal(segment(turned, dark_is_lung, plain).array, straight.array) and straight.array.any()
+    assert np.array_equal(found.array, expected.array) and {1, 2} <= set(np.unique(found.array))
 
 
 def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(patient, expected):

@@ -227,23 +227,24 @@ class CropForeground:
 
 
 class CenterOnBody:
-    """Move the origin of the coordinates, so that the middle plane of the body is at 0 mm from left to right.
+    """Count positions along the volume's own axes, from the middle plane of the body: there, left to right is 0 mm.
 
-    The plane goes through the centre of all tissue, that is voxels above ``tissue_hu``. Only the affines change.
+    The plane goes through the centre of all tissue, that is voxels above ``tissue_hu``. Only the affines change: they lose
+    the origin and a slant of the whole grid, which says where the scanner's table stood and how the grid was laid, but
+    nothing of the patient.
     """
 
     def __init__(self, tissue_hu: float = -300.0):
         self.tissue_hu = tissue_hu
 
     def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
+        affine = _straight(image)
+        across = int(np.argmax(np.abs(affine[0, :3])))  # the array axis between left and right
         tissue = image.array.reshape(-1, *image.array.shape[-3:])[0] > self.tissue_hu
-        centre = np.ones(4)
-        for axis in range(3):
-            count = tissue.sum(axis=tuple({0, 1, 2} - {axis}))
-            centre[axis] = (count * np.arange(len(count))).sum() / count.sum() if count.any() else (len(count) - 1) / 2
-        shift = np.eye(4)
-        shift[0, 3] = -(image.affine @ centre)[0]
-        return _both(lambda volume: replace(volume, affine=shift @ volume.affine), image, label)
+        count = tissue.sum(axis=tuple({0, 1, 2} - {across}))
+        centre = (count * np.arange(len(count))).sum() / count.sum() if count.any() else (len(count) - 1) / 2
+        affine[0, 3] = -affine[0, across] * centre
+        return _both(lambda volume: replace(volume, affine=affine.copy()), image, label)
 
 
 class ConvertLabel:
@@ -417,6 +418,15 @@ def cut(volume: Volume, first: Sequence[int], size: Sequence[int]) -> Volume:
 
 def _both(step, image: Volume, label: Volume | None) -> Pair:
     return step(image), None if label is None else step(label)
+
+
+def _straight(volume: Volume) -> np.ndarray:
+    """An affine with the volume's spacing and, of its axes' directions, the nearest ones of the patient. No origin."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (towards, sign) in enumerate(nib.io_orientation(volume.affine)):
+        affine[int(towards), axis] = sign * volume.spacing_mm[axis]
+    return affine
 
 
 def _moved(affine: np.ndarray, corner: Sequence[float]) -> np.ndarray:
