@@ -56,10 +56,11 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, output + errors
 
 
-def send_when(process: subprocess.Popen, path: Path, lines: int, number: int = signal.SIGKILL) -> bool:
-    """Send a signal as soon as a file has so many lines; whether the run was still alive."""
+def send_when(process: subprocess.Popen, path: Path, lines: int, number: int = signal.SIGKILL, delay: float = 0) -> bool:
+    """Send a signal ``delay`` seconds after a file has so many lines; whether the run was still alive then."""
     while process.poll() is None:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            time.sleep(delay)
             process.send_signal(number)
             return True
         time.sleep(0.002)

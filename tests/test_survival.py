@@ -3,10 +3,12 @@
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from runs import finish, record, send_when, settings, start, write_data
@@ -71,20 +73,25 @@ def whole(data, tmp_path_factory):
     return record(folder / "run")
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bits(data, whole, tmp_path):
-    """Killed before the first checkpoint, inside the write of the third one, and right after a later step."""
-    config, history = longer(data, tmp_path), tmp_path / "run" / "history.csv"
+def test_killed_at_random_moments_it_ends_with_the_same_bits(data, whole, tmp_path):
+    """Three times somewhere in a step, a look at the held-out volumes, a save or the start, and once inside a write."""
+    seed = secrets.randbits(32)  # other moments in each run of this test; the messages tell which
+    rng, config, history = np.random.default_rng(seed), longer(data, tmp_path), tmp_path / "run" / "history.csv"
+    first, *later = rng.permutation(np.arange(1, 12))[:3]
     process = start(config, tmp_path)
-    assert send_when(process, history, lines=3) and finish(process)[0] == -signal.SIGKILL
-    process = start(config, tmp_path, before=IN_A_CHECKPOINT.format(nth=2))
-    assert finish(process)[0] == -signal.SIGKILL
-    assert (tmp_path / "run" / "last.part.ckpt").exists()  # it was inside the write
-    process = start(config, tmp_path)
-    assert send_when(process, history, lines=11) and finish(process)[0] == -signal.SIGKILL
+    assert send_when(process, history, lines=first + 1, delay=rng.uniform(0, 0.2)), seed
+    assert finish(process)[0] == -signal.SIGKILL, seed
+    process = start(config, tmp_path, before=IN_A_CHECKPOINT.format(nth=rng.integers(3)))
+    code, text = finish(process)
+    inside = list((tmp_path / "run").glob("*.part*"))
+    assert code == -signal.SIGKILL and inside or code == 0, (seed, text)  # 0: fewer writes were left
+    for step in later:
+        process = start(config, tmp_path)
+        send_when(process, history, lines=step + 1, delay=rng.uniform(0, 0.2))
+        assert finish(process)[0] in (-signal.SIGKILL, 0), seed
     code, text = finish(start(config, tmp_path))
-    assert code == 0 and "goes on from step" in text
-    assert record(tmp_path / "run") == whole
-    assert not list((tmp_path / "run").glob("*.part*"))
+    assert code == 0 and record(tmp_path / "run") == whole, (seed, text)
+    assert not list((tmp_path / "run").glob("*.part*")), seed
 
 
 def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
