@@ -12,8 +12,8 @@ from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_hand
 from .onednn import convolutions
 
 TRACE, SUMMARY = "profile", "profile.md"
-UNSEEN = ("\nConvolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN computes them; with "
-          "`UNET3D_CONVOLUTIONS=mindspore` they are.\n")
+UNSEEN = ("\nConvolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN computes them; "
+          "with `UNET3D_CONVOLUTIONS=mindspore` they are.\n")
 TRACED_STEPS = 5  #: a trace grows by megabytes a step, and steps are alike
 
 
