@@ -34,7 +34,7 @@ class UnitPlan:
         self.geometry, self.channels = geometry, geometry.result[1]
         self.dnnl = dnnl = onednn.load_library()
         self.convolution = Descriptors(dnnl, geometry)
-        layout, slopes = self.convolution.layout(), dnnl.layout((1, self.channels, 1, 1, 1), plain=False)
+        layout, slopes = self.convolution.layout(), dnnl.layout((1, self.channels, 1, 1, 1))
         flags = WITH_SCALE | WITH_SHIFT | (0 if training else GIVEN_STATISTICS)
         self.norm, self.norm_back, self.act, self.act_back = (c_void_p() for _ in range(4))
         dnnl.call("batch_normalization_forward_primitive_desc_create", byref(self.norm), dnnl.engine, TRAINING,

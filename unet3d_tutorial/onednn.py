@@ -34,11 +34,12 @@ from .runtime import launch_mode
 PACKAGE = "onednn-cpu-gomp"
 Shape = tuple[int, ...]
 # The numbers that oneDNN's C header, dnnl_types.h, gives to its names.
-CPU, IN_ORDER, FLOAT32, ANY, TRAINING, DIRECT = 1, 1, 3, 1, 64, 1
+CPU, IN_ORDER, FLOAT32, ANY, BLOCKED, TRAINING, DIRECT = 1, 1, 3, 1, 121, 64, 1  # BLOCKED: aBcde16b, 16 channels in a line
 SRC, DST, WEIGHTS, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 129, 145, 161
 LAYOUT_OF_ARGUMENT = 255
 LINE = 64  #: bytes of a cache line, and of an AVX-512 register
 BLOCK = 16  #: float32 numbers of a line
+FEW = 3  #: channels of a convolution's input for which oneDNN has kernels of their own
 
 
 # ------------------------------------------------------------------------------------------------------------ the library
@@ -62,14 +63,26 @@ class Library:
         if status:
             raise RuntimeError(f"oneDNN: expected status 0 from {name}, found {status}")
 
-    def layout(self, shape: Shape, *, plain: bool) -> c_void_p:
-        """Memory descriptor of a float32 array: row after row if ``plain``, else as oneDNN likes it."""
-        made, sizes = c_void_p(), numbers(shape)
-        if plain:
-            strides = numbers(np.cumprod([1, *shape[:0:-1]])[::-1].tolist())
-            self.call("memory_desc_create_with_strides", byref(made), len(shape), sizes, FLOAT32, strides)
-        else:
-            self.call("memory_desc_create_with_tag", byref(made), len(shape), sizes, FLOAT32, ANY)
+    def plain(self, shape: Shape) -> c_void_p:
+        """Memory descriptor of a float32 array, row after row."""
+        made, strides = c_void_p(), numbers(np.cumprod([1, *shape[:0:-1]])[::-1].tolist())
+        self.call("memory_desc_create_with_strides", byref(made), len(shape), numbers(shape), FLOAT32, strides)
+        return made
+
+    def layout(self, shape: Shape, tag: int = ANY) -> c_void_p:
+        """Memory descriptor of a float32 array in a layout that has a number, or as oneDNN likes it best."""
+        made = c_void_p()
+        self.call("memory_desc_create_with_tag", byref(made), len(shape), numbers(shape), FLOAT32, tag)
+        return made
+
+    def is_same(self, a: c_void_p, b: c_void_p) -> bool:
+        """Whether two memory descriptors say the same."""
+        return bool(self.functions.dnnl_memory_desc_equal(a, b))
+
+    def part(self, layout: c_void_p, shape: Shape, first: Shape) -> c_void_p:
+        """Memory descriptor of a box of an array, ``shape`` voxels from index ``first`` on."""
+        made = c_void_p()
+        self.call("memory_desc_create_submemory", byref(made), layout, numbers(shape), numbers(first))
         return made
 
     def wanted(self, descriptor: c_void_p, argument: int) -> c_void_p:
@@ -99,13 +112,19 @@ class Memory:
     """An array in a layout, without an address yet."""
 
     def __init__(self, dnnl: Library, layout: c_void_p):
-        self.dnnl, self.layout, self.handle = dnnl, layout, c_void_p()
+        self.dnnl, self.layout, self.handle, self.views = dnnl, layout, c_void_p(), []
         size = dnnl.functions.dnnl_memory_desc_get_size(layout)
         self.bytes = -(-size // LINE) * LINE
         dnnl.call("memory_create", byref(self.handle), layout, dnnl.engine, None)
 
+    def seen_as(self, layout: c_void_p) -> "Memory":
+        """The same bytes in another layout."""
+        self.views.append(Memory(self.dnnl, layout))
+        return self.views[-1]
+
     def lies_at(self, address: int) -> None:
-        self.dnnl.call("memory_set_data_handle", self.handle, c_void_p(address))
+        for memory in (self, *self.views):
+            self.dnnl.call("memory_set_data_handle", memory.handle, c_void_p(address))
 
 
 class Argument(ctypes.Structure):
@@ -139,26 +158,35 @@ class Program:
 
     def plain(self, name: str, shape: Shape) -> Memory:
         """An array that the caller has, row after row."""
-        return self.given(name, self.dnnl.layout(shape, plain=True))
+        return self.given(name, self.dnnl.plain(shape))
 
     def add(self, descriptor: c_void_p, reads: dict[int, Memory], writes: dict[int, Memory | None]) -> dict[int, Memory]:
         """Run a primitive; reorder what it reads before, and after it what it writes, where it wants another layout.
 
         ``None`` writes to an array that lives until the program ends. Gives the arrays that the primitive wrote itself.
         """
-        used, after = {}, []
-        for index, memory in (reads | writes).items():
+        used = {index: self.read(memory, self.dnnl.wanted(descriptor, index)) for index, memory in reads.items()}
+        after = []
+        for index, memory in writes.items():
             wanted = self.dnnl.wanted(descriptor, index)
-            fits = memory and self.dnnl.functions.dnnl_memory_desc_equal(wanted, memory.layout)
-            used[index] = own = memory if fits else Memory(self.dnnl, wanted)
-            if not fits:
-                self.inside.append(own)
-            if not fits and index in reads:
-                self.steps.append(reorder(self.dnnl, memory, own))
-            elif not fits and memory:
-                after.append(reorder(self.dnnl, own, memory))
+            used[index] = memory if memory and self.dnnl.is_same(wanted, memory.layout) else self.own(wanted)
+            if memory and used[index] is not memory:
+                after.append(reorder(self.dnnl, used[index], memory))
         self.steps += [Primitive(self.dnnl, descriptor, used), *after]
         return {index: used[index] for index in writes}
+
+    def read(self, memory: Memory, layout: c_void_p) -> Memory:
+        """``memory`` in ``layout``: itself, or a copy."""
+        if self.dnnl.is_same(layout, memory.layout):
+            return memory
+        copy = self.own(layout)
+        self.steps.append(reorder(self.dnnl, memory, copy))
+        return copy
+
+    def own(self, layout: c_void_p) -> Memory:
+        """An array that lives until the program ends."""
+        self.inside.append(Memory(self.dnnl, layout))
+        return self.inside[-1]
 
     def __call__(self, **tensors: Tensor) -> None:
         """Read and write the memory of contiguous tensors on CPU, one for each name."""
@@ -222,11 +250,11 @@ class Descriptors:
     """What oneDNN can do with a :class:`Geometry`: the convolution and its two gradients, added to a :class:`Program`."""
 
     def __init__(self, dnnl: Library, geometry: Geometry):
-        self.dnnl = dnnl
+        self.dnnl, self.geometry = dnnl, geometry
         x, w, y, stride, pad, self.transposed = geometry
         right = [(m - 1) * s + k - n - p for n, k, m, s, p in zip(x[2:], w[2:], y[2:], stride, pad, strict=True)]
         form = *(numbers(values) for values in (stride, (0, 0, 0), pad, right)),
-        x_any, w_any, y_any = (dnnl.layout(shape, plain=False) for shape in (x, w, y))
+        x_any, w_any, y_any = (dnnl.layout(shape) for shape in (x, w, y))
         self.to_y, self.to_x, self.to_w = c_void_p(), c_void_p(), c_void_p()
         dnnl.call("convolution_forward_primitive_desc_create", byref(self.to_y), dnnl.engine, TRAINING, DIRECT,
                   x_any, w_any, None, y_any, *form, None)
@@ -246,7 +274,31 @@ class Descriptors:
     def weight_gradient(self, program: Program, source: Memory, arriving: Memory, target: Memory) -> None:
         """Add what arrives at the weight if ``arriving`` arrives at the result."""
         x, y = (arriving, source) if self.transposed else (source, arriving)
-        program.add(self.to_w, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: target})
+        if self.geometry.x[1] > FEW and self.geometry.x[1] % BLOCK:
+            self._weight_gradient_in_parts(program, x, y, target)
+        else:
+            program.add(self.to_w, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: target})
+
+    def _weight_gradient_in_parts(self, program: Program, x: Memory, y: Memory, target: Memory) -> None:
+        """The same, a few channels of ``x`` at a time. For them oneDNN has a kernel, for all at once a product of matrices.
+
+        The kernel wants ``y`` in whole blocks of channels. Zeros fill its last block, so that the same bytes are an array
+        with more channels; what these give for the weight is left out.
+        """
+        dnnl, (x_shape, w, y_shape, *rest) = self.dnnl, self.geometry
+        blocks = -(-w[0] // BLOCK) * BLOCK
+        x = program.read(x, dnnl.plain(x_shape))
+        y = program.read(y, dnnl.layout(y_shape, BLOCKED)).seen_as(dnnl.layout((y_shape[0], blocks, *y_shape[2:]), BLOCKED))
+        for first in range(0, w[1], FEW):
+            few = min(FEW, w[1] - first)
+            shape, part_w = (x_shape[0], few, *x_shape[2:]), (blocks, few, *w[2:])
+            part = Descriptors(dnnl, Geometry(shape, part_w, (y_shape[0], blocks, *y_shape[2:]), *rest))
+            found = program.own(dnnl.plain(part_w))
+            some = x.seen_as(dnnl.part(x.layout, shape, (0, first, 0, 0, 0)))
+            program.add(part.to_w, {SRC: some, DIFF_DST: y}, {DIFF_WEIGHTS: found})
+            used = found.seen_as(dnnl.part(found.layout, (w[0], *part_w[1:]), (0, 0, 0, 0, 0)))
+            there = target.seen_as(dnnl.part(target.layout, (w[0], *part_w[1:]), (0, first, 0, 0, 0)))
+            program.steps.append(reorder(dnnl, used, there))
 
     def layout(self) -> c_void_p:
         """The layout that oneDNN likes best for the result."""
