@@ -105,6 +105,16 @@ def test_every_work_that_a_chapter_refers_to_is_in_the_bibliography() -> None:
             assert "".join(work) in bibliography, f"{chapter.name}: {''.join(work)}"
 
 
+def test_every_work_in_the_bibliography_is_referred_to() -> None:
+    chapters = "".join(path.read_text(encoding="utf-8").lower() for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")))
+    package = "".join(text(f"unet3d_tutorial/{module}.py") for module in MODULES)
+    for entry in re.split(r"^@", text("book/references.bib"), flags=re.M)[1:]:
+        addresses = [address.lower() for found in re.findall(r"doi = {(.*?)}|arXiv:([\d.]+)|url = {(.*?)}", entry)
+                     for address in found if address]
+        author = re.search(r"author = {([^,]+),", entry)[1]
+        assert any(address in chapters for address in addresses) or author in package, entry
+
+
 def test_glossary_is_in_order_and_names_each_word_once() -> None:
     words = re.findall(r"^(\S.*)\n: ", text("book/glossary.md"), flags=re.M)
     assert len(words) > 80
