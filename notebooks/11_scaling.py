@@ -14,14 +14,14 @@
 # %% [markdown]
 # # Scaling up
 #
-# The book trains on two cores. The real data set, at its own resolution, wants more: several graphics cards or NPUs, on one machine or
-# on several. At the end of this chapter you can start such a run, say beforehand what it will roughly cost, and find the place where
-# more devices stop helping.
+# The book trains on two cores. The real data set, at its own resolution, wants more: several graphics cards or NPUs (such as
+# Huawei's Ascend), on one machine or on several. At the end of this chapter you can start such a run, say beforehand what it
+# will roughly cost, and find what its steps will wait for and where more devices stop helping.
 #
 # **You will learn**
 # - how several processes train one network, and what they must agree on
 # - what stays the same when the work is shared, and what does not: batch-norm, and the Dice of a batch
-# - how to work out memory, messages and time from numbers that you measure
+# - how to work out time, steps, memory and messages from numbers that you measure
 # - the commands for one host and for several, and for data in a store
 #
 # **You need**: [chapter 8](08_training.ipynb) for the training loop, [chapter 7](07_loss.ipynb) for the Dice of a batch,
@@ -41,7 +41,7 @@ import numpy as np
 from mindspore import Tensor
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.costs import count_macs, gradient_bytes
+from unet3d_tutorial.costs import count_macs, gradient_bytes, step_memory
 from unet3d_tutorial.dataset import batch_names, random_steps
 from unet3d_tutorial.distributed import Group, join
 from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
@@ -131,7 +131,8 @@ for what, ranks in (("each its own share", (0, 1)), ("the rank forgotten", (0, 0
 #
 # ### Nobody else came
 #
-# The other mistake: eight devices are paid for, and the run was started without `msrun`. It would train on one of them and say nothing.
+# The other mistake: eight devices are paid for, and the run was started without `msrun`, MindSpore's command that starts several
+# processes and introduces them to each other. It would train on one device and say nothing.
 # `train.run_distribute=true` tells the package what you expect, so that it can refuse:
 
 # %%
@@ -146,8 +147,8 @@ except ValueError as error:
 #
 # ## What a step costs
 #
-# Three numbers decide how far one can go. They are counted on the network itself: multiplications of one volume, bytes of one
-# gradient, and time.
+# How far can one go? That begins with numbers that are counted and measured on the network itself: the multiplications of one crop, how
+# many of them a second brings, and the bytes of one gradient.
 
 # %% tags=["nbval-ignore-output"]
 network = build_network(config)
@@ -167,65 +168,71 @@ case = Config.preset("luna16")
 big = build_network(case)
 voxels = np.prod(case.data.roi_size) / np.prod(config.data.roi_size)
 per_crop = count_macs(big.set_train(False), (1, 1, 32, 32, 32)) * np.prod(case.data.roi_size) / 32**3
-print(f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.0f} times a quick one ({voxels:.0f} times the voxels)")
+print(f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)")
 print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 
 # %% [markdown]
-# The large crop is too large to run through this machine for a count, so it was counted on a small cube: every level of the network is
-# a convolution, and its cost grows with the voxels.
+# The large crop was counted on a small cube, which is quicker: the work of a convolution grows with the voxels.
 #
-# From these follow the costs of the full run: 877 scans for training (the 887 that the original case counts, less ten for
-# validation), and the preset's epochs and crops. A training step takes about three times the multiplications of a forward
-# pass: one pass forward, and two of the same size for the gradients of maps and weights. How many of them a device does in a second
-# *in practice* is the number to measure first on your own machine. The table asks what would be, for three assumed rates.
+# From these follow the costs of the full run: the 888 scans of LUNA16, less ten for validation, with the preset's epochs and crops. A
+# training step takes about three times the multiplications of a forward pass: one pass forward, and two of the same size for the
+# gradients of maps and weights. How many of them a device does in a second *in practice* is the number to measure first on your own
+# machine. The table asks what would be: first at the rate measured above, then at three assumed ones.
 
-# %%
-crops = 877 * case.train.epoch_size * case.data.num_samples
-print(f"{case.train.epoch_size} epochs, {case.data.num_samples} crops a scan")
-print(f"{crops} crops, {3 * per_crop * crops / 1e15:.1f} thousand million million multiplications")
-print("assumed rate (billion a second)  1 device  8 devices  32 devices   (minutes, messages not counted)")
-for assumed in (1_000, 5_000, 20_000):
-    minutes = 3 * per_crop * crops / (assumed * 1e9) / 60
-    print(f"{assumed:31}  {minutes:8.1f}  {minutes / 8:9.1f}  {minutes / 32:10.1f}")
+# %% tags=["nbval-ignore-output"]
+volumes, devices = (888 - 10) * case.train.epoch_size, np.array([1, 8, 32])
+work = 3 * per_crop * volumes * case.data.num_samples
+print(f"{case.train.epoch_size} epochs, {volumes * case.data.num_samples} crops, {work / 1e15:.1f} million billion multiplications")
+print("minutes, without sending                  1 device    8 devices   32 devices")
+for name, speed in (("this machine", rate / 1e9), ("assumed", 1_000), ("assumed", 5_000), ("assumed", 20_000)):
+    print(f"{name:>12}, {speed:6.0f} billion a second", *(f"{minutes:12.1f}" for minutes in work / (speed * 1e9) / 60 / devices))
+print(f"{'steps':34}", *(f"{steps:12}" for steps in volumes // (case.train.batch_size * devices)))
+print("steps of the preset's warm-up:", case.train.warmup_step)
 
 # %% [markdown]
+# Do not read the minutes alone, read the last two lines as well. Each process brings a batch of its own, so more devices mean larger and
+# fewer steps. With 32 of them the preset's warm-up would fill most of the run, and too few steps would be left to learn in. This is the
+# first place where more devices stop helping.
+#
 # ### Memory
 #
-# Training keeps the output of every layer until the backward pass has used it. Most of it are the maps of the first level, which have
-# half the crop's edges. We count them as twenty: what its convolutions, batch-norms and activations hand on, down and up.
+# Training keeps what every layer hands on until the backward pass has used it. [Chapter 5](05_model.ipynb#what-they-cost) measured the
+# memory of a training step. We do it again, with one quick crop and with four. The difference is what three crops take; weights,
+# gradient and Adam's means are in both. It grows with the voxels, as the work does.
 
-# %%
-edge = np.prod(case.data.roi_size) / 8  # voxels of a map at the first level
-first_level = 16 * edge * 4  # 16 maps in 32-bit floats
-print(f"one output at the first level: {first_level / 1e6:.0f} MB for each crop")
-print(f"crops in a step: {case.train.batch_size * case.data.num_samples}")
-print(f"twenty such outputs: {20 * first_level * case.train.batch_size * case.data.num_samples / 1e9:.0f} GB a step")
+# %% tags=["nbval-ignore-output"]
+one, four = (step_memory(case.model.name, (n, 1, *config.data.roi_size)) for n in (1, 4))
+quick_crop = (four - one) / 3
+step_crops = case.train.batch_size * case.data.num_samples
+print(f"quick crop {quick_crop / 1e6:.0f} MB, luna16 crop {voxels * quick_crop / 1e9:.1f} GB")
+print(f"{step_crops} crops in a step: {step_crops * voxels * quick_crop / 1e9:.0f} GB for each device")
 
 # %% [markdown]
-# That is an estimate, and rather too low than too high: measure the first step before you order a hundred. If it does not fit, take
-# `train.batch_size=1` with `train.accumulate=2`, fewer crops a scan (`data.num_samples`), or `train.mixed_precision=true`, which halves
-# the convolutions' share.
+# That is more than many graphics cards have, and a card needs room for its kernels on top: measure the first step before you order a
+# hundred. If it does not fit, take `train.batch_size=1` with `train.accumulate=2` (batch-norm then sees half as many crops at a time),
+# fewer crops a scan (`data.num_samples`), or `train.mixed_precision=true`: then all but batch-norm computes in 16 bits, and what it
+# hands on takes half the space.
 #
-# ## Where the three lines cross
+# ## What a step waits for
 #
-# A step ends when the slowest of three is done: computing, sending, and making the crops. Computing and crops shrink with more
-# processes on more hosts; sending does not: a ring sends each gradient almost twice, however many take part. From which rate of
-# computing on would sending take as long?
+# Three things take time in a step: computing, sending, and making the crops. Each process computes and makes crops for its own batch, so
+# both take as long with many processes as with one. Sending comes on top as soon as there are two: the package sends the gradient when
+# the backward pass is done. Where the processes pass their sums on in a ring, each sends it almost twice, however many take part. From
+# which rate of computing on does sending take as long as computing?
 
 # %%
-step_crops = case.train.batch_size * case.data.num_samples
 step_macs = 3 * per_crop * step_crops
 for name, gigabytes in (("10 Gbit/s network", 1.25), ("100 Gbit/s network", 12.5), ("cards joined directly", 100)):
     sending = 2 * gradient_bytes(big) / (gigabytes * 1e9)
-    print(f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e12:,.0f} million million a second")
+    print(f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e9:9,.0f} billion a second")
 
 # %% [markdown]
-# A million million a second is a thousand billion a second, so compare with the rates assumed above. The highest of them comes near the
-# first line: over the slow network such devices would spend half of their time sending. With the other two, sending is no concern. The
-# network is small and the crops are large; where crops are small, the lines cross sooner.
+# Compare with the rates assumed above. The highest of them comes near the first line: over the slow network such devices would spend
+# nearly half of their time sending. With the other two, sending is no concern. The network is small and the crops are large; where
+# crops are small, sending weighs more.
 #
-# And the crops? We make one of the full size, from noise, as the preset would: cut first, then varied. How many cores must make crops so
-# that no step waits?
+# And the crops? They are made while the step before computes, so a step waits only for what is not ready by then. We make one of the full
+# size, from noise, as the preset would: cut first, then varied. How many cores must make crops so that no step waits?
 
 # %% tags=["nbval-ignore-output"]
 scan = Volume(rng.integers(-1000, 400, (1, 300, 300, 150), dtype=np.int16), np.eye(4))
@@ -242,9 +249,9 @@ for assumed in (1_000, 5_000, 20_000):
     print(f"at {assumed:6} billion a second a step takes {step:5.2f} s: {step_crops * np.median(times) / step:5.1f} cores for each device")
 
 # %% [markdown]
-# This line crosses first: a fast device is easily kept waiting by its processor. The remedies, in this order: keep the prepared scans on
-# disk (`data.cache_path`), give more cores (`data.num_worker`), vary less (`data.augment`). The column `wait` in a run's history says
-# whether you got it right: it should be a few per cent of the time at most.
+# This limit comes first: a fast device is easily kept waiting by its processor. The remedies, in this order: keep the prepared scans on
+# disk (`data.cache_path`, as the preset does), give more cores (`data.num_worker`), vary less (`data.augment`). The column `wait` in a
+# run's history says whether you got it right: it should be a few per cent of the time at most.
 #
 # ## Two processes, here
 #
@@ -262,7 +269,7 @@ print(done.stdout)
 #
 # ## The commands
 #
-# Run here, in this chapter and in the tests, is the first one. The others follow
+# Run here, in this chapter and in the tests, is the first one, with smaller scans. The others follow
 # [MindSpore's documentation of msrun](https://www.mindspore.cn/tutorials/en/master/parallel/msrun_launcher.html) and were not run:
 # this machine has neither GPU nor NPU.
 #
@@ -270,7 +277,7 @@ print(done.stdout)
 # # two processes on this CPU
 # msrun --worker_num=2 --local_worker_num=2 --join=True "$(which unet3d)" train --preset quick train.run_distribute=true
 #
-# # eight NPUs (Ascend) or GPUs of one host
+# # eight NPUs (Ascend) of one host
 # msrun --worker_num=8 --local_worker_num=8 --join=True "$(which unet3d)" train --preset luna16 \
 #     train.run_distribute=true train.device_target=Ascend
 #
@@ -279,18 +286,21 @@ print(done.stdout)
 #     "$(which unet3d)" train --preset luna16 train.run_distribute=true train.device_target=Ascend
 # ```
 #
-# For GPUs write `train.device_target=GPU`. The rate was chosen for a batch of one process; with eight times the batch, a rate that is two or
-# three times higher with a longer warm-up is a usual start. `train.output_path` must be one folder that all hosts see, because a run that
+# For GPUs write `train.device_target=GPU`; that needs a MindSpore built for them, which the one from PyPI is not. The learning rate was
+# chosen for the batch of one process. With eight times the batch, Goyal and others take eight times the rate after a warm-up, for plain
+# gradient descent; for Adam two or three times is a more careful start. Count the warm-up against the steps that are left, or give
+# it in epochs (`train.warmup_epoch`). `train.output_path` must be one folder that all hosts see, because a run that
 # is gone on with is read by all. Start the same number of processes again: with another number the stream of crops would be another, and
 # the run refuses.
 #
 # ## Data and results in a store
 #
-# Machines in a cloud come without your data. Three settings copy what is needed, through fsspec, so that S3, SFTP and many more
-# work; OBS speaks the S3 protocol:
+# Machines in a cloud come without your data. `remote.data_url` says where to fetch it, `remote.train_url` where results go, and
+# `remote.checkpoint_url` with which weights to begin. The copies go through fsspec, so that S3, SFTP and many more work; OBS speaks the
+# S3 protocol:
 #
 # ```bash
-# pip install s3fs
+# pip install -e '.[remote]'
 # export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_ENDPOINT_URL=https://...
 # unet3d train --preset luna16 remote.data_url=s3://bucket/LUNA16 remote.train_url=s3://bucket/run-1
 # ```
@@ -421,9 +431,10 @@ else:
 # <details>
 # <summary>Answer 3</summary>
 #
-# (a). If steps wait for data, the crops are the limit, and it is the cheapest thing to see. If they do not wait, compare the time of a step
-# with the time of sending, which does not shrink with more devices. (b) says how well it learns, not how fast it runs. (c) decides the
-# message's size, but the message was the same with 8 devices.
+# (a). Four times the devices do a quarter of the steps, so a step now takes twice as long. If it waits for data, the crops are the
+# limit, and it is the cheapest thing to see: hosts that read from one store share it. If it does not wait, look at sending: the way
+# between hosts may be slower than that within one. (b) says how well it learns, not how fast it runs. (c) decides the message's size,
+# but the message was the same with 8 devices.
 #
 # </details>
 #
@@ -442,7 +453,7 @@ else:
 # - Equal start, averaged gradients, equal change: the weights stay equal.
 # - A mean over volumes does not notice how the batch is shared. Batch-norm and the Dice of a batch do.
 # - Ask each process which files it sees. Two processes with the same crops look healthy.
-# - Measure multiplications, bytes and loading before you order devices.
+# - Measure work, memory, bytes and loading before you order devices, and count the steps that are left.
 # - Say which numbers you measured and which you assumed.
 #
 # ## References

@@ -80,7 +80,7 @@ print(f"{name}: {scan.array.shape} voxels, axes {scan.axis_codes}")
 # A checkpoint maps names to arrays. What is done with them stands in `model.py`, and a program that wants to use the weights needs that Python, and MindSpore to run it. An *exported* file holds weights
 # and operations: the whole function from input to logits.
 #
-# - **MINDIR** is MindSpore's own format. MindSpore, its small sibling MindSpore Lite, and Huawei's Ascend devices read it.
+# - **MINDIR** is MindSpore's own format. MindSpore and its small sibling MindSpore Lite read it, also on Huawei's Ascend devices.
 # - **ONNX** is an open format that many programs write and read. We run it with ONNX Runtime, a library of its own.
 
 # %%
@@ -91,7 +91,7 @@ for file in (checkpoint, onnx_file, mindir_file):
     print(f"{file.name:14} {file.stat().st_size / 1e6:5.1f} MB")
 
 # %% [markdown]
-# The sizes are nearly equal: the operations are a few kilobytes, the rest are weights.
+# The sizes are nearly equal: the operations take little room, the rest are weights.
 #
 # ## What is in the file
 #
@@ -323,7 +323,7 @@ display(show_planes(scan, on_mindspore, from_script, names=("MindSpore", "the sc
 # ## Scans as they come
 #
 # Hospitals keep scans as DICOM: a folder with one file a slice, in no order that the names would tell. Researchers pass on NIfTI, MetaImage or NRRD. `read_scan` reads all of them to one
-# thing, an array with an affine, and it asks three questions first: is it three-dimensional, does the file say where its voxels are, do the values look like HU?
+# thing, an array with an affine, and refuses a file that does not say where its voxels are. Then it asks `check_ct`: is it three-dimensional, and do the values look like HU?
 
 # %%
 box = np.full((40, 40, 20), 40, np.int16)
@@ -337,7 +337,7 @@ for label, array in (("one slice", box[:, :, :1]), ("two volumes", np.stack([box
         print(f"{label}: {str(error).split(': ', 1)[1]}")
 
 # %% [markdown]
-# The mask must follow the scan, whichever way it is stored. We store the same patient with other axes, and turned by some degrees as on a tilted table, and compare the masks:
+# The mask must follow the scan, whichever way it is stored. We store the same patient with other axes, then turn the header alone by some degrees, and compare the masks:
 
 # %% tags=["nbval-ignore-output"]
 small = Volume(scan.array[::4, ::4, ::2], scan.affine @ np.diag([4, 4, 2, 1.0])) if scan.array.size > 1e7 else scan
@@ -353,8 +353,8 @@ oblique = segment(Volume(small.array, turn @ small.affine), onnx_network, onnx_c
 print("turned header: Dice " + ", ".join(f"{metrics.dice(oblique.array == k, straight.array == k):.3f}" for k in (1, 2, 3)))
 
 # %% [markdown]
-# Flips and swaps are undone exactly. A turn is not undone: the working grid keeps the direction of the scan's own axes, and the network meets a patient who lies a little askew. Nothing is resampled twice
-# and the mask needs no rotation on the way back.
+# Flips and swaps are undone exactly. A turn is not undone: the working grid keeps the direction of the scan's own axes, so nothing is resampled twice and the mask needs no rotation on the way back. Of a
+# turned header only the position channel takes notice, for it counts millimetres. A patient who really lies askew looks askew to the network.
 #
 # ## A device that trades files
 #
@@ -389,7 +389,7 @@ print("equal to the direct way:", np.array_equal(assembled.array, segment(small,
 # unet3d predict scan.nii.gz -o lungs.nii.gz --backend 310 # from result_Files/*.bin
 # ```
 #
-# A mask appears whole or not at all, never in place of a file that is there, and never in place of the scan.
+# A mask appears whole or not at all. It takes the place of a file that is there only with `--overwrite`, and never that of the scan.
 #
 # ## Exercises
 
@@ -507,16 +507,16 @@ else:
 #
 # </details>
 #
-# **3. Two folders of windows lie in `preprocess_Result` and `result_Files`, of two different scans with the same number of windows. What does `read_results` do?**
+# **3. `result_Files` still holds the answers for another patient, whose scan had as many windows. What does `read_results` do?**
 #
-# - (a) it refuses the second scan's results
+# - (a) it refuses them
 # - (b) it gives a mask of the wrong patient's lungs, without a word
 #
 # <details>
 # <summary>Answer 3</summary>
 #
-# (b). Raw files carry no name, no shape and no position. Count and length are right, so nothing is left to check. (a) is what one would like, and what a format with a header makes possible. Use one folder a scan, and empty it
-# first: `write_windows` insists on that.
+# (b). Raw files carry no patient, no shape and no position. Count and length are right, so nothing is left to check. (a) is what one would like, and what a format with a header makes possible. Use folders of their own for each
+# scan: `write_windows` insists on an empty one, but nobody watches the answers.
 #
 # </details>
 #

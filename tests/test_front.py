@@ -3,6 +3,7 @@
 import ast
 import csv
 import re
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -18,6 +19,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import collect  # noqa: E402
 import results  # noqa: E402
 import speed  # noqa: E402
+
+from notebooks import cell_text, markdown, read  # noqa: E402
+from unet3d_tutorial import cli  # noqa: E402
+from unet3d_tutorial.config import Config  # noqa: E402
 
 MODULES = sorted(path.stem for path in (ROOT / "unet3d_tutorial").glob("*.py") if path.stem != "__init__")
 
@@ -100,10 +105,98 @@ def test_every_work_that_a_chapter_refers_to_is_in_the_bibliography() -> None:
             assert "".join(work) in bibliography, f"{chapter.name}: {''.join(work)}"
 
 
+def test_every_work_in_the_bibliography_is_referred_to() -> None:
+    chapters = "".join(path.read_text(encoding="utf-8").lower() for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")))
+    package = "".join(text(f"unet3d_tutorial/{module}.py") for module in MODULES)
+    for entry in re.split(r"^@", text("book/references.bib"), flags=re.M)[1:]:
+        addresses = [address.lower() for found in re.findall(r"doi = {(.*?)}|arXiv:([\d.]+)|url = {(.*?)}", entry)
+                     for address in found if address]
+        author = re.search(r"author = {([^,]+),", entry)[1]
+        assert any(address in chapters for address in addresses) or author in package, entry
+
+
 def test_glossary_is_in_order_and_names_each_word_once() -> None:
     words = re.findall(r"^(\S.*)\n: ", text("book/glossary.md"), flags=re.M)
     assert len(words) > 80
     assert words == sorted(set(words), key=str.lower)
+
+
+# ------------------------------------------------------------------------------------------- what one is told to type
+
+
+def blocks(language: str, *names: str) -> list[str]:
+    """The fenced code of pages and of chapters' texts."""
+    texts = (re.sub("^# ?", "", text(name), flags=re.M) if name.endswith(".py") else text(name) for name in names)
+    return [block for page in texts for block in re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/intro.md"])
+def test_python_on_the_first_pages_runs(page: str) -> None:
+    found = blocks("python", page)
+    assert found
+    for code in found:
+        exec(compile(code, page, "exec"), {})
+
+
+def shown_commands() -> list[list[str]]:
+    """Words of each call of ``unet3d`` that a page or a chapter shows, without those that stand for a name."""
+    pages = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "book").glob("*.md"))),
+             *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")))]
+    lines = [line for block in blocks("bash", *pages) for line in block.replace("\\\n", " ").splitlines()]
+    calls = [re.search(r"(?:^|\")unet3d\b\)?\"?(.*)", re.sub(r"\$\(which unet3d\)", "unet3d", line)) for line in lines]
+    return [shlex.split(call[1], comments=True) for call in calls if call]
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_commands_that_are_shown_are_understood(words: list[str]) -> None:
+    if "-h" in words:
+        with pytest.raises(SystemExit, match="0"):
+            cli._parser().parse_args(words)
+        return
+    options, settings = cli._parser().parse_known_args(words)
+    Config.preset(getattr(options, "preset", None) or "quick").override(settings)  # refuses what is no setting
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/intro.md", "book/launch.md"])
+def test_targets_that_are_shown_exist(page: str) -> None:
+    known = set(re.search(r"^\.PHONY: (help .*)$", text("Makefile"), flags=re.M)[1].split()) | {".venv/installed"}
+    assert set(re.findall(r"(?:^|`|&& )make ([a-z./]+)", text(page), flags=re.M)) <= known
+
+
+# ---------------------------------------------------------------------------------------------------------- the pitfalls
+
+
+def section(notebook: nbformat.NotebookNode, anchor: str) -> str:
+    """The text of a chapter's section, from the heading that the site gives this anchor to the next heading."""
+    parts = re.split(r"^#{1,3} (.*)\n", "\n\n".join(markdown(notebook)), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"): body
+            for title, body in zip(parts[1::2], parts[2::2], strict=True)}[anchor]
+
+
+def pitfalls() -> dict[str, str]:
+    """What the page says of each pitfall, by number."""
+    parts = re.split(r"^## Pitfall (\d+)\n", text("book/pitfalls.md"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_there_are_thirteen_pitfalls() -> None:
+    assert list(pitfalls()) == [str(number) for number in range(1, 14)]
+
+
+@pytest.mark.parametrize(("number", "words"), pitfalls().items(), ids=pitfalls())
+def test_each_pitfall_is_measured_in_a_section_that_leads_back(number: str, words: str) -> None:
+    measured = words.partition("*Measured:*")[2]
+    links = re.findall(r"\(\.\./notebooks/(\w+)\.ipynb#([\w-]+)\)", measured)
+    assert links
+    shown = ""
+    for name, anchor in links:
+        chapter = read(ROOT / "notebooks" / f"{name}.ipynb")
+        assert f"(../book/pitfalls.md#pitfall-{number})" in section(chapter, anchor), f"{name}, {anchor}"
+        shown += "\n".join(map(cell_text, chapter.cells))
+    said = re.sub(r"\]\(.*?\)|`RAS`|HD95", "", measured)
+    numbers = re.findall(r"\d(?:[\d.,]*\d)?%?", said)
+    missing = [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", shown)]
+    assert not missing, f"no cell shows {missing}"
 
 
 # -------------------------------------------------------------------------------------------------------------- figures
@@ -123,6 +216,8 @@ def test_ratio_is_above_one_where_ours_is_better() -> None:
     assert [pair.ratio for pair in pairs] == [2.0, 0.5]
     assert [speed.verdict(pair) for pair in pairs] == ["2 times faster", "2 times slower"]
     assert speed.shown(pairs[0].ours) == "(2 s)"
+    near = [speed.Measurement("b", "loss", side, value, "s", "quiet") for side, value in (("ours", 1.0), ("theirs", 0.98))]
+    assert speed.verdict(speed.Comparison(*near)) == "as fast"
 
 
 def test_logs_of_benchmarks_are_understood() -> None:

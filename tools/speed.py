@@ -80,7 +80,9 @@ def shown(each: Measurement) -> str:
 
 def verdict(pair: Comparison) -> str:
     """The ratio in words."""
-    better, worse = ("faster", "slower") if pair.ours.unit in TIMES else ("smaller", "larger")
+    equal, better, worse = ("as fast", "faster", "slower") if pair.ours.unit in TIMES else ("as large", "smaller", "larger")
+    if f"{max(pair.ratio, 1 / pair.ratio):.2g}" == "1":
+        return equal
     return f"{pair.ratio:.2g} times {better}" if pair.ratio >= 1 else f"{1 / pair.ratio:.2g} times {worse}"
 
 
@@ -89,7 +91,8 @@ def chart(found: Sequence[Comparison]) -> Figure:
     speed = [pair for pair in found if pair.ours.unit in TIMES]
     memory = [pair for pair in found if pair.ours.unit not in TIMES]
     heights = len(speed) + 1, len(memory) + 1
-    figure, axes = plt.subplots(2, 1, figsize=(9, 7), dpi=80, layout="constrained", height_ratios=heights)
+    size = 9, 1 + 0.32 * sum(heights)  # two lines of text beside each bar
+    figure, axes = plt.subplots(2, 1, figsize=size, dpi=80, layout="constrained", height_ratios=heights)
     for axis, rows, title in zip(axes, (speed, memory), ("times as fast", "times less memory"), strict=True):
         bars(axis, rows)
         axis.set_title(f"ours: how many {title}", fontsize=10)
@@ -106,7 +109,7 @@ def bars(axis: Axes, rows: Sequence[Comparison]) -> None:
         axis.annotate(f"{each.ratio:.2g}", (each.ratio, place), (4 if better else -4, 0), textcoords="offset points",
                       ha="left" if better else "right", va="center", fontsize=9)
     axis.set_yticks(range(len(rows)), [f"{each.ours.what}\nbeside {each.peer.side}" for each in rows], fontsize=7.5)
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xscale("log")
     low, high = (limit(each.ratio for each in rows) for limit in (min, max))
     axis.set_xlim(min(low, 1) / 1.6, high * 1.6)

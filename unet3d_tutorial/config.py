@@ -63,7 +63,7 @@ class TrainConfig:
     accumulate: int = 1  #: batches whose gradients are averaged into one step; makes up for a small batch_size
     clip_norm: float = 0.0  #: a gradient longer than this is shortened to it; 0 never shortens
     average_decay: float = 0.0  #: decay of the moving average of the weights that is validated and kept; 0 keeps none
-    mixed_precision: bool = False  #: convolutions in 16-bit floats; weights stay in 32 bits
+    mixed_precision: bool = False  #: all but batch-norm in 16-bit floats; weights stay in 32 bits
     loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
     dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
     keep_checkpoint_max: int = 2  #: checkpoints of the newest this many looks are kept, and the best one; others go
