@@ -38,8 +38,8 @@ from unet3d_tutorial import chapter
 chapter.enter("phantom", "run")
 
 # %% [markdown]
-# The package comes before MindSpore in the imports, because it sets a variable that MindSpore's kernels read. The
-# [last section](#two-traps-on-a-processor) says which.
+# The package comes before MindSpore in the imports, because it sets a variable that MindSpore's kernels read. A
+# [later section](#two-traps-on-a-processor) says which.
 
 # %%
 import os
@@ -665,24 +665,46 @@ print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"], "| MindSpore's k
 print("convolutions of this package's networks:", onednn.convolutions())
 
 # %% [markdown]
+
+# %% [markdown]
+# ## A second oneDNN
+#
 # Without the traps there is still something to gain. Matrix products need every voxel copied once for each weight of the kernel. In
 # a memory layout where sixteen channels lie side by side, a convolution reads each voxel in place and uses the wide registers in
 # full. MindSpore does not ask its copy of oneDNN for that layout. So on a processor of the x86 family under Linux the networks of
-# this package hand their convolutions to a second copy, which may choose the layout, and reorder what goes in and out. Names,
-# checkpoints and exported files do not change, and results agree to rounding. `UNET3D_CONVOLUTIONS=mindspore` turns it off, which we
-# do for one network here:
+# this package hand their convolutions to a second copy, which may choose the layout, and reorder what goes in and out.
+#
+# Reordering costs time as well. So a convolution and the batch-norm and PReLU that follow it run as *one* operation, and what
+# lies between them never leaves the good layout. Its gradient is one operation, too. This is how a unit of the network asks for it:
+
+# %% tags=["hide-input"]
+from unet3d_tutorial import fused
+
+chapter.source(fused.FusedResidualUnit)
+
+# %% [markdown]
+# Names, checkpoints and exported files do not change, and results agree to rounding. Where you put a hook on one of the three layers,
+# they run one by one, so that the hook sees what it should. `UNET3D_CONVOLUTIONS=mindspore` turns all of it off, which we do for one of two
+# networks here:
 
 # %% tags=["nbval-ignore-output"]
+from unittest import mock
+
+batch = Tensor(np.concatenate([crop.asnumpy()] * 2))
 for name, choice in {"MindSpore's kernels": "mindspore", "the second oneDNN": ""}.items():
-    os.environ["UNET3D_CONVOLUTIONS"] = choice  # read when a network is built
-    either = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
-    either.set_train(False)
+    with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):  # read when a network is built
+        either = ResidualUNet3D(config.model.in_channels, config.model.num_classes).set_train(True)
+    gradients = ms.value_and_grad(lambda x, network=either: (network(x) ** 2).mean(), None, either.trainable_params())
     seconds = []
     for _ in range(7):
         start = time.perf_counter()
-        either(crop).asnumpy()  # asnumpy waits until the result is there
+        gradients(batch)[1][0].asnumpy()  # asnumpy waits until the result is there
         seconds.append(time.perf_counter() - start)
-    print(f"{name:20} median of {len(seconds)} forward passes of a crop {config.data.roi_size}: {np.median(seconds):.3f} s")
+    print(f"{name:20} forward and backward, batch of 2 crops {config.data.roi_size}: median {np.median(seconds):.3f} s")
+
+# %% [markdown]
+# How MindSpore compares with PyTorch and ONNX Runtime on one machine is measured on the page [How fast it is](../book/speed.md).
+# All that a script of your own needs to be fast, and repeatable, is one call before anything else. Here is what it does:
 
 # %% tags=["hide-input"]
 chapter.source(setup)

@@ -7,7 +7,7 @@ last the scanner's own marks (noise, streaks, a round field of view). Each part 
 
 Coordinates are millimetres from the carina, where the trachea divides: x towards the patient's left, y towards the
 back, z towards the head (LPS, the convention of LUNA16's files). The patients are breadth, not likeness: sizes, poses and
-diseases are drawn wider than any hospital sees them, so that a network cannot get by with "air is lung".
+diseases are drawn from wide ranges, so that a network cannot get by with "air is lung".
 """
 
 import json
