@@ -464,8 +464,8 @@ for value, name in ((1, "left lung"), (2, "right lung")):
 # than to call both lungs by one name, and training stays on a [plateau](08_training.ipynb#the-plateau).
 #
 # We know where a voxel lies: the affine says so. So we tell the network. `CenterOnBody` finds the middle plane of all
-# tissue, and `AddPosition` adds a second channel: the distance from that plane, in units of 100 mm, positive on the
-# patient's right. This is the whole of `AddPosition`:
+# tissue, across the volume's own axis from left to right, and `AddPosition` adds a second channel: the distance from that plane,
+# in units of 100 mm, positive on the patient's right. This is the whole of `AddPosition`:
 
 # %% tags=["hide-input"]
 from unet3d_tutorial.transforms import AddPosition
