@@ -1,8 +1,9 @@
 """Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast it is" is made.
 
 ``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after the other, and keeps
-what each prints in the folder LOGS; without ``--run`` it reads the logs that are there. A benchmark that began while other
-programs were busy is marked ``shared``: of its seconds only the ratios mean something.
+what each prints in the folder LOGS; without ``--run`` it reads the logs that are there. A benchmark without a log keeps the
+rows that it has. One that began while other programs were busy is marked ``shared``: of its seconds only ratios mean
+something.
 """
 
 import argparse
@@ -144,10 +145,15 @@ def main() -> None:
         options.logs.mkdir(parents=True, exist_ok=True)
         for name in options.run or READERS:
             run(name, options.logs / f"{name}.log")
+    with RESULTS.open(newline="", encoding="utf-8") as file:
+        before = [tuple(row) for row in csv.reader(file)]
     rows = []
     for name, reader in READERS.items():
         log = options.logs / f"{name}.log"
-        text = log.read_text(encoding="utf-8") if log.is_file() else ""
+        if not log.is_file():  # not measured this time
+            rows += [row for row in before if row[0] == name]
+            continue
+        text = log.read_text(encoding="utf-8")
         machine = "shared" if name in options.shared or is_shared(text) else "quiet"
         rows += [(name, what, side, f"{value:g}", unit, machine) for what, side, value, unit in reader(text)]
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
