@@ -5,7 +5,7 @@ CPU and in PyNative mode, they hand each other oneDNN's own layout, in which one
 PyTorch reorders around each convolution. Results are the layers' own, to rounding. Where a layer is watched by a hook, or
 :func:`unet3d_tutorial.onednn.takes` says no, the layers run as they are.
 
-Sources: Ioffe and Szegedy, Batch Normalization, 2015; oneDNN's developer guide, "Batch Normalization" and "PReLU".
+Sources: arXiv:1502.03167 for batch-norm; the pages of oneDNN's developer guide on convolution, batch-norm and PReLU.
 """
 
 from ctypes import byref, c_float, c_void_p
@@ -27,7 +27,7 @@ GIVEN_STATISTICS, WITH_SCALE, WITH_SHIFT = 1, 2, 4
 class UnitPlan:
     """The programs of one unit of fixed sizes, forward and backward. Lives as long as the process.
 
-    ``x`` is convolved to ``y``, that is normalised to ``n``, and PReLU gives ``z``. ``y`` and ``n`` are kept.
+    The convolution makes ``y`` of ``x``, batch-norm ``n`` of that, and PReLU ``z``. ``y`` and ``n`` are kept.
     """
 
     def __init__(self, geometry: Geometry, training: bool, epsilon: float):
