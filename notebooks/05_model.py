@@ -49,7 +49,6 @@ import matplotlib.pyplot as plt
 import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
-from matplotlib.colors import ListedColormap
 from mindspore import Tensor, nn
 
 from unet3d_tutorial import onednn
@@ -559,6 +558,8 @@ for hook in hooks:
     hook.remove()
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "One coronal slice through the input and through the strongest channel of each part of the trained network: fine outlines at the top of the encoder, coarse blobs at the bottom, lungs taking shape again in the decoder, and the labels found: right lung orange, left lung blue, trachea green."}}
+from matplotlib.colors import ListedColormap
+
 figure, axes = plt.subplots(2, 6, figsize=(11, 5), layout="constrained")
 pictures = {"input": unseen[0][box]}
 for name, values in maps.items():
