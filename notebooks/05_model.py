@@ -666,8 +666,6 @@ print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"], "| MindSpore's k
 print("convolutions of this package's networks:", onednn.convolutions())
 
 # %% [markdown]
-
-# %% [markdown]
 # ## A second oneDNN
 #
 # Without the traps there is still something to gain. Matrix products need every voxel copied once for each weight of the kernel. In
