@@ -217,7 +217,7 @@ def empty(shape: Shape) -> Tensor:
 
 
 def empty_bytes(size: int) -> Tensor:
-    """Memory for ``size`` bytes that begin at a cache line."""
+    """Memory for ``size`` bytes, with room to let them begin at a cache line."""
     return mint.empty(size + LINE, dtype=ms.uint8)
 
 
