@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
-from . import fused, onednn
+from . import forward, fused, onednn
 from .blocks import NORMALISATIONS, Down, Up, normalisation
 from .config import one_of
 from .runtime import launch_at_once
@@ -65,6 +65,12 @@ class ResidualUNet3D(SegmentationNetwork):
         self.up3 = Up(c2, c2, c1, **options)
         self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
         fused.use(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.check_input(x.shape)
+        if type(self) is ResidualUNet3D and forward.takes(self, x):  # a class of the reader's own may do something else
+            return forward.run(self, x)
+        return super().__call__(x)
 
     def construct(self, x: Tensor) -> Tensor:
         x1 = self.down1(x)

@@ -112,15 +112,17 @@ class Memory:
     """An array in a layout, without an address yet."""
 
     def __init__(self, dnnl: Library, layout: c_void_p):
-        self.dnnl, self.layout, self.handle, self.views = dnnl, layout, c_void_p(), []
+        self.dnnl, self.layout, self.handle, self.views, self.whole = dnnl, layout, c_void_p(), [], self
         size = dnnl.functions.dnnl_memory_desc_get_size(layout)
         self.bytes = -(-size // LINE) * LINE
         dnnl.call("memory_create", byref(self.handle), layout, dnnl.engine, None)
 
     def seen_as(self, layout: c_void_p) -> "Memory":
         """The same bytes in another layout."""
-        self.views.append(Memory(self.dnnl, layout))
-        return self.views[-1]
+        view = Memory(self.dnnl, layout)
+        view.whole = self.whole
+        self.whole.views.append(view)
+        return view
 
     def lies_at(self, address: int) -> None:
         for memory in (self, *self.views):
@@ -137,7 +139,7 @@ class Primitive:
     """Something that oneDNN can do, with the memories that it reads and writes."""
 
     def __init__(self, dnnl: Library, descriptor: c_void_p, memories: dict[int, Memory]):
-        self.dnnl, self.handle = dnnl, c_void_p()
+        self.dnnl, self.handle, self.uses = dnnl, c_void_p(), {memory.whole for memory in memories.values()}
         dnnl.call("primitive_create", byref(self.handle), descriptor)
         self.arguments = (Argument * len(memories))(*((index, memory.handle) for index, memory in memories.items()))
 
@@ -150,6 +152,7 @@ class Program:
 
     def __init__(self, dnnl: Library):
         self.dnnl, self.outside, self.inside, self.steps = dnnl, {}, [], []
+        self.places: dict[Memory, int] = {}  # of what is inside, once the program is complete
 
     def given(self, name: str, layout: c_void_p) -> Memory:
         """An array that the caller has, in any layout."""
@@ -160,12 +163,15 @@ class Program:
         """An array that the caller has, row after row."""
         return self.given(name, self.dnnl.plain(shape))
 
-    def add(self, descriptor: c_void_p, reads: dict[int, Memory], writes: dict[int, Memory | None]) -> dict[int, Memory]:
+    def add(self, descriptor: c_void_p, reads: dict[int, Memory], writes: dict[int, Memory | None],
+            as_it_is: dict[int, Memory] | None = None) -> dict[int, Memory]:
         """Run a primitive; reorder what it reads before, and after it what it writes, where it wants another layout.
 
-        ``None`` writes to an array that lives until the program ends. Gives the arrays that the primitive wrote itself.
+        ``None`` writes to an array of the program's own; ``as_it_is`` is read in the layout that it has. Gives the arrays
+        that the primitive wrote itself.
         """
         used = {index: self.read(memory, self.dnnl.wanted(descriptor, index)) for index, memory in reads.items()}
+        used |= as_it_is or {}
         after = []
         for index, memory in writes.items():
             wanted = self.dnnl.wanted(descriptor, index)
@@ -184,24 +190,47 @@ class Program:
         return copy
 
     def own(self, layout: c_void_p) -> Memory:
-        """An array that lives until the program ends."""
+        """An array that lives from the first step that uses it to the last."""
         self.inside.append(Memory(self.dnnl, layout))
         return self.inside[-1]
 
     def __call__(self, **tensors: Tensor) -> None:
         """Read and write the memory of contiguous tensors on CPU, one for each name."""
-        # From MindSpore's pool, which keeps the pages: new ones from the system would cost more than the reorders.
-        buffer = empty_bytes(sum(memory.bytes for memory in self.inside))
         with self.dnnl.lock:
+            self.places = self.places or share(self.inside, self.steps)
+            # From MindSpore's pool, which keeps the pages: new ones from the system would cost more than the reorders.
+            buffer = empty_bytes(max((start + memory.bytes for memory, start in self.places.items()), default=0))
             address = -(-buffer.data_ptr() // LINE) * LINE
-            for memory in self.inside:
-                memory.lies_at(address)
-                address += memory.bytes
+            for memory, start in self.places.items():
+                memory.lies_at(address + start)
             for name, memory in self.outside.items():
                 memory.lies_at(tensors[name].data_ptr())
             for step in self.steps:
                 step.run()
             self.dnnl.call("stream_wait", self.dnnl.stream)
+
+
+def share(memories: list[Memory], steps: list[Primitive]) -> dict[Memory, int]:
+    """Where each array begins in one buffer. Arrays that no two steps need at the same time may lie at the same place.
+
+    The largest are placed first, each as low as it fits: "greedy by size" of arXiv:2001.03288.
+    """
+    life = {}
+    for number, step in enumerate(steps):
+        for memory in step.uses:
+            life[memory] = life.get(memory, (number,))[0], number
+    places: dict[Memory, int] = {}
+    for memory in sorted(memories, key=lambda memory: -memory.bytes):
+        first, last = life[memory]
+        taken = sorted((start, start + other.bytes) for other, start in places.items()
+                       if life[other][0] <= last and first <= life[other][1])
+        place = 0
+        for start, stop in taken:
+            if place + memory.bytes <= start:
+                break
+            place = max(place, stop)
+        places[memory] = place
+    return places
 
 
 def reorder(dnnl: Library, source: Memory, target: Memory) -> Primitive:
@@ -238,6 +267,13 @@ class Geometry(NamedTuple):
     transposed: bool
 
     @property
+    def form(self) -> tuple[ctypes.Array, ...]:
+        """Stride, dilation and padding before and behind, as oneDNN takes them."""
+        behind = [(m - 1) * s + k - n - p for n, k, m, s, p in zip(
+            self.x[2:], self.w[2:], self.y[2:], self.stride, self.pad, strict=True)]
+        return tuple(numbers(values) for values in (self.stride, (0, 0, 0), self.pad, behind))
+
+    @property
     def source(self) -> Shape:
         return self.y if self.transposed else self.x
 
@@ -251,10 +287,8 @@ class Descriptors:
 
     def __init__(self, dnnl: Library, geometry: Geometry):
         self.dnnl, self.geometry = dnnl, geometry
-        x, w, y, stride, pad, self.transposed = geometry
-        right = [(m - 1) * s + k - n - p for n, k, m, s, p in zip(x[2:], w[2:], y[2:], stride, pad, strict=True)]
-        form = *(numbers(values) for values in (stride, (0, 0, 0), pad, right)),
-        x_any, w_any, y_any = (dnnl.layout(shape) for shape in (x, w, y))
+        self.transposed, form = geometry.transposed, geometry.form
+        x_any, w_any, y_any = (dnnl.layout(shape) for shape in (geometry.x, geometry.w, geometry.y))
         self.to_y, self.to_x, self.to_w = c_void_p(), c_void_p(), c_void_p()
         dnnl.call("convolution_forward_primitive_desc_create", byref(self.to_y), dnnl.engine, TRAINING, DIRECT,
                   x_any, w_any, None, y_any, *form, None)
