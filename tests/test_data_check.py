@@ -58,6 +58,13 @@ def test_processes_give_the_same_as_one_and_classes_1_to_3_are_known(data: Path)
     assert one.cases[0].volumes_ml["right lung"] == 2000.0
 
 
+def test_a_tilted_gantry_changes_no_volume(data: Path):
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 2.0
+    write(data, "d", *chest(3), tilted)
+    assert check(data, processes=1).cases[0].volumes_ml["left lung"] == pytest.approx(2000, rel=1e-6)
+
+
 def odd(data: Path) -> str:
     found = check(data, processes=1)
     assert list(found.odd) == ["train/a"]

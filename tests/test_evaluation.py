@@ -55,6 +55,13 @@ def test_scores_by_hand():
     assert (left.missed, right.missed, trachea.missed) == (0, 1, 0)
 
 
+def test_a_tilted_gantry_changes_no_volume():
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 2.0  # each slice a little further to the front than the one below
+    left, *_ = evaluate(*(Volume(REFERENCE.array, tilted),) * 2)
+    assert left.volume_ml == left.reference_ml == pytest.approx(0.6)
+
+
 def test_a_perfect_prediction():
     for row in evaluate(REFERENCE, REFERENCE):
         assert (row.dice, row.hd95_mm, row.assd_mm) == (1.0, 0.0, 0.0)

@@ -114,6 +114,13 @@ def test_legend_has_the_volumes_and_dice_of_the_metrics() -> None:
         assert row["predictions"][0]["dice"] == pytest.approx(metrics.dice(PREDICTION == value, LABEL == value))
 
 
+def test_a_tilted_gantry_changes_no_volume() -> None:
+    affine = np.diag([*SPACING, 1.0])
+    affine[1, 2] = 1.0
+    row, *_ = SliceViewer(IMAGE, LABEL, affine=affine)._legend()
+    assert row["truth"] == pytest.approx((LABEL == 1).sum() * np.prod(SPACING) / 1000)
+
+
 def test_dice_of_a_structure_that_neither_has_is_none() -> None:
     rows = SliceViewer(IMAGE, LABEL == 1, LABEL == 1, spacing_mm=SPACING)._legend()
     assert [row["predictions"][0]["dice"] for row in rows] == [1.0, None, None]

@@ -58,6 +58,13 @@ def test_spacing_is_the_length_of_each_column():
     np.testing.assert_allclose(Volume(array_of("int16"), OBLIQUE).spacing_mm, (0.8, 1.3, np.hypot(0.3, 2.9)))
 
 
+def test_the_volume_of_a_voxel_heeds_a_tilted_gantry():
+    tilted = np.diag([-0.7, -0.7, 5.0, 1.0])
+    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(0.7 * 0.7 * 5 / 1000, rel=1e-12)
+    tilted[1, 2] = 5 * np.tan(np.radians(25))  # each slice further back: a shear, which changes no volume
+    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(0.7 * 0.7 * 5 / 1000, rel=1e-12)
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no such file: .*none.nii.gz"):
         load_volume(tmp_path / "none.nii.gz")

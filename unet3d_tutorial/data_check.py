@@ -140,7 +140,7 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
     except (OSError, ValueError) as error:
         return replace(case, odd=(*case.odd, str(error)), unusable=True)
     values = CLASS_VALUES if np.isin(label.array, (1, 2)).any() else MASK_VALUES
-    volumes = [np.count_nonzero(label.array == value) * np.prod(label.spacing_mm) / 1000 for value in values]
+    volumes = [np.count_nonzero(label.array == value) * label.voxel_ml for value in values]
     odd = (*case.odd, *_odd_label(label, values), *_odd_sizes(image, label, values, volumes))
     return replace(case, volumes_ml=dict(zip(STRUCTURES, map(float, volumes), strict=True)), odd=odd)
 

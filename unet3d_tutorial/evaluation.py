@@ -46,21 +46,21 @@ def evaluate(prediction: Volume, reference: Volume) -> list[StructureScore]:
     Raises ``ValueError`` if shape or affine differ, or if there are labels other than 0..3.
     """
     _check_pair(prediction, reference)
-    return [_score(structure, prediction.array == value, reference.array == value, reference.spacing_mm)
+    return [_score(structure, prediction.array == value, reference.array == value, reference)
             for value, structure in enumerate(STRUCTURES, start=1)]
 
 
-def _score(structure: str, found: np.ndarray, true: np.ndarray, spacing_mm: metrics.Spacing) -> StructureScore:
-    values = metrics.score(found, true, spacing_mm=spacing_mm, tolerance_mm=TOLERANCE_MM)
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+def _score(structure: str, found: np.ndarray, true: np.ndarray, grid: Volume) -> StructureScore:
+    """One structure's row from its two masks ``(I, J, K)``; of ``grid`` only the lengths are used."""
+    values = metrics.score(found, true, spacing_mm=grid.spacing_mm, tolerance_mm=TOLERANCE_MM)
     counts = int(np.count_nonzero(found)), int(np.count_nonzero(true))
     return StructureScore(
         structure=structure,
         **{name: values[name] for name in ("dice", "surface_dice", "sensitivity", "precision")},
         hd95_mm=values["hd95"],
         assd_mm=values["assd"],
-        volume_ml=counts[0] * voxel_ml,
-        reference_ml=counts[1] * voxel_ml,
+        volume_ml=counts[0] * grid.voxel_ml,
+        reference_ml=counts[1] * grid.voxel_ml,
         missed=int((counts[0] == 0) != (counts[1] == 0)),
     )
 

@@ -82,8 +82,7 @@ def volumes(mask: Volume) -> str:
     """The volume of each structure in mL: ``"left lung 2310 mL, right lung 2645 mL, trachea 41 mL"``."""
     counts = [np.count_nonzero(mask.array == value) for value in range(1, max(len(STRUCTURES), int(mask.array.max())) + 1)]
     names = [*STRUCTURES, *(f"label {value}" for value in range(len(STRUCTURES) + 1, len(counts) + 1))]
-    voxel_ml = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
-    return ", ".join(f"{name} {count * voxel_ml:.0f} mL" for name, count in zip(names, counts, strict=True))
+    return ", ".join(f"{name} {count * mask.voxel_ml:.0f} mL" for name, count in zip(names, counts, strict=True))
 
 
 # ------------------------------------------------------------------------------------- the network and its settings

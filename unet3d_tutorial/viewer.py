@@ -211,7 +211,7 @@ class SliceViewer:
 
     def _legend(self) -> list[dict[str, Any]]:
         """Name, colour, volumes in mL and Dice of each structure, counted on the scan's own grid."""
-        millilitres = float(np.prod(_spacing(self.affine))) / 1000
+        millilitres = Volume(self.image, self.affine).voxel_ml
         colors = _colors(self.structures)
         totals = self._counts["axial"].sum(axis=1)  # (predictions, structures, 3)
         rows = []

@@ -45,6 +45,12 @@ class Volume:
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in mL. Spacing does not tell it: a tilted gantry's axes are not at right angles."""
+        first, second, third = self.affine[:3, :3].T
+        return abs(float(first @ np.cross(second, third))) / 1000
+
+    @property
     def axis_codes(self) -> str:
         """Where each array axis points, for example ``"RAS"`` or ``"LPS"``."""
         return "".join(nib.aff2axcodes(self.affine))
