@@ -335,7 +335,7 @@ BREAK = {  # what is broken -> how, and what the reason must say
     "cut mask": (lambda s: cut(s / f"{MASK}.zraw"), r"seg-lungs-LUNA16/1.2.8.zraw"),
     "damaged mask": (lambda s: damage(s / f"{MASK}.zraw"), r"seg-lungs-LUNA16/1.2.8.zraw"),
     "other shape": (lambda s: write_mhd(s / f"{MASK}.mhd", mask_array()[:, :, 1:]),
-                    r"1.2.8.mhd: expected the scan's grid \(7, 6, 5\), found \(7, 6, 4\)"),
+                    r"1.2.8.mhd: expected the scan's shape \(7, 6, 5\), found \(7, 6, 4\)"),
     "other place": (lambda s: write_mhd(s / f"{MASK}.mhd", mask_array(), grid=OTHER_GRID),
                     r"1.2.8.mhd: .*2.50 mm away"),
     "other labels": (lambda s: write_mhd(s / f"{MASK}.mhd", np.ones(SHAPE, np.uint8)),

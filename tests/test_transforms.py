@@ -285,12 +285,22 @@ def test_loading_names_the_file_that_is_wrong(tmp_path):
     assert np.array_equal(loaded.array, image.array) and loaded_label.array.dtype == np.uint8
     save_volume(Volume(label.array[1:], label.affine), tmp_path / "short.nii.gz")
     save_volume(Volume(label.array, label.affine + np.eye(4)), tmp_path / "moved.nii.gz")
-    with pytest.raises(ValueError, match=r"short.nii.gz: shape \(11, 10, 8\)"):
+    with pytest.raises(ValueError, match=r"short.nii.gz: expected .*a.nii.gz's shape \(12, 10, 8\), found \(11, 10, 8\)"):
         LoadData()(tmp_path / "a.nii.gz", tmp_path / "short.nii.gz")
-    with pytest.raises(ValueError, match="moved.nii.gz: its affine differs"):
+    with pytest.raises(ValueError, match="moved.nii.gz: expected .*a.nii.gz's affine .*, found a grid [0-9.]+ mm away"):
         LoadData()(tmp_path / "a.nii.gz", tmp_path / "moved.nii.gz")
     with pytest.raises(FileNotFoundError, match="none.nii.gz"):
         LoadData()(tmp_path / "none.nii.gz")
+
+
+def test_a_label_that_lies_beside_its_image_by_rounding_takes_the_images_grid(tmp_path):
+    image, label = pair()
+    save_volume(image, tmp_path / "a.nii.gz")
+    shifted = label.affine.copy()
+    shifted[0, 3] += 0.02
+    save_volume(Volume(label.array, shifted), tmp_path / "b.nii.gz")
+    loaded, loaded_label = LoadData()(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    assert np.array_equal(loaded_label.affine, loaded.affine) and np.array_equal(loaded_label.array, label.array)
 
 
 @pytest.mark.parametrize("axcodes", ["RAR", "RA", "XYZ"])

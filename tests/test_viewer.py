@@ -65,7 +65,7 @@ def stored(html: str) -> tuple[dict, np.ndarray, list[np.ndarray]]:
     ({"spacing_mm": None, "affine": np.zeros((4, 4))}, "affine: expected 4 x 4"),
     ({"spacing_mm": None, "affine": np.eye(3)}, "affine: expected 4 x 4"),
     ({"image": Volume(IMAGE, np.eye(4))}, "spacing_mm: a Volume has its own affine"),
-    ({"label": Volume(LABEL, np.diag([1, 1, 1, 1.0]))}, "label: expected the image's affine"),
+    ({"label": Volume(LABEL, np.diag([1, 1, 1, 1.0]))}, "label: expected the image's affine .* found a grid .* mm away"),
     ({"structures": {0: "background"}}, "label values from 1 to 250"),
     ({"structures": {}}, "label values from 1 to 250"),
     ({"window": (400, -1000)}, r"window: expected two numbers, black below white, found \(400, -1000\)"),
@@ -79,6 +79,12 @@ def test_bad_input_is_refused(arguments: dict, message: str) -> None:
 def test_a_budget_that_no_page_fits_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(12, 10, 8\) takes \d+ bytes at its coarsest, found a budget of 1000"):
         SliceViewer(IMAGE, spacing_mm=SPACING, max_bytes=1000).to_html()
+
+
+def test_a_label_may_differ_in_its_place_by_rounding() -> None:
+    affine = np.diag([*SPACING, 1.0])
+    affine[2, 3] = 0.02
+    assert SliceViewer(IMAGE, Volume(LABEL, affine), spacing_mm=SPACING).has_truth
 
 
 def test_booleans_are_label_1_and_whole_floats_are_taken() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .labels import STRUCTURES
-from .luna16 import GRID_TOLERANCE_MM, MASK_VALUES, odd_anatomy
-from .volume import Volume, grid_distance_mm, load_volume
+from .luna16 import MASK_VALUES, odd_anatomy
+from .volume import Volume, check_same_grid, load_volume
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
 # What any chest CT keeps to; what lies outside is worth a look, not necessarily wrong.
@@ -136,20 +136,13 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
                      digest=hashlib.sha1(image.array.tobytes("F"), usedforsecurity=False).hexdigest())
     try:
         label = load_volume(label_path)
-        _refuse_other_grid(image, label, label_path)
+        check_same_grid(label_path, label.grid, "the image", image.grid)
     except (OSError, ValueError) as error:
         return replace(case, odd=(*case.odd, str(error)), unusable=True)
     values = CLASS_VALUES if np.isin(label.array, (1, 2)).any() else MASK_VALUES
     volumes = [np.count_nonzero(label.array == value) * label.voxel_ml for value in values]
     odd = (*case.odd, *_odd_label(label, values), *_odd_sizes(image, label, values, volumes))
     return replace(case, volumes_ml=dict(zip(STRUCTURES, map(float, volumes), strict=True)), odd=odd)
-
-
-def _refuse_other_grid(image: Volume, label: Volume, path: Path) -> None:
-    if label.array.shape != image.array.shape:
-        raise ValueError(f"{path}: expected the image's shape {image.array.shape}, found {label.array.shape}")
-    if (apart := grid_distance_mm(image, label)) > GRID_TOLERANCE_MM:
-        raise ValueError(f"{path}: expected the image's position in space, found a grid {apart:.2f} mm away")
 
 
 def _odd_image(image: Volume, path: Path) -> Iterator[str]:

@@ -33,11 +33,10 @@ from .transforms import (
     Pad,
     RandomCropSamples,
     ScaleIntensityRange,
-    check_same_grid,
     grid_steps,
     input_steps,
 )
-from .volume import BadScanError, Volume, check_file
+from .volume import BadScanError, Volume, check_file, check_same_grid
 
 #: what reading and preparing a scan may raise, by name
 PLAIN = {kind.__name__: kind for kind in (BadScanError, ValueError, FileNotFoundError, PermissionError, OSError)}
@@ -67,7 +66,7 @@ def check_cases(config: Config) -> None:
     """
     for split in ("train", "val"):
         for image, label in list_cases(Path(config.data.data_path) / split):
-            check_same_grid(image, label, check_file(image), check_file(label))
+            check_same_grid(label, check_file(label), image, check_file(image))
 
 
 def plain_error(error: RuntimeError) -> Exception | None:

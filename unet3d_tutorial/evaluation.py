@@ -13,7 +13,7 @@ from . import metrics
 from .inference import labels_on_grid
 from .labels import STRUCTURES
 from .transforms import ClipHU, Compose, Orientation, Spacing
-from .volume import Volume
+from .volume import Volume, check_same_grid
 
 TOLERANCE_MM = 2.0  #: a surface this near counts as right in the surface Dice; two people who draw differ by about as much
 NAMES = {"dice": "Dice", "surface_dice": f"surface Dice, {TOLERANCE_MM:.0f} mm", "sensitivity": "sensitivity",
@@ -195,13 +195,7 @@ def _text(value: float, digits: int) -> str:
 
 
 def _check_pair(prediction: Volume, reference: Volume) -> None:
-    if prediction.array.shape != reference.array.shape:
-        raise ValueError(f"prediction: expected shape {reference.array.shape}, found {prediction.array.shape}")
-    if not np.allclose(prediction.affine, reference.affine, atol=1e-3):
-        raise ValueError(
-            f"prediction: expected the reference's affine {reference.affine.tolist()}, "
-            f"found {prediction.affine.tolist()}"
-        )
+    check_same_grid("prediction", prediction.grid, "the reference", reference.grid)
     for name, volume in (("prediction", prediction), ("reference", reference)):
         with np.errstate(invalid="ignore"):
             whole = volume.array.astype(np.uint8)

@@ -25,12 +25,11 @@ from tqdm import tqdm
 
 from .labels import STRUCTURES
 from .metaimage import read_mhd
-from .volume import BadScanError, Volume, grid_distance_mm, save_volume
+from .volume import BadScanError, Volume, check_same_grid, save_volume
 
 LOCK = ".lock"  #: file in the destination that a converting process holds, so that there is only one
 MASK_FOLDER = "seg-lungs-LUNA16"
 MASK_VALUES = (3, 4, 5)  #: left lung, right lung, trachea: in the order of STRUCTURES
-GRID_TOLERANCE_MM = 0.05  #: headers are printed with six digits; a true mismatch is a voxel or more
 
 # ---------------------------------------------------------------------------------------------------- what is reported
 
@@ -141,10 +140,7 @@ def _to_hu(volume: Volume, path: Path) -> Volume:
 
 def _to_mask(mask: Volume, scan: Volume, path: Path) -> Volume:
     """uint8 with LUNA16's values 3, 4 and 5 kept and all others 0, on exactly the scan's grid."""
-    if mask.array.shape != scan.array.shape:
-        raise BadScanError(f"{path}: expected the scan's grid {scan.array.shape}, found {mask.array.shape}")
-    if (apart := grid_distance_mm(mask, scan)) > GRID_TOLERANCE_MM:
-        raise BadScanError(f"{path}: expected the scan's position in space, found its grid {apart:.2f} mm away")
+    check_same_grid(path, mask.grid, "the scan", scan.grid)
     kept = np.zeros(mask.array.shape, np.uint8, order="F")
     for value in MASK_VALUES:
         kept[mask.array == value] = value

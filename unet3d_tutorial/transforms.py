@@ -16,10 +16,9 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from .config import DataConfig
-from .volume import BadScanError, Volume, load_volume
+from .volume import Volume, check_same_grid, load_volume
 
 Pair = tuple[Volume, Volume | None]
-Grid = tuple[tuple[int, ...], np.ndarray]  # shape and affine
 
 
 class Compose:
@@ -56,7 +55,7 @@ def input_steps(data: DataConfig) -> list:
 
 
 class LoadData:
-    """Read an image file and, if there is one, its label file (NIfTI). Grids must agree.
+    """Read an image file and, if there is one, its label file (NIfTI). Grids must agree; the label takes the image's.
 
     Raises ``FileNotFoundError`` or ``ValueError``, naming the file.
     """
@@ -66,17 +65,8 @@ class LoadData:
         if label is None:
             return image_volume, None
         label_volume = load_volume(label)
-        grids = [(volume.array.shape, volume.affine) for volume in (image_volume, label_volume)]
-        check_same_grid(image, label, *grids)
-        return image_volume, label_volume
-
-
-def check_same_grid(image: str | Path, label: str | Path, image_grid: Grid, label_grid: Grid) -> None:
-    """Raise :class:`~unet3d_tutorial.volume.BadScanError`, naming the files, unless shapes and affines agree."""
-    if image_grid[0] != label_grid[0]:
-        raise BadScanError(f"{label}: shape {label_grid[0]}, but {image} has {image_grid[0]}")
-    if not np.allclose(image_grid[1], label_grid[1], atol=1e-3):
-        raise BadScanError(f"{label}: its affine differs from that of {image}")
+        check_same_grid(label, label_volume.grid, image, image_volume.grid)
+        return image_volume, replace(label_volume, affine=image_volume.affine)
 
 
 class ExpandChannel:

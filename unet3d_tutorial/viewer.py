@@ -28,7 +28,7 @@ except ImportError:  # then a viewer is shown as on a page without a kernel
     anywidget = None
 
 from .labels import COLORS, ERRORS, STRUCTURES
-from .volume import Volume
+from .volume import Volume, check_same_grid
 
 PRESETS = {  # HU
     "case (-500 to 1000)": (-500, 1000),
@@ -516,11 +516,9 @@ def _check_labels(
     name: str, labels: Labels, shape: tuple[int, ...], affine: np.ndarray, structures: Mapping[int, str]
 ) -> np.ndarray:
     """Labels as whole numbers that all have a name."""
-    if isinstance(labels, Volume) and not np.allclose(labels.affine, affine, atol=1e-3):
-        raise ValueError(f"{name}: expected the image's affine {affine.tolist()}, found {labels.affine.tolist()}")
     array = labels.array if isinstance(labels, Volume) else np.asarray(labels)
-    if array.shape != shape:
-        raise ValueError(f"{name}: expected the image's shape {shape}, found {array.shape}")
+    own = labels.affine if isinstance(labels, Volume) else affine
+    check_same_grid(name, (array.shape, own), "the image", (shape, affine))
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected whole numbers, found {array.dtype} of shape {array.shape}")
     if array.dtype.kind == "f" and not all(np.array_equal(slab, np.rint(slab)) for slab in _slabs(array)):

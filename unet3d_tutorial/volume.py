@@ -17,6 +17,8 @@ from .labels import COLORS, STRUCTURES
 
 MILLIMETRES = (0, 2)  # NIfTI's code for the unit of length: 0 is "not said", which everyone takes for mm
 PIECE = 1 << 20  # bytes read at once
+GRID_TOLERANCE_MM = 0.05  #: headers are printed with six digits; a true mismatch is a voxel or more
+Grid = tuple[tuple[int, ...], np.ndarray]  #: shape, of which the last three count, and affine
 _QUIET = logging.Logger("nifti", logging.CRITICAL + 1)  # what nibabel would say of a header, we say or it does no harm
 
 
@@ -40,6 +42,11 @@ class Volume:
     affine: np.ndarray
 
     @property
+    def grid(self) -> Grid:
+        """Shape and affine."""
+        return self.array.shape, self.affine
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along each array axis, in mm."""
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -56,11 +63,20 @@ class Volume:
         return "".join(nib.aff2axcodes(self.affine))
 
 
-def grid_distance_mm(a: Volume, b: Volume) -> float:
-    """How far apart two grids of one shape lie, in mm: the largest distance between corners of the same index."""
-    ends = np.array(a.array.shape[-3:]) - 1
+def grid_distance_mm(shape: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> float:
+    """How far apart grids of one shape with affines ``a`` and ``b`` lie, in mm: the largest distance of two like corners."""
+    ends = np.array(shape[-3:]) - 1
     corners = np.c_[np.stack(np.meshgrid(*([0, end] for end in ends)), -1).reshape(-1, 3), np.ones(8)].T
-    return float(np.linalg.norm(((a.affine - b.affine) @ corners)[:3], axis=0).max())
+    return float(np.linalg.norm(((a - b) @ corners)[:3], axis=0).max())
+
+
+def check_same_grid(name: str | Path, found: Grid, other: str | Path, expected: Grid) -> None:
+    """Raise :class:`BadScanError` unless ``name`` has the grid of ``other``: its shape and, to 0.05 mm, its place."""
+    if found[0] != expected[0]:
+        raise BadScanError(f"{name}: expected {other}'s shape {expected[0]}, found {found[0]}")
+    if (apart := grid_distance_mm(*found, expected[1])) > GRID_TOLERANCE_MM:
+        raise BadScanError(f"{name}: expected {other}'s affine {expected[1].round(4).tolist()}, found a grid {apart:.2f} mm "
+                           "away")
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
