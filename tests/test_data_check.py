@@ -126,7 +126,7 @@ UNUSABLE = {
     "cut": (lambda d: (d / IMAGE).write_bytes((d / IMAGE).read_bytes()[:900]), f"{IMAGE}.*again"),
     "not finite": (lambda d: change(d, lambda a: np.where(a == 700, np.nan, a).astype("f4")), f"{IMAGE}.*not a number"),
     "2-D": (lambda d: save_image(d, chest()[0][0]), f"{IMAGE}: expected a 3-D volume"),
-    "4-D": (lambda d: save_image(d, chest()[0][..., None]), f"{IMAGE}: expected a 3-D volume"),
+    "4-D": (lambda d: save_image(d, np.stack(chest(), axis=3)), f"{IMAGE}: expected a 3-D volume"),
     "shape": (lambda d: save_label(d, chest()[1][1:]), rf"{LABEL}: .*shape \(60, 40, 50\), found \(59"),
     "place": (lambda d: save_label(d, chest()[1], AFFINE @ np.diag([1, 1, -1, 1])), f"{LABEL}: .*mm away"),
 }

@@ -84,6 +84,7 @@ def check_same_grid(name: str | Path, found: Grid, other: str | Path, expected: 
 
 def load_volume(path: str | Path) -> Volume:
     """Read a 3-D NIfTI file, ``.nii`` or ``.nii.gz``. Integer files keep their type; scaled ones come as float32.
+    A fourth axis of length 1 is left out.
 
     Raises ``FileNotFoundError`` if there is no file and :class:`BadScanError`, naming the file, if it is not a sound 3-D
     volume: another format, cut short or damaged, not 3-D, not in mm, without a position in space, or with values that
@@ -159,8 +160,11 @@ def _read_header(file: BinaryIO) -> nib.Nifti1Header:
     header = kind(start + file.read(kind.template_dtype.itemsize - 4), check=False)
     dimensions = int(header["dim"][0])
     shape = tuple(int(n) for n in header["dim"][1:1 + dimensions]) if 0 < dimensions < 8 else dimensions
-    if dimensions != 3 or min(shape) < 1:
+    if not 0 < dimensions < 8 or min(shape) < 1:
         raise BadScanError(f"expected a 3-D volume, found shape {shape}")
+    while dimensions > 3 and shape[dimensions - 1] == 1:  # one frame is the same as none
+        dimensions -= 1
+    header["dim"][0] = dimensions
     spacing = header["pixdim"][1:4]
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise BadScanError(f"expected positive spacing, found {spacing.tolist()} mm; correct pixdim in the header")
@@ -177,6 +181,8 @@ def _layout(header: nib.Nifti1Header) -> tuple[np.dtype, tuple[int, int, int], i
     """Type and shape of the voxels, where in the file they begin, and how many bytes they take."""
     kind, offset = header.get_data_dtype(), header.get_data_offset()
     shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) != 3:
+        raise BadScanError(f"expected a 3-D volume, found shape {shape}")
     if kind.kind not in "iuf" or kind.itemsize > 8:
         raise BadScanError(f"expected one number a voxel, found {kind}")
     if offset < header.sizeof_hdr:
