@@ -1,5 +1,6 @@
 """The check of a data set: a sound one gives a table and nothing else, each defect a line that names the case."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_a_tilted_gantry_changes_no_volume(data: Path):
     tilted[1, 2] = 2.0
     write(data, "d", *chest(3), tilted)
     assert check(data, processes=1).cases[0].volumes_ml["left lung"] == pytest.approx(2000, rel=1e-6)
+
+
+def test_files_are_told_by_their_content(data: Path):
+    for path in (data / IMAGE, data / LABEL):
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+    assert not check(data, processes=1).odd
 
 
 def odd(data: Path) -> str:

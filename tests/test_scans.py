@@ -87,6 +87,14 @@ def test_every_format_gives_the_same_volume(name, affine, tmp_path):
     assert np.allclose(found.affine, affine, atol=1e-3)
 
 
+def test_nifti_is_told_by_its_content_and_one_frame_is_a_volume(tmp_path):
+    array = chest()
+    plain = nib.Nifti1Image(array[..., None], AFFINE).to_bytes()
+    for name, data in (("plain.nii.gz", plain), ("packed.nii", gzip.compress(plain))):
+        (tmp_path / name).write_bytes(data)
+        assert np.array_equal(read_scan(tmp_path / name).array, array)
+
+
 def test_dicom_of_a_tilted_gantry_keeps_its_shear(tmp_path):
     sheared = AFFINE.copy()
     sheared[1, 2] = 0.8  # each slice a little further to the front than the one below

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
 from .labels import STRUCTURES
 from .luna16 import MASK_VALUES, odd_anatomy
-from .volume import Volume, check_same_grid, load_volume
+from .volume import Volume, check_same_grid, load_volume, read_header
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
 # What any chest CT keeps to; what lies outside is worth a look, not necessarily wrong.
@@ -146,7 +145,7 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
 
 
 def _odd_image(image: Volume, path: Path) -> Iterator[str]:
-    header = nib.load(path).header
+    header = read_header(path)
     if header["sform_code"] == header["qform_code"] == 0:
         yield "the header does not say how the patient lies: left and right are a guess"
     for code, count, mm in zip(image.axis_codes, image.array.shape, image.spacing_mm, strict=True):

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
 from .dicom import affine_of, call_itk, quiet, read_dicom
 from .metaimage import read_mhd
-from .volume import BadScanError, Volume, load_volume
+from .volume import BadScanError, Volume, load_volume, read_header
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
 MAX_VOXELS = 2**30  #: 512 x 512 x 4096; a header that claims more is broken, or its scan does not fit into memory
@@ -86,20 +85,12 @@ def _reader(path: Path) -> Callable[[Path], Volume]:
 
 
 def _read_nifti(path: Path) -> Volume:
-    with quiet():
-        try:
-            header = nib.load(path).header
-            with nib.openers.Opener(path) as file:  # nibabel repairs a header silently; this one is as in the file
-                stored = type(header).from_fileobj(file, check=False)
-        except Exception as error:  # nibabel, zlib and the operating system each raise their own kinds
-            raise BadScanError(f"{path} cannot be read as NIfTI: {' '.join(str(error).split())}") from error
-        dtype = header.get_data_dtype()
-        _check_announced(path, path, header.get_data_shape(), dtype.itemsize, len(dtype.names or "1"))
-        if not (stored["pixdim"][1:4] > 0).all():
-            raise BadScanError(f"{path}: expected a spacing, found pixdim {stored['pixdim'][1:4].tolist()}")
-        if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-            raise BadScanError(f"{path}: expected an orientation, found neither sform nor qform; left and right are unknown")
-        return load_volume(path)
+    header = read_header(path)
+    dtype = header.get_data_dtype()
+    _check_announced(path, path, header.get_data_shape(), dtype.itemsize, len(dtype.names or "1"))
+    if header["sform_code"] == header["qform_code"] == 0:
+        raise BadScanError(f"{path}: expected an orientation, found neither sform nor qform; left and right are unknown")
+    return load_volume(path)
 
 
 def _read_metaimage(path: Path) -> Volume:

@@ -100,6 +100,13 @@ def load_volume(path: str | Path) -> Volume:
     return Volume(array, affine)
 
 
+def read_header(path: str | Path) -> nib.Nifti1Header:
+    """The header of a NIfTI file, packed or not whatever it is called, checked. Raises as :func:`load_volume` does."""
+    path = Path(path)
+    with _naming(path), _unpacked(path) as file:
+        return _read_header(file)
+
+
 def check_file(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape and affine of a NIfTI file, from its header and length alone. Raises as :func:`load_volume` does.
 
