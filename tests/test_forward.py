@@ -10,6 +10,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from unet3d_tutorial import forward, onednn
+from unet3d_tutorial.blocks import Down, PReLU
 from unet3d_tutorial.model import ResidualUNet3D, half_precision
 from unet3d_tutorial.onednn import share
 from unet3d_tutorial.runtime import setup
@@ -160,6 +161,71 @@ def test_a_network_of_the_readers_own_is_left_alone(runs) -> None:
         its.set_data(Tensor(own.asnumpy()))
     assert_close(network(image).asnumpy(), 2 * by_layers(plain, image))
     assert not runs
+
+
+class Gated(Down):
+    """A level with a gate behind it."""
+
+    def __init__(self, level: Down):
+        nn.Cell.__init__(self)
+        self.down_conv, self.gate = level.down_conv, 0.5
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.down_conv(x) * self.gate
+
+
+class Steep(PReLU):
+    """A PReLU with something behind it."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return 3 * super().construct(x)
+
+
+def steep_in_one_unit(network: ResidualUNet3D) -> None:
+    network.down2.down_conv.relu1 = Steep()
+
+
+def longer_end(network: ResidualUNet3D) -> None:
+    network.up4.conv = nn.SequentialCell(network.up4.conv, nn.Conv3d(4, 3, 1))
+
+
+CHANGES = {
+    "a level with a gate": lambda network: setattr(network, "down3", Gated(network.down3)),
+    "another end": longer_end,
+    "dropout at the bottom": lambda network: setattr(network, "down5", nn.SequentialCell(network.down5, nn.Dropout(p=0.2))),
+    "another activation": steep_in_one_unit,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_part_that_was_put_in_counts(name, runs, monkeypatch) -> None:
+    network, image = trained(*SMALL), noise(1, 1, 16, 16, 16)
+    before = network(image).asnumpy()
+    CHANGES[name](network)
+    found = network.set_train(False)(image).asnumpy()
+    assert len(runs) == 1
+    monkeypatch.setenv("UNET3D_CONVOLUTIONS", "mindspore")
+    plain = ResidualUNet3D(*SMALL).set_train(False)
+    CHANGES[name](plain)
+    plain.set_train(False)
+    for its, own in zip(plain.get_parameters(), network.get_parameters(), strict=True):
+        its.set_data(Tensor(own.asnumpy()))
+    assert_close(found, plain(image).asnumpy())
+    assert name == "dropout at the bottom" or found.shape != before.shape or abs(found - before).max() > 0.01
+
+
+def test_weights_that_are_views_of_other_arrays(runs, monkeypatch) -> None:
+    """As when weights are taken over from a program with another order of axes."""
+    network, image = trained(*SMALL), noise(1, 1, 16, 16, 16)
+    expected = network(image).asnumpy()
+    for cell in (network.down2.down_conv.down_conv_1, network.up2.conv3d_transpose, network.down1.down_conv.residual):
+        turned = np.ascontiguousarray(cell.weight.asnumpy().transpose(4, 3, 2, 1, 0))
+        cell.weight.set_data(Tensor(turned).transpose((4, 3, 2, 1, 0)))
+    gamma = network.up1.batchNormal1.bn2d.gamma
+    gamma.set_data(Tensor(np.stack([gamma.asnumpy()] * 3, axis=1))[:, 1])
+    assert_close(network(image).asnumpy(), expected)
+    assert_close(by_layers(network, image), expected)
+    assert len(runs) == 2
 
 
 def test_input_that_does_not_fit_is_refused() -> None:

@@ -17,7 +17,8 @@ from mindspore import Tensor, nn
 from mindspore.graph.api import _pynative_executor
 
 from . import fused, onednn
-from .blocks import Down, PReLU, Up
+from .blocks import Down, OutputUnit, PReLU
+from .fused import FusedIdentityUnit, FusedResidualUnit, FusedUp
 from .onednn import DIRECT, DST, SRC, WEIGHTS, Geometry, Memory, Program, Shape, empty
 
 # The numbers that oneDNN's C header, dnnl_types.h, gives to its names.
@@ -48,11 +49,20 @@ def layers(network: nn.Cell) -> list[Layer]:
             unit = level.down_conv
             found += [Layer(unit.residual), Layer(unit.down_conv_1, unit.batchNormal1, unit.relu1),
                       Layer(unit.down_conv_2, unit.batchNormal2, unit.relu2)]
-        elif isinstance(level, Up):
+        else:
             unit = level.conv
             found += [Layer(level.conv3d_transpose, level.batchNormal1, level.relu),
                       Layer(unit.down_conv_1, getattr(unit, "batchNormal1", None), getattr(unit, "relu1", None))]
     return found
+
+
+def is_as_built(network: nn.Cell) -> bool:
+    """Whether each level and unit is still the package's own. One that somebody put in its place may do something else."""
+    levels = list(network.cells())
+    units = [level.down_conv if type(level) is Down else getattr(level, "conv", None) for level in levels]
+    ups = len(levels) // 2
+    expected = [(Down, FusedResidualUnit)] * (ups + 1) + [(FusedUp, FusedIdentityUnit)] * (ups - 1) + [(FusedUp, OutputUnit)]
+    return [(type(level), type(unit)) for level, unit in zip(levels, units, strict=True)] == expected
 
 
 def plan(found: list[Layer], shape: Shape) -> "ForwardPlan":
@@ -137,7 +147,7 @@ class ForwardPlan:
         """Logits of a batch of images, with the weights that the layers have now."""
         logits, inputs = empty(self.shape), {}
         for number, layer in enumerate(found):
-            inputs[f"weight {number}"] = layer.conv.weight
+            inputs[f"weight {number}"] = layer.conv.weight.contiguous()
             if layer.norm is not None:
                 inputs |= {f"{name} {number}": Tensor(values) for name, values in channel_factors(layer).items()}
         self.program(image=image, logits=logits, **inputs)
@@ -197,7 +207,7 @@ def takes(network: nn.Cell, image: Tensor) -> bool:
     """
     if network.training or ms.get_context("mode") != ms.PYNATIVE_MODE or _pynative_executor.requires_grad():
         return False
-    if any(fused.watched(cell) for _, cell in network.cells_and_names()):
+    if not is_as_built(network) or any(fused.watched(cell) for _, cell in network.cells_and_names()):
         return False
     return all(_fits(layer, image) for layer in layers(network))
 

@@ -92,6 +92,7 @@ class Unit(_Function):
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor, gamma: Tensor, beta: Tensor, slopes: Tensor, mean: Tensor, variance: Tensor,
                 plan: UnitPlan) -> Tensor:
+        w, gamma, beta, slopes, mean, variance = (t.contiguous() for t in (w, gamma, beta, slopes, mean, variance))
         ctx.plan, ctx.kept = plan, {name: onednn.empty_bytes(plan.kept_bytes) for name in "yn"}
         ctx.save_for_backward(x, w, gamma, slopes, mean, variance)
         z = empty(plan.geometry.result)
@@ -135,8 +136,9 @@ def follow(running: ms.Parameter, new: Tensor, share: float) -> None:
 
 def fits(operation: ops.Primitive, conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
     """Whether the three may run as one: a convolution of :mod:`.onednn` without bias, batch-norm, PReLU, and no hooks."""
-    kinds = isinstance(operation, onednn.Conv3D | onednn.Conv3DTranspose) and isinstance(act, PReLU) and not conv.has_bias
-    kinds = kinds and isinstance(norm, BatchNorm3d) and type(norm.bn2d) is nn.BatchNorm2d  # not wrapped for 16 bits
+    kinds = isinstance(operation, onednn.Conv3D | onednn.Conv3DTranspose) and not conv.has_bias
+    kinds = kinds and type(act) is PReLU and type(norm) is BatchNorm3d  # a class that is derived may do something else
+    kinds = kinds and type(norm.bn2d) is nn.BatchNorm2d  # not wrapped for 16 bits
     if not kinds or norm.bn2d.use_batch_statistics is not None or any(map(watched, (conv, norm, norm.bn2d, act))):
         return False
     return onednn.takes(operation, x, conv.weight)

@@ -68,7 +68,8 @@ class ResidualUNet3D(SegmentationNetwork):
 
     def __call__(self, x: Tensor) -> Tensor:
         self.check_input(x.shape)
-        if type(self) is ResidualUNet3D and forward.takes(self, x):  # a class of the reader's own may do something else
+        # In use all layers are one program, where that can be. A class of the reader's own may do something else in them.
+        if type(self) is ResidualUNet3D and forward.takes(self, x):
             return forward.run(self, x)
         return super().__call__(x)
 
