@@ -87,6 +87,17 @@ def test_every_format_gives_the_same_volume(name, affine, tmp_path):
     assert np.allclose(found.affine, affine, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.float32])
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("suffix", ["mhd", "mha"])
+def test_metaimage_in_one_file_and_in_two(suffix, compress, kind, tmp_path):
+    volume = Volume(chest().astype(kind), OBLIQUE)
+    sitk.WriteImage(as_itk(volume), str(tmp_path / f"a.{suffix}"), useCompression=compress)
+    found = read_scan(tmp_path / f"a.{suffix}")
+    assert found.array.dtype == kind and np.array_equal(found.array, volume.array)
+    assert np.allclose(found.affine, OBLIQUE, atol=1e-3)
+
+
 def test_nifti_is_told_by_its_content_and_one_frame_is_a_volume(tmp_path):
     array = chest()
     plain = nib.Nifti1Image(array[..., None], AFFINE).to_bytes()
@@ -204,6 +215,8 @@ def test_itk_formats_that_say_too_little(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
     for name, line, message in (("a.mhd", b"ElementSpacing", "no ElementSpacing"),
                                 ("b.mha", b"ElementSpacing", "no ElementSpacing"),
+                                ("a.mhd", b"TransformMatrix", "field TransformMatrix"), ("a.mhd", b"Offset", "field Offset"),
+                                ("b.mha", b"TransformMatrix", "field TransformMatrix"), ("b.mha", b"Offset", "field Offset"),
                                 ("c.nrrd", b"space directions", "'space directions'"), ("d.nrrd", b"space:", "'space'")):
         path = tmp_path / name
         sitk.WriteImage(image, str(path))

@@ -1,4 +1,5 @@
-"""MetaImage, the format of LUNA16's scans: a small text header, ``.mhd``, and the voxels, ``.raw`` or ``.zraw``.
+"""MetaImage, the format of LUNA16's scans: a small text header, ``.mhd``, and the voxels, ``.raw`` or ``.zraw``; or both
+in one file, ``.mha``.
 
 The format is that of ITK (https://itk.org/Wiki/ITK/MetaIO/Documentation). Every field that matters is checked before a
 voxel is read, so that no header, however damaged, does more than raise an error.
@@ -15,7 +16,7 @@ import numpy as np
 from .volume import PIECE, BadScanError, Volume, check_finite
 
 TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-         "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
+         "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 YES_OR_NO = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
 LONGEST_HEADER = 1 << 16  # bytes

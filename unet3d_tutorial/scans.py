@@ -97,11 +97,9 @@ def _read_metaimage(path: Path) -> Volume:
     fields = _text_header(path, "=", "ElementDataFile")
     if "ElementSpacing" not in fields and "ElementSize" not in fields:
         raise BadScanError(f"{path}: expected a spacing, found no ElementSpacing in the header")
-    if path.suffix.lower() == ".mhd":
-        _check_itk_header(path, path.parent / fields.get("ElementDataFile", "."))
-        return read_mhd(path)
-    _check_itk_header(path, path)
-    return _read_itk(path)
+    name = fields.get("ElementDataFile", ".")
+    _check_itk_header(path, path if name == "LOCAL" else path.parent / name)
+    return read_mhd(path)
 
 
 def _read_nrrd(path: Path) -> Volume:
