@@ -224,6 +224,16 @@ def test_itk_formats_that_say_too_little(tmp_path):
         refuse(path, message)
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mhd", "a.mha", "a.nrrd"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp_path):
+    """One infinite voxel among many sound ones passes as a CT, and a network gives an empty mask for all around it."""
+    array = chest().astype(np.float32)
+    array[10, 9, 8] = value
+    sitk.WriteImage(as_itk(Volume(array, AFFINE)), str(tmp_path / name))
+    refuse(tmp_path / name, "expected finite values, found 1 voxels")
+
+
 def test_itk_sizes_that_cannot_be(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
     for name, old, new in (("a.mhd", b"DimSize = 20 18 16", b"DimSize = 200000 18000 160"),

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from .dicom import affine_of, call_itk, quiet, read_dicom
 from .metaimage import read_mhd
-from .volume import BadScanError, Volume, load_volume, read_header
+from .volume import BadScanError, Volume, check_finite, load_volume, read_header
 
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
 MAX_VOXELS = 2**30  #: 512 x 512 x 4096; a header that claims more is broken, or its scan does not fit into memory
@@ -128,7 +128,9 @@ def _text_header(path: Path, separator: str, last: str) -> dict[str, str]:
 def _read_itk(path: Path) -> Volume:
     with quiet():
         image = call_itk(path, lambda: sitk.ReadImage(str(path)))
-    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_of(image))
+    array = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    check_finite(array, path)
+    return Volume(array, affine_of(image))
 
 
 def _check_itk_header(path: Path, voxels: Path) -> None:
