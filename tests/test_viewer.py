@@ -206,6 +206,28 @@ def test_a_page_that_fits_keeps_every_voxel() -> None:
     assert "mean of" not in meta["note"] and f"steps of {meta['step']:g} HU" in meta["note"]
 
 
+def hot_spot() -> np.ndarray:
+    """Small values all over and large ones in a corner, as in a PET."""
+    image = np.random.default_rng(0).gamma(2, 0.1, (40, 40, 40)).astype(np.float32)
+    image[1:4, 1:4, 1:4] = np.linspace(50, 400, 27).reshape(3, 3, 3)
+    return image
+
+
+def probabilities() -> np.ndarray:
+    """Of a structure that is smaller than a thousandth of the volume."""
+    image = np.zeros((40, 40, 40), np.float32)
+    image[1, 1, 1:9] = np.linspace(0.05, 0.95, 8)
+    return image
+
+
+@pytest.mark.parametrize("image", [hot_spot(), -hot_spot(), probabilities(), 1e6 * hot_spot().astype(np.float64),
+                                   np.where(hot_spot() > 300, 300_000, 7).astype(np.int32), LABEL == 2])
+def test_a_page_shows_rare_values_as_they_are(image: np.ndarray) -> None:
+    meta, values, _ = stored(SliceViewer(image, spacing_mm=(1, 1, 1), unit="SUV").to_html())
+    assert meta["step"] <= np.ptp(image.astype(float)) / 256 or meta["step"] == 1
+    assert np.abs(values - image).max() <= 0.51 * meta["step"]  # half a step, and rounding to 32 bits
+
+
 @pytest.mark.parametrize("budget", [150_000, 400_000])
 def test_a_page_keeps_its_budget_with_coarser_voxels_and_says_so(budget: int) -> None:
     shape = (90, 80, 41)

@@ -86,6 +86,7 @@ class SliceViewer:
         _check_structures(structures)
         affine = _affine_of(image, spacing_mm, affine)
         array = image.array if isinstance(image, Volume) else np.asarray(image)
+        array = array.view(np.uint8) if array.dtype == bool else array  # which NumPy does not subtract
         predictions = prediction if isinstance(prediction, Mapping) else {"prediction": prediction}
         predictions = {name: one for name, one in predictions.items() if one is not None}
         if len(predictions) > 2:
@@ -285,10 +286,11 @@ class SliceViewer:
 
     @cached_property
     def _finest_step(self) -> float:
-        """256 steps for the range that all but one voxel in a thousand fall into, of a sample."""
+        """256 steps for the range that all but one voxel in a thousand fall into, of a sample; 16 bits hold all values."""
         sample = self.image[::4, ::4, ::4]
         low, high = np.percentile(sample, [0.1, 99.9])
-        step = float(high - low) / 256 or 1.0
+        whole = self.range[1] - self.range[0]
+        step = max(float(high - low) / 256 or whole / 256 or 1.0, whole / 65535)  # or: where nearly all voxels are equal
         return float(max(1, round(step))) if self._number is np.int16 else step
 
     def box(self, bounds: list[list[int]]) -> list[memoryview]:
