@@ -218,6 +218,19 @@ def test_a_network_without_a_side_is_not_changed_by_flips():
     np.testing.assert_allclose(with_flips(even, (0, 1, 2))(batch), even(batch), rtol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_classes_of_another_number_are_not_exchanged(classes):
+    def other(batch):
+        return np.zeros((len(batch), classes, *batch.shape[2:]), np.float32)
+
+    settings_ = config().updated({"data": {"upper_limit": 1 + classes}, "model": {"num_classes": classes},
+                                  "inference": {"hu_weight": 0, "flip_axes": (1, 0)}})
+    image = Volume(np.zeros((20, 20, 20), np.int16), np.eye(4))
+    with pytest.raises(ValueError, match=f"inference.flip_axes: expected no 0 for a network of {classes} classes, found"):
+        segment(image, other, settings_)
+    assert not segment(image, other, settings_.updated({"inference": {"flip_axes": (1, 2)}})).array.any()
+
+
 @pytest.mark.parametrize("position", [False, True])
 def test_left_stays_left_with_flips(position):
     """A network that finds its sides by the position channel, or by the darker lung, must find them in the mirror too."""

@@ -19,7 +19,7 @@ from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
 LEFT, RIGHT = 1, 2  #: classes that a mirror exchanges
-HU_CLASSES = 4  #: background, left lung, right lung, trachea: the classes of which HU say something
+HU_CLASSES = 4  #: background, left lung, right lung, trachea: the classes of which HU say something, and sides are known
 HU_GAIN = 2 / 3  #: by how much :func:`hu_scores` raises a structure over the background, at most
 CHUNK = 4  #: slices of the scan that return to its grid at once; more than one, since a file may store them interleaved
 
@@ -243,7 +243,8 @@ def with_flips(predictor: Predictor, axes: Sequence[int], *, position: bool = Fa
 
     ``axes`` are spatial axes of the window in RAS order, 0 from left to right; every combination is tried, so n axes cost
     2**n predictions. A mirror from left to right makes a left lung of a right one: their scores are exchanged back, and
-    with ``position`` the sign of channel 1, the distance from the body's middle plane, is turned.
+    with ``position`` the sign of channel 1, the distance from the body's middle plane, is turned. Raises ``ValueError`` for
+    axis 0 if the scores are not of the four classes background, left lung, right lung and trachea.
     """
     flips = [combination for n in range(len(axes) + 1) for combination in itertools.combinations(axes, n)]
 
@@ -262,7 +263,11 @@ def _flipped(predictor: Predictor, batch: np.ndarray, axes: Sequence[int], posit
     scores = np.flip(np.asarray(predictor(mirrored)), spatial)
     if 0 not in axes:
         return scores
-    order = np.arange(scores.shape[1])
+    classes = scores.shape[1]
+    if classes != HU_CLASSES:
+        raise ValueError(f"inference.flip_axes: expected no 0 for a network of {classes} classes, found {axes}; what a "
+                         "mirror exchanges is known of background, left lung, right lung and trachea only")
+    order = np.arange(classes)
     order[[LEFT, RIGHT]] = RIGHT, LEFT
     return scores[:, order]
 
