@@ -158,6 +158,12 @@ def test_clip_hu_replaces_padding_and_nan():
     assert ClipHU()(whole)[0].array.dtype == np.int16
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.int8])
+def test_clip_hu_leaves_types_without_such_values_alone(kind):
+    image = Volume(np.array([0, 7, 100], kind).reshape(3, 1, 1), np.eye(4))
+    assert ClipHU()(image)[0].array.ravel().tolist() == [0, 7, 100]
+
+
 def test_padding_keeps_places_and_values():
     image, label = ExpandChannel()(*pair((5, 20, 6)))
     padded, padded_label = Pad((8, 16, 16))(image, label)

@@ -160,7 +160,10 @@ class ClipHU:
     """
 
     def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
-        return replace(image, array=np.fmax(image.array, image.array.dtype.type(-1024))), label
+        kind = image.array.dtype
+        if kind.kind in "iu" and np.iinfo(kind).min > -1024:  # the type has no such value, and would take another for it
+            return image, label
+        return replace(image, array=np.fmax(image.array, kind.type(-1024))), label
 
 
 class Pad:
