@@ -86,6 +86,12 @@ def test_scans_come_to_the_archives_own_folder(tmp_path: Path, suffix: str, pref
     assert found == SCANS and sorted(path.name for path in tmp_path.iterdir()) == sorted([archive.stem, archive.name])
 
 
+def test_a_zip_of_the_working_folder_is_unpacked(tmp_path: Path):
+    """As ``zip -r subset0.zip .`` writes it: the folder itself is the first entry."""
+    archive = write_zip(tmp_path / "subset0.zip", {"./": b"", **{f"./{name}": data for name, data in SCANS.items()}})
+    assert len(list(unpack(archive, tmp_path).iterdir())) == len(SCANS)
+
+
 @pytest.mark.skipif(not any(map(shutil.which, TOOLS)), reason=f"needs one of {', '.join(TOOLS)}")
 def test_a_packed_rar_is_unpacked_by_the_tool_that_is_installed(tmp_path: Path):
     files = {name.replace("/", "\\"): data for name, data in SCANS.items()}  # as RAR itself writes folders

@@ -64,7 +64,7 @@ def _scan_files(members: list, archive: Path) -> dict[str, object]:
     found = {}
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):  # "./" has no parts
             raise ArchiveError(f"{archive}: the path {member.filename!r} leads out of the archive. Nothing was unpacked: "
                                "this is not the published file")
         if path.suffix in SUFFIXES and not member.is_dir():
