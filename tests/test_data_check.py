@@ -59,6 +59,19 @@ def test_processes_give_the_same_as_one_and_classes_1_to_3_are_known(data: Path)
     assert one.cases[0].volumes_ml["right lung"] == 2000.0
 
 
+def test_classes_1_to_3_are_announced_with_the_setting_for_them(data: Path):
+    assert "data.lower_limit" not in str(check(data, processes=1))
+    write(data / "train", "own", *chest(4, (1, 2, 3)))
+    text = str(check(data, processes=1))
+    assert "1 masks have the values 1, 2, 3, such as train/own: to train on them set data.lower_limit=1 data.upper" in text
+    assert "3 masks have the values 3, 4, 5, such as train/a: no setting fits both kinds" in text
+
+
+def test_other_values_of_luna16_count_as_background(data: Path):
+    change(data, label=lambda a: np.where(np.indices(SHAPE)[0] == 0, 2, a).astype(np.uint8))
+    assert odd(data) == "label values [2] are none of [3, 4, 5] and count as background"
+
+
 def test_a_tilted_gantry_changes_no_volume(data: Path):
     tilted = AFFINE.copy()
     tilted[1, 2] = 2.0

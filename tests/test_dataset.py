@@ -45,6 +45,19 @@ def config(folder):
          "train": {"epoch_size": 2, "batch_size": 2}})
 
 
+def test_masks_of_classes_are_refused_by_name(config, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "data")
+    config = config.updated({"data": {"data_path": str(tmp_path / "data")}})
+    for split in ("train", "val"):
+        for path in (tmp_path / "data" / split / "seg").iterdir():
+            label = load_volume(path)
+            save_volume(Volume(label.array % 4, label.affine), path)
+    with pytest.raises(BadScanError, match="train/seg/[0-3].nii.gz: expected label values from 3 to 5, found the classes"):
+        TrainingCrops(list_cases(tmp_path / "data" / "train"), config)[0]
+    with pytest.raises(BadScanError, match="val/seg/0.nii.gz: expected label values from 3 to 5, found the classes"):
+        list(validation_cases(config))
+
+
 def test_a_sample_depends_on_seed_and_number_alone(config, folder):
     cases = list_cases(folder / "train")
     forward, backward = TrainingCrops(cases, config), TrainingCrops(cases, config)

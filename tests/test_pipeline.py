@@ -13,7 +13,7 @@ from unet3d_tutorial.config import Config
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.plotting import score_box_rows
 from unet3d_tutorial.sample_ct import SampleUnavailable
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume, load_volume, save_volume
 
 
 def threshold(batch):
@@ -59,6 +59,14 @@ def test_a_run_is_scored_case_by_case(run, tmp_path):
         raise AssertionError(f"{text} is no JSON")
 
     json.loads((folder / "evaluation.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_masks_of_classes_are_refused_by_name(run, tmp_path):
+    path = tmp_path / "data" / "val" / "seg" / "scan-2.nii.gz"
+    label = load_volume(path)
+    save_volume(Volume(np.where(label.array > 0, label.array - 2, 0).astype(np.uint8), label.affine), path)
+    with pytest.raises(ValueError, match="seg/scan-2.nii.gz: expected label values from 3 to 5, found the classes"):
+        pipeline.evaluate_run(run)
 
 
 def test_box_plots_of_every_data_set(run, tmp_path):

@@ -151,6 +151,24 @@ def test_convert_label_and_one_hot():
         OneHot(4)(image, label)
 
 
+@pytest.mark.parametrize(("values", "limits", "refused"), [
+    ([0, 1, 2, 3], (3, 5), True), ([0, 1], (3, 5), True), ([1, 3], (3, 5), True),  # the package's own masks
+    ([0, 1, 2, 3], (3, 4), True), ([0, 1, 2, 3], (5, 5), True),
+    ([0, 3, 4, 5], (3, 5), False), ([0], (3, 5), False), ([0, 3], (3, 5), False), ([0, 1, 2, 4], (3, 5), False),  # LUNA16's
+    ([3, 4, 5], (5, 5), False), ([3], (5, 5), False),
+    ([0, 1, 2, 3], (1, 3), False), ([0, 1, 2, 3], (2, 3), False),
+])
+def test_masks_of_classes_are_not_taken_for_those_of_luna16(values, limits, refused):
+    label = Volume(np.array(values, np.uint8).reshape(-1, 1, 1), np.eye(4))
+    if refused:
+        with pytest.raises(ValueError, match="found the classes 1, 2 and 3; .* set data.lower_limit=1 data.upper_limit=3"):
+            ConvertLabel(*limits)(None, label)
+    else:
+        _, found = ConvertLabel(*limits)(None, label)
+        low, high = limits
+        assert found.array.ravel().tolist() == [value - low + 1 if low <= value <= high else 0 for value in values]
+
+
 def test_clip_hu_replaces_padding_and_nan():
     image = Volume(np.array([-3024.0, np.nan, -1024.0, 50.0], np.float32).reshape(4, 1, 1), np.eye(4))
     assert ClipHU()(image)[0].array.ravel().tolist() == [-1024, -1024, -1024, 50]

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from . import transforms, volume
-from .transforms import Compose, Pair
+from .transforms import Compose, Pair, convert_files
 from .volume import Volume
 
 PARTS = ("image", "label", "affine")
@@ -43,7 +43,7 @@ class PreparedCases:
         return self.held[number]
 
     def _prepare(self, number: int) -> Pair:
-        image, label = self.steps(*self.files[number])
+        image, label = convert_files(self.steps, *self.files[number])
         hu = np.clip(np.rint(image.array), -32768, 32767).astype(np.int16)
         return Volume(np.ascontiguousarray(hu), image.affine), Volume(np.ascontiguousarray(label.array), image.affine)
 

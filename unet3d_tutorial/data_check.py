@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .labels import STRUCTURES
 from .luna16 import MASK_VALUES, odd_anatomy
+from .transforms import has_classes
 from .volume import Volume, check_same_grid, load_volume, read_header
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
@@ -34,6 +35,7 @@ class CaseCheck:
     axes: str | None = None  #: where the array's axes point, for example LPS
     hu: tuple[float, float] | None = None  #: least and greatest
     volumes_ml: dict[str, float] | None = None
+    values: tuple[int, int, int] | None = None  #: of the structures in the mask: 1, 2, 3 or 3, 4, 5
     digest: str | None = None  #: of the image's voxels
     odd: tuple[str, ...] = ()
     unusable: bool = False  #: cannot be trained on
@@ -77,7 +79,17 @@ class DataCheck:
     def __str__(self) -> str:
         summary = f"{len(self.cases)} cases, {len(self.odd)} with something odd, {len(self.unusable)} of them unusable"
         lines = [f"  {name}: {text}" for name, odd in self.odd.items() for text in odd]
-        return "\n".join([self.table(), "", summary, *lines])
+        return "\n".join([self.table(), "", summary, *self._numbering(), *lines])
+
+    def _numbering(self) -> Iterator[str]:
+        """What to set for masks of classes 1, 2, 3; training takes all masks in one way."""
+        classes, originals = ([case.name for case in self.cases if case.values == values]
+                              for values in (CLASS_VALUES, MASK_VALUES))
+        if classes:
+            yield (f"{len(classes)} masks have the values 1, 2, 3, such as {classes[0]}: to train on them set "
+                   "data.lower_limit=1 data.upper_limit=3")
+        if classes and originals:
+            yield (f"{len(originals)} masks have the values 3, 4, 5, such as {originals[0]}: no setting fits both kinds")
 
 
 def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
@@ -138,10 +150,11 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
         check_same_grid(label_path, label.grid, "the image", image.grid)
     except (OSError, ValueError) as error:
         return replace(case, odd=(*case.odd, str(error)), unusable=True)
-    values = CLASS_VALUES if np.isin(label.array, (1, 2)).any() else MASK_VALUES
+    values = CLASS_VALUES if has_classes(label.array) else MASK_VALUES
     volumes = [np.count_nonzero(label.array == value) * label.voxel_ml for value in values]
     odd = (*case.odd, *_odd_label(label, values), *_odd_sizes(image, label, values, volumes))
-    return replace(case, volumes_ml=dict(zip(STRUCTURES, map(float, volumes), strict=True)), odd=odd)
+    return replace(case, volumes_ml=dict(zip(STRUCTURES, map(float, volumes), strict=True)), odd=odd,
+                   values=values if any(volumes) else None)
 
 
 def _odd_image(image: Volume, path: Path) -> Iterator[str]:

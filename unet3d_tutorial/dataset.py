@@ -33,6 +33,7 @@ from .transforms import (
     Pad,
     RandomCropSamples,
     ScaleIntensityRange,
+    convert_files,
     grid_steps,
     input_steps,
 )
@@ -207,4 +208,4 @@ def validation_cases(config: Config) -> Iterator[tuple[str, Volume, Volume]]:
     """Name, network input ``(C, I, J, K)`` and class numbers ``(1, I, J, K)`` of every validation volume, on the grid."""
     steps = Compose([*fixed_steps(config).steps, Pad(config.inference.roi_size), *input_steps(config.data)])
     for image_path, label_path in list_cases(Path(config.data.data_path) / "val"):
-        yield image_path.name.removesuffix(".nii.gz"), *steps(image_path, label_path)
+        yield image_path.name.removesuffix(".nii.gz"), *convert_files(steps, image_path, label_path)

@@ -23,7 +23,7 @@ from .inference import Predictor, keep_largest_component, segment
 from .plotting import score_box_rows
 from .sample_ct import SampleUnavailable, fetch
 from .trained import trained_predictor
-from .transforms import Compose, ConvertLabel, LoadData
+from .transforms import Compose, ConvertLabel, LoadData, convert_files
 from .volume import Volume, load_volume
 
 EVALUATION = "evaluation.json"
@@ -78,7 +78,7 @@ def _stored_cases(folder: Path, config: Config) -> Iterator[Case]:
     """Name, image and class numbers of every case of a folder, read when its turn comes."""
     steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
     for image_path, label_path in tqdm(list_cases(folder), desc=str(folder), unit="case"):
-        yield image_path.name.removesuffix(".nii.gz"), *steps(image_path, label_path)
+        yield image_path.name.removesuffix(".nii.gz"), *convert_files(steps, image_path, label_path)
 
 
 def _write_evaluation(results: dict[str, Results], path: Path) -> None:

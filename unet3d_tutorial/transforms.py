@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from .config import DataConfig
-from .volume import Volume, check_same_grid, load_volume
+from .volume import BadScanError, Volume, check_same_grid, load_volume
 
 Pair = tuple[Volume, Volume | None]
 
@@ -240,8 +240,29 @@ class CenterOnBody:
         return _both(lambda volume: replace(volume, affine=affine.copy()), image, label)
 
 
+def has_classes(label: np.ndarray) -> bool:
+    """Whether a mask holds the classes 1, 2 and 3, as this package writes them, and not LUNA16's values 3, 4 and 5.
+
+    LUNA16's masks may hold 1 and 2 too, for what counts as background, but a lung or the trachea above 3 as well.
+    """
+    return bool(label.max() <= 3 and ((label == 1) | (label == 2)).any())
+
+
+def convert_files(steps: Compose, image: Path, label: Path) -> Pair:
+    """Run ``steps``, of which the first reads the files; what a later one finds wrong is told with the label's name."""
+    try:
+        return steps(image, label)
+    except BadScanError:  # names its file
+        raise
+    except ValueError as error:
+        raise BadScanError(f"{label}: {error}") from error
+
+
 class ConvertLabel:
-    """Label values ``lower_limit .. upper_limit`` become ``1 .. n``, all others 0 (background). Pure: a copy, uint8."""
+    """Label values ``lower_limit .. upper_limit`` become ``1 .. n``, all others 0 (background). Pure: a copy, uint8.
+
+    Raises ``ValueError`` for a mask of classes 1, 2 and 3 if both lungs would become background, and the trachea a lung.
+    """
 
     def __init__(self, lower_limit: int = 3, upper_limit: int = 5):
         self.lower_limit, self.upper_limit = lower_limit, upper_limit
@@ -250,6 +271,9 @@ class ConvertLabel:
         if label is None:
             return image, None
         old = label.array
+        if self.lower_limit > 2 and has_classes(old):
+            raise ValueError(f"expected label values from {self.lower_limit} to {self.upper_limit}, found the classes 1, 2 "
+                             "and 3; for masks of these set data.lower_limit=1 data.upper_limit=3")
         known = (old >= self.lower_limit) & (old <= self.upper_limit)
         return image, replace(label, array=np.where(known, old - (self.lower_limit - 1), 0).astype(np.uint8))
 
