@@ -19,7 +19,7 @@ from unet3d_tutorial.deployment import REQUIREMENTS
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.prediction import expand, plan, volumes
+from unet3d_tutorial.prediction import expand, plan, settle, volumes
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import Orientation
 from unet3d_tutorial.volume import Volume, load_volume, save_volume
@@ -184,6 +184,23 @@ def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, m
     Config().save(here / "run" / "config.yaml")
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", *arguments]) == 2
     assert message in capsys.readouterr().err and not (here / "m.nii.gz").exists()
+
+
+def test_the_override_of_the_run_folder_says_whose_network_and_settings(here, capsys):
+    for name, spacing in (("quick", 4), ("fine", 2)):
+        config = Config().updated({"data": {"spacing_mm": [spacing] * 3, "position": False}, "model": {"in_channels": 1},
+                                   "train": {"output_path": f"runs/{name}"}})
+        (here / "runs" / name).mkdir(parents=True)
+        config.save(here / "runs" / name / "config.yaml")
+        tiny_onnx(f"runs/{name}/unet3d.onnx", config, inputs=1)
+    fine = ["train.output_path=runs/fine", "data.position=false"]  # which the default configuration alone does not allow
+    path, config = settle(None, None, fine)
+    assert (str(path), config.data.spacing_mm, config.train.output_path) == ("runs/fine/unet3d.ckpt", (2, 2, 2), "runs/fine")
+    save_volume(box_scan(), here / "s.nii.gz")
+    for backend, name in (("mindspore", "unet3d.ckpt"), ("onnx", "unet3d.onnx")):
+        arguments = ["--backend", backend, *fine, "data.spacing_mm=[4,4,4]"]
+        assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", *arguments]) == 2
+        assert f"expected (2.0, 2.0, 2.0), with which runs/fine/{name} was trained" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch, capsys):

@@ -95,7 +95,7 @@ def scan_segmenter(backend: str, checkpoint: Path | None = None, config: Config 
     ``checkpoint`` is a ``.ckpt`` file, or a ``.onnx`` file for ``"onnx"``; for the rest see :func:`settle`.
     """
     if backend == "onnx":
-        path = checkpoint or _run_folder(config) / "unet3d.onnx"
+        path = checkpoint or _run_folder(config, overrides) / "unet3d.onnx"
         network, trained = load_onnx(path)
         config = _agreed(path, trained, config, overrides)
     else:
@@ -115,14 +115,16 @@ def settle(checkpoint: Path | None, config: Config | None, overrides: Sequence[s
     Without ``config`` that is what the network was trained with, as ``config.yaml`` beside the checkpoint says, and the
     ``overrides``. Raises ``ValueError`` if a given configuration would show it scans of another kind.
     """
-    path = checkpoint or _run_folder(config) / "unet3d.ckpt"
+    path = checkpoint or _run_folder(config, overrides) / "unet3d.ckpt"
     beside = path.parent / "config.yaml"
     trained = Config.load(beside) if beside.is_file() else None
     return path, _agreed(path, trained, config, overrides)
 
 
-def _run_folder(config: Config | None) -> Path:
-    return Path((config or Config()).train.output_path)
+def _run_folder(config: Config | None, overrides: Sequence[str]) -> Path:
+    """Where the run is; of the overrides only its own counts, for the others may fit no network but the trained one."""
+    own = [text for text in overrides if text.partition("=")[0].strip() == "train.output_path"]
+    return Path((config or Config().override(own)).train.output_path)
 
 
 def _agreed(path: Path, trained: Config | None, config: Config | None, overrides: Sequence[str]) -> Config:
