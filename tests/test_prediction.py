@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from test_deployment import tiny_onnx
 from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
 
-from unet3d_tutorial import trained
+from unet3d_tutorial import prediction, trained
 from unet3d_tutorial.chapter import fresh_environment
 from unet3d_tutorial.checkpoints import save_checkpoint
 from unet3d_tutorial.cli import main
@@ -22,7 +22,7 @@ from unet3d_tutorial.phantom import generate
 from unet3d_tutorial.prediction import expand, plan, settle, volumes
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import Orientation
-from unet3d_tutorial.volume import Volume, load_volume, save_volume
+from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
 
 NATIVE = "data.spacing_mm=null"  # with small windows, nothing that takes time
 SMALL = "inference.roi_size=[64,48,32]"
@@ -118,6 +118,33 @@ def test_existing_files_are_kept_unless_told_otherwise(here, capsys):
     assert (here / "m.nii.gz").read_bytes() == b"precious" and "exists already" in capsys.readouterr().err
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--overwrite", NATIVE, SMALL]) == 0
     assert load_volume(here / "m.nii.gz").array.any()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("No space left on device")])
+def test_a_folder_of_masks_that_was_interrupted_goes_on(stop, here, monkeypatch, capsys):
+    for name in "abc":
+        save_volume(box_scan(), here / "ward" / f"{name}.nii.gz")
+    command, calls = ["predict", "ward/*.nii.gz", "-o", "masks", NATIVE, SMALL], []
+
+    def write(mask, path):
+        calls.append(path.name)
+        if len(calls) == 2:
+            raise stop
+        return save_mask(mask, path)
+
+    monkeypatch.setattr(prediction, "save_mask", write)
+    assert main(command) != 0 and [path.name for path in (here / "masks").iterdir()] == ["a.nii.gz"]
+    capsys.readouterr()
+    assert main(command) == 0 and calls == ["a.nii.gz", "b.nii.gz", "b.nii.gz", "c.nii.gz"]
+    kept, *made = capsys.readouterr().out.splitlines()
+    assert kept == "masks/a.nii.gz: kept, it is there already; --overwrite makes it anew" and len(made) == 2
+    assert main([*command, "--overwrite"]) == 0 and calls[4:] == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+
+
+def test_a_folder_may_have_a_dot_in_its_name(here):
+    (here / "a.nii.gz").touch()
+    (here / "masks.2026").mkdir()
+    assert [str(output) for _, output in plan(["a.nii.gz"], "masks.2026")] == ["masks.2026/a.nii.gz"]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def _predict_parser(commands) -> None:
                          "whose answers lie in export.post_result_path (default: mindspore)")
     predict.add_argument("--checkpoint", type=Path, help="weights: .ckpt, or .onnx with --backend onnx (default: the run's)")
     predict.add_argument("--series", metavar="UID", help="which series of a DICOM folder: its UID or the end of it")
-    predict.add_argument("--overwrite", action="store_true", help="replace existing output files")
+    predict.add_argument("--overwrite", action="store_true", help="make anew what is there; without it a file is not "
+                         "replaced, and a folder's finished masks are kept")
 
 
 def _command(parent, name: str, run, text: str, *, preset: str | None = "quick") -> argparse.ArgumentParser:
@@ -162,7 +163,7 @@ def _predict(options: argparse.Namespace) -> None:
 
     jobs = plan(options.scans, options.output, overwrite=options.overwrite)
     segment = scan_segmenter(options.backend, options.checkpoint, _given_config(options), options.overrides)
-    for line in predict_files(jobs, segment, series=options.series):
+    for line in predict_files(jobs, segment, series=options.series, overwrite=options.overwrite):
         print(line, flush=True)
 
 

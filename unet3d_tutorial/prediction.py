@@ -16,15 +16,20 @@ from .volume import BadScanError, Volume, save_mask
 BACKENDS = ("mindspore", "onnx", "310")
 
 
-def predict_files(jobs: Iterable[tuple[Path, Path]], segment_scan: Callable[[Volume], Volume], *, series: str | None = None
-                  ) -> Iterator[str]:
+def predict_files(jobs: Iterable[tuple[Path, Path]], segment_scan: Callable[[Volume], Volume], *, series: str | None = None,
+                  overwrite: bool = False) -> Iterator[str]:
     """Segment scan after scan into its output file, and give a line with the volumes in mL after each.
 
-    ``jobs`` are pairs of scan and output (:func:`plan`). A scan that cannot be used is left out and the others are
-    segmented; then :class:`BadScanError` lists those left out. ``series``: see :func:`unet3d_tutorial.scans.read_scan`.
+    ``jobs`` are pairs of scan and output (:func:`plan`). A mask that is there is finished, for it was written whole or not
+    at all: it is kept unless ``overwrite``, so that an interrupted call goes on. A scan that cannot be used is left out and
+    the others are segmented; then :class:`BadScanError` lists those left out. ``series``: see
+    :func:`unet3d_tutorial.scans.read_scan`.
     """
     left_out = []
     for scan, output in jobs:
+        if output.exists() and not overwrite:
+            yield f"{output}: kept, it is there already; --overwrite makes it anew"
+            continue
         try:
             mask = segment_scan(read_scan(scan, series=series))
         except (ValueError, OSError) as error:
@@ -39,19 +44,22 @@ def predict_files(jobs: Iterable[tuple[Path, Path]], segment_scan: Callable[[Vol
 def plan(scans: Sequence[str | Path], output: str | Path, *, overwrite: bool = False) -> list[tuple[Path, Path]]:
     """Say which scan goes to which file: ``output`` itself, if it ends in ``.nii.gz``, or a file of the scan's name in it.
 
-    ``scans`` may hold patterns such as ``"ward/*.nii.gz"``. Nothing is written. Raises ``FileNotFoundError`` or
-    ``FileExistsError``, and ``ValueError`` if two scans would go to one file, or a scan would be replaced by its mask.
+    ``scans`` may hold patterns such as ``"ward/*.nii.gz"``. Nothing is written. Raises ``FileNotFoundError``;
+    ``FileExistsError`` if ``output`` is a file that is there, unless ``overwrite``, while a folder may hold masks already;
+    and ``ValueError`` if two scans would go to one file, or a scan would be replaced by its mask.
     """
     found, output = expand(scans), Path(output)
     if output.name.endswith(".nii.gz"):
         if len(found) > 1:
             raise ValueError(f"output: expected a folder for {len(found)} scans, found {output}")
         jobs = [(found[0], output)]
-    elif output.is_file() or output.suffix:
+    elif output.is_file() or output.suffix and not output.is_dir():
         raise ValueError(f"output: expected a folder, or a name that ends in .nii.gz, found {output}")
     else:
         jobs = [(scan, output / f"{scan_name(scan)}.nii.gz") for scan in found]
-    _check_outputs(jobs, overwrite)
+    _check_outputs(jobs)
+    if output == jobs[0][1] and output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists already; choose another name or overwrite")
     return jobs
 
 
@@ -66,13 +74,11 @@ def expand(scans: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _check_outputs(jobs: list[tuple[Path, Path]], overwrite: bool) -> None:
+def _check_outputs(jobs: list[tuple[Path, Path]]) -> None:
     taken: dict[Path, Path] = {}
     for scan, output in jobs:
         if output.exists() and output.samefile(scan):
             raise ValueError(f"{output}: the mask would replace the scan; choose another output")
-        if output.exists() and not overwrite:
-            raise FileExistsError(f"{output} exists already; choose another name or overwrite")
         if output in taken:
             raise ValueError(f"{output}: expected one scan for each mask, found {taken[output]} and {scan}")
         taken[output] = scan
