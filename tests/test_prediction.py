@@ -141,6 +141,20 @@ def test_a_folder_of_masks_that_was_interrupted_goes_on(stop, here, monkeypatch,
     assert main([*command, "--overwrite"]) == 0 and calls[4:] == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
 
 
+def test_settings_may_follow_the_scans(here, capsys):
+    save_volume(box_scan(), here / "s.nii.gz")
+    assert main(["predict", "-o", "m.nii.gz", "s.nii.gz", NATIVE, SMALL]) == 0
+    assert np.array_equal(load_volume(here / "m.nii.gz").array == 1, box_scan().array < -500)
+    assert main(["predict", "-o", "n.nii.gz", "s.nii.gz", "inference.overlap=2"]) == 2
+    assert "inference.overlap: expected at least 0 and below 1, found 2" in capsys.readouterr().err
+    (here / "data.n=1").mkdir()
+    save_volume(box_scan(), here / "data.n=1" / "s.nii.gz")
+    assert main(["predict", "-o", "n.nii.gz", "data.n=1/s.nii.gz", NATIVE, SMALL]) == 0
+    with pytest.raises(SystemExit):
+        main(["predict", "-o", "n.nii.gz", NATIVE])
+    assert "the following arguments are required: SCAN" in capsys.readouterr().err
+
+
 def test_a_folder_may_have_a_dot_in_its_name(here):
     (here / "a.nii.gz").touch()
     (here / "masks.2026").mkdir()
@@ -255,6 +269,16 @@ def test_windows_for_a_device_and_its_answers_on_the_command_line(here, capsys):
         logits.astype(np.float32).tofile(here / "result_Files" / f"{path.stem}_0.bin")
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--backend", "310", *small]) == 0
     assert np.array_equal(load_volume(here / "m.nii.gz").array == 1, box_scan().array < -500)
+
+
+def test_windows_of_one_of_several_series(here, capsys):
+    for uid in ("1.2.3.11", "1.2.3.12"):
+        for file in write_dicom(box_scan(), here / uid, uid=uid):
+            (here / "two").mkdir(exist_ok=True)
+            file.rename(here / "two" / f"{uid}-{file.name}")
+    command = ["export", "--windows", "two", "inference.roi_size=[32,32,16]", NATIVE]
+    assert main(command) == 2 and "choose with --series" in capsys.readouterr().err
+    assert main([*command, "--series", "12"]) == 0 and "preprocess_Result: " in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------------------------- without MindSpore

@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
 from .config import PRESETS, Config
+
+SETTING = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     if wrong := [text for text in rest if text.startswith("-") or "=" not in text or "preset" not in options]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     options.overrides = rest
+    if "scans" in options:  # where no option parts them, argparse takes the settings for scans
+        settings = [text for text in options.scans if SETTING.match(text) and not Path(text).exists()]
+        options.scans, options.overrides = [text for text in options.scans if text not in settings], [*settings, *rest]
+        if not options.scans:
+            parser.error("the following arguments are required: SCAN")
     try:
         return options.run(options) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
@@ -72,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
                         "compile ahead")
     export.add_argument("--windows", type=Path, metavar="SCAN", help="in place of the network, write this scan's windows to "
                         "export.pre_result_path")
+    _series(export)
     doctor = commands.add_parser("doctor", help="check the installation, its settings and its speed")
     doctor.add_argument("--seconds", type=float, default=10.0, help="how long to measure (default: %(default)s)")
     doctor.set_defaults(run=_doctor)
@@ -89,9 +98,13 @@ def _predict_parser(commands) -> None:
                          help="what runs the network: MindSpore; ONNX Runtime, which needs no MindSpore; or an Ascend 310, "
                          "whose answers lie in export.post_result_path (default: mindspore)")
     predict.add_argument("--checkpoint", type=Path, help="weights: .ckpt, or .onnx with --backend onnx (default: the run's)")
-    predict.add_argument("--series", metavar="UID", help="which series of a DICOM folder: its UID or the end of it")
+    _series(predict)
     predict.add_argument("--overwrite", action="store_true", help="make anew what is there; without it a file is not "
                          "replaced, and a folder's finished masks are kept")
+
+
+def _series(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--series", metavar="UID", help="which series of a DICOM folder: its UID or the end of it")
 
 
 def _command(parent, name: str, run, text: str, *, preset: str | None = "quick") -> argparse.ArgumentParser:
@@ -172,7 +185,7 @@ def _export(options: argparse.Namespace) -> None:
 
     checkpoint, config = settle(options.checkpoint, _given_config(options), options.overrides)
     if options.windows:
-        print(export_windows(options.windows, config))
+        print(export_windows(options.windows, config, series=options.series))
     else:
         from .export import export_checkpoint
 

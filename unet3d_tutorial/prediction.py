@@ -140,7 +140,7 @@ def _agreed(path: Path, trained: Config | None, config: Config | None, overrides
     return config
 
 
-def export_windows(scan: Path, config: Config) -> str:
+def export_windows(scan: Path, config: Config, *, series: str | None = None) -> str:
     """Write a scan's windows for an Ascend 310 to ``config.export.pre_result_path``, and say how many."""
     folder = config.export.pre_result_path
-    return f"{folder}: {len(write_windows(read_scan(scan), folder, config))} windows"
+    return f"{folder}: {len(write_windows(read_scan(scan, series=series), folder, config))} windows"
