@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from unet3d_tutorial import pipeline
+from unet3d_tutorial import inference, pipeline
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.labels import STRUCTURES
@@ -67,6 +67,40 @@ def test_masks_of_classes_are_refused_by_name(run, tmp_path):
     save_volume(Volume(np.where(label.array > 0, label.array - 2, 0).astype(np.uint8), label.affine), path)
     with pytest.raises(ValueError, match="seg/scan-2.nii.gz: expected label values from 3 to 5, found the classes"):
         pipeline.evaluate_run(run)
+
+
+def test_a_run_is_scored_with_the_settings_that_it_was_trained_with(run, tmp_path, monkeypatch, capsys):
+    """In an empty working folder, the run moved since; a setting of another network is refused, as in a prediction."""
+    seen = []
+
+    def segment(image, network, config):
+        seen.append((config.data.spacing_mm, config.data.min_val))
+        return inference.segment(image, network, config)
+
+    monkeypatch.setattr(pipeline, "segment", segment)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    run.updated({"data": {"spacing_mm": (5, 5, 5), "min_val": -1350}, "train": {"output_path": "runs/then"}}).save(
+        tmp_path / "run" / "config.yaml")
+    command = ["evaluate", "--checkpoint", str(tmp_path / "run" / "unet3d.ckpt"), "--cases", str(tmp_path / "data" / "val")]
+    assert main(command) == 0 and set(seen) == {((5, 5, 5), -1350)}
+    assert (tmp_path / "run" / "evaluation-val.json").is_file() and not list((tmp_path / "work").iterdir())
+    assert main([*command, "--preset", "quick"]) == 2
+    assert "data.spacing_mm: expected (5.0, 5.0, 5.0), with which" in capsys.readouterr().err
+
+
+def test_the_results_have_a_folder_before_the_work_begins(run, tmp_path, monkeypatch, capsys):
+    """A checkpoint alone, a folder that is not there yet, and one that cannot be."""
+    command = ["evaluate", "--checkpoint", str(tmp_path / "x.ckpt"), "--cases", str(tmp_path / "data" / "val"),
+               "inference.roi_size=[48, 48, 48]"]
+    assert main([*command, f"train.output_path={tmp_path}/new/results"]) == 0
+    assert (tmp_path / "new" / "results" / "evaluation-val.csv").is_file()
+    monkeypatch.setattr(pipeline, "segment_all", lambda *_: pytest.fail("worked in vain"))
+    (tmp_path / "file").touch()
+    assert main([*command, f"train.output_path={tmp_path}/file/results"]) == 2 and "file" in capsys.readouterr().err
+    settings = [f"data.data_path={tmp_path}/none", f"train.output_path={tmp_path}/run"]
+    assert main(["evaluate", *settings]) == 2
+    assert "none/val/image: expected .nii.gz files, found none" in capsys.readouterr().err
 
 
 def test_box_plots_of_every_data_set(run, tmp_path):

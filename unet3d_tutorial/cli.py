@@ -66,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "train the network; the same command goes on with a run that was stopped")
     train.add_argument("--overwrite", action="store_true", help="replace what is in train.output_path and begin afresh")
     evaluate = _command(commands, "evaluate", _evaluate,
-                        "score a checkpoint beside the classical baseline: tables, CSV, box plots")
-    evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run)")
+                        "score a checkpoint beside the classical baseline: tables, CSV, box plots", preset=None)
+    evaluate.add_argument("--checkpoint", type=Path, help="weights (default: those of the run); the results go beside them, "
+                          "or to the train.output_path that is set")
     evaluate.add_argument("--cases", type=Path, metavar="FOLDER", help="score the cases of this folder, with image/ and "
                           "seg/, in place of the real CT and the held-out phantoms")
     _predict_parser(commands)
@@ -167,8 +168,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .pipeline import evaluate_run
+    from .prediction import settle
 
-    print(evaluate_run(_config(options), options.checkpoint, options.cases))
+    checkpoint, config = settle(options.checkpoint, _given_config(options), options.overrides)
+    print(evaluate_run(config, checkpoint, options.cases))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, 
 
 
 def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: str | Path | None = None) -> str:
-    """Score a run and the classical baseline, write the results beside the run, and give the tables.
+    """Score a run and the classical baseline, write the results to ``config.train.output_path``, and give the tables.
 
     Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and ``seg/``, files of the
     same names). Without the real CT (no network, not cached) only the held-out volumes are scored, and the text says so.
@@ -48,9 +48,10 @@ def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: s
     """
     network = trained_predictor(config, checkpoint)
     data, notes = _data_sets(config, folder)
+    target = Path(config.train.output_path) / (f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION)
+    target.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work
     results = {name: evaluate_cases(cases, lambda image: segment_all(image, network, config))
                for name, cases in data.items()}
-    target = Path(config.train.output_path) / (f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION)
     _write_evaluation(results, target)
     return "\n\n".join([*notes, *(f"{name}\n\n{_table(methods)}" for name, methods in results.items())])
 
@@ -65,8 +66,8 @@ def _table(methods: Results) -> str:
 def _data_sets(config: Config, folder: str | Path | None) -> tuple[dict[str, Iterable[Case]], list[str]]:
     """Cases by the name of their data set, and what there is to say about them."""
     if folder:
-        return {Path(folder).resolve().name: _stored_cases(Path(folder), config)}, []
-    held_out = _stored_cases(Path(config.data.data_path) / "val", config)
+        return {Path(folder).resolve().name: _stored_cases(list_cases(folder), config)}, []
+    held_out = _stored_cases(list_cases(Path(config.data.data_path) / "val"), config)
     try:
         sample = fetch()
     except SampleUnavailable as error:
@@ -74,10 +75,10 @@ def _data_sets(config: Config, folder: str | Path | None) -> tuple[dict[str, Ite
     return {REAL: [(REAL, load_volume(sample.image), load_volume(sample.label))], HELD_OUT: held_out}, []
 
 
-def _stored_cases(folder: Path, config: Config) -> Iterator[Case]:
-    """Name, image and class numbers of every case of a folder, read when its turn comes."""
+def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[Case]:
+    """Name, image and class numbers of every case, read when its turn comes."""
     steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
-    for image_path, label_path in tqdm(list_cases(folder), desc=str(folder), unit="case"):
+    for image_path, label_path in tqdm(files, desc=str(files[0][0].parents[1]), unit="case"):
         yield image_path.name.removesuffix(".nii.gz"), *convert_files(steps, image_path, label_path)
 
 

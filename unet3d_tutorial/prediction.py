@@ -103,7 +103,8 @@ def scan_segmenter(backend: str, checkpoint: Path | None = None, config: Config 
     if backend == "onnx":
         path = checkpoint or _run_folder(config, overrides) / "unet3d.onnx"
         network, trained = load_onnx(path)
-        config = _agreed(path, trained, config, overrides)
+        config = config or trained.override(overrides)
+        check_trained_with(config, trained, path)
     else:
         path, config = settle(checkpoint, config, overrides)
     if backend == "310":
@@ -119,25 +120,24 @@ def settle(checkpoint: Path | None, config: Config | None, overrides: Sequence[s
     """A checkpoint and the configuration to use it with.
 
     Without ``config`` that is what the network was trained with, as ``config.yaml`` beside the checkpoint says, and the
-    ``overrides``. Raises ``ValueError`` if a given configuration would show it scans of another kind.
+    ``overrides``; ``train.output_path`` is the checkpoint's folder. Raises ``ValueError`` if a given configuration would
+    show it scans of another kind.
     """
     path = checkpoint or _run_folder(config, overrides) / "unet3d.ckpt"
     beside = path.parent / "config.yaml"
     trained = Config.load(beside) if beside.is_file() else None
-    return path, _agreed(path, trained, config, overrides)
+    if config is None:
+        here = {"train": {"output_path": str(path.parent)}}  # wherever the run was while it was trained
+        config = (trained or Config()).updated(here).override(overrides)
+    if trained is not None:
+        check_trained_with(config, trained, path)
+    return path, config
 
 
 def _run_folder(config: Config | None, overrides: Sequence[str]) -> Path:
     """Where the run is; of the overrides only its own counts, for the others may fit no network but the trained one."""
     own = [text for text in overrides if text.partition("=")[0].strip() == "train.output_path"]
     return Path((config or Config().override(own)).train.output_path)
-
-
-def _agreed(path: Path, trained: Config | None, config: Config | None, overrides: Sequence[str]) -> Config:
-    config = config or (trained or Config()).override(overrides)
-    if trained is not None:
-        check_trained_with(config, trained, path)
-    return config
 
 
 def export_windows(scan: Path, config: Config, *, series: str | None = None) -> str:
