@@ -224,7 +224,7 @@ def probabilities() -> np.ndarray:
                                    np.where(hot_spot() > 300, 300_000, 7).astype(np.int32), LABEL == 2])
 def test_a_page_shows_rare_values_as_they_are(image: np.ndarray) -> None:
     meta, values, _ = stored(SliceViewer(image, spacing_mm=(1, 1, 1), unit="SUV").to_html())
-    assert meta["step"] <= np.ptp(image.astype(float)) / 256 or meta["step"] == 1
+    assert meta["step"] <= np.ptp(image.astype(float)) / 250 or image.dtype == bool
     assert np.abs(values - image).max() <= 0.51 * meta["step"]  # half a step, and rounding to 32 bits
 
 
