@@ -113,6 +113,36 @@ def test_weight_decay_shrinks_weights_but_no_biases():
     assert np.array_equal(plain.bias.asnumpy(), decayed.bias.asnumpy())
 
 
+def after_three_steps(**options) -> np.ndarray:
+    """The weights after three steps of Adam, whose update is compiled at the first one."""
+    network = Product()
+    optimizer = nn.Adam(network.trainable_params(), 0.1)
+    train_step = TrainStep(network, Half(), optimizer, replace(PLAIN, **options), RunState())
+    for seed in range(3):
+        train_step([batch(seed)])
+    return network.weight.asnumpy()
+
+
+def test_weights_that_decay_a_little_move_as_those_that_do_not():
+    assert np.allclose(after_three_steps(weight_decay=1e-9), after_three_steps(), atol=1e-6)
+    assert abs(after_three_steps() - START).max() > 0.2
+
+
+def test_the_optimiser_goes_on_after_a_look_at_the_averages():
+    found = []
+    for decay in (0.0, 0.75):
+        network = Product()
+        optimizer = nn.Adam(network.trainable_params(), 0.1)
+        train_step, average = TrainStep(network, Half(), optimizer, PLAIN, RunState()), MovingAverage(network, decay)
+        for seed in range(2):
+            train_step([batch(seed)])
+            average.update()
+            with average.in_place():
+                pass
+        found.append(network.weight.asnumpy())
+    assert np.array_equal(*found)
+
+
 def test_the_gradient_is_as_long_as_it_is():
     assert gradient_norm([Tensor([3.0, 0.0], ms.float32), Tensor([[4.0]], ms.float32)]) == 5.0
 

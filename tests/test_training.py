@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from mindspore import ops
 
 from runs import settings as config
 from runs import write_data
-from unet3d_tutorial.checkpoints import STATE, read_checkpoint
+from unet3d_tutorial.checkpoints import STATE, load_state, read_checkpoint
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import validation_cases
-from unet3d_tutorial.training import FINAL, build_network, load_network, load_result, predictor, train, validate
+from unet3d_tutorial.training import FINAL, Run, build_network, load_network, load_result, predictor, train, validate
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,8 @@ def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(da
     assert "training begins afresh" in capsys.readouterr().out
 
 
-def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
-    """Stopped after three steps, between two looks: the crash tests do the same from outside."""
+def interrupted(settings):
+    """The result of a run that was stopped after four steps, and then gone on with."""
     class Enough(Exception):
         pass
 
@@ -89,13 +90,35 @@ def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
         if len(history["step"]) == 4:
             raise Enough
 
-    settings = config(data, tmp_path / "run", "train.save_every=3")
     with pytest.raises(Enough):
         train(settings, watch=stop)
-    resumed = train(settings)
+    return train(settings)
+
+
+def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
+    """Stopped from inside: the crash tests do the same from outside."""
+    resumed = interrupted(config(data, tmp_path / "run", "train.save_every=3"))
     _, whole = run
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
     assert resumed.history["loss"] == whole.history["loss"] and resumed.history["step"] == list(range(6))
+
+
+@pytest.mark.parametrize("option", ["train.weight_decay=0.1", "train.average_decay=0.75", "train.clip_norm=0.1"])
+def test_so_it_does_with_each_option_of_the_step(option, data, tmp_path):
+    whole, resumed = train(config(data, tmp_path / "whole", option)), interrupted(config(data, tmp_path / "run", option))
+    assert resumed.history["loss"] == whole.history["loss"] and resumed.validation == whole.validation
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+def test_a_state_may_be_loaded_between_two_steps(data, run):
+    """The optimiser goes on to change the weights, and from there."""
+    settings, result = run
+    moved = Run(settings, result.checkpoint.parent)
+    for _ in range(2):
+        load_state(result.checkpoint.parent / "step-00004.ckpt", settings, moved.network, moved.optimizer)
+        before = moved.network.down1.down_conv.down_conv_1.weight.asnumpy().copy()  # what it gives is a view
+        moved.optimizer(tuple(ops.ones_like(p) for p in moved.optimizer.parameters))
+        assert not np.array_equal(moved.network.down1.down_conv.down_conv_1.weight.asnumpy(), before)
 
 
 def test_missing_data_leave_an_older_run_untouched(run, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from . import model
 from .config import Config
@@ -84,7 +84,7 @@ def load_state(
     weights = list(network.get_parameters())
     for prefix, group in (("", weights), (OPTIMIZER, _own(optimizer, weights)), (AVERAGE, average)):
         for parameter in group:
-            parameter.set_data(Tensor(stored[prefix + parameter.name].asnumpy()))
+            ops.assign(parameter, Tensor(stored[prefix + parameter.name].asnumpy()))  # in place, where the optimiser looks
     ms.set_rng_state(Tensor(np.array(about["random"], np.uint8)))
     return RunState(**about["state"])
 

@@ -1,4 +1,8 @@
-"""One step of training: gradient, what may be done to it on its way, and the change of the weights."""
+"""One step of training: gradient, what may be done to it on its way, and the change of the weights.
+
+Weights get new values by ``ops.assign`` here, never by ``Parameter.set_data``: that gives them other memory, and the
+optimiser, compiled at its first step, goes on to change the old one.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,7 +130,7 @@ class TrainStep:
             rate = float(self.optimizer.get_lr().asnumpy())
             for weight in self.optimizer.parameters:
                 if weight.ndim > 1:
-                    weight.set_data(weight.value() * (1 - rate * self.options.weight_decay))
+                    ops.assign(weight, weight.value() * (1 - rate * self.options.weight_decay))
 
 
 def in_a_row(values: Sequence[Tensor]) -> np.ndarray:
@@ -149,16 +153,16 @@ class MovingAverage:
 
     def update(self) -> None:
         for average, weight in zip(self.parameters, self.weights, strict=False):
-            average.set_data(average.value() * self.decay + weight.value() * (1 - self.decay))
+            ops.assign(average, average.value() * self.decay + weight.value() * (1 - self.decay))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """For a while the network computes with the averages."""
         own = [p.value() + 0 for p in self.weights] if self.parameters else []
         for weight, average in zip(self.weights, self.parameters, strict=False):
-            weight.set_data(average.value() + 0)
+            ops.assign(weight, average.value())
         try:
             yield
         finally:
             for weight, value in zip(self.weights, own, strict=False):
-                weight.set_data(value)
+                ops.assign(weight, value)
