@@ -10,7 +10,8 @@ from runs import settings as config
 from runs import write_data
 from unet3d_tutorial.checkpoints import STATE, load_state, read_checkpoint
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import validation_cases
+from unet3d_tutorial.dataset import batch_names, validation_cases
+from unet3d_tutorial.train_step import TrainStep
 from unet3d_tutorial.training import FINAL, Run, build_network, load_network, load_result, predictor, train, validate
 
 
@@ -119,6 +120,21 @@ def test_a_state_may_be_loaded_between_two_steps(data, run):
         before = moved.network.down1.down_conv.down_conv_1.weight.asnumpy().copy()  # what it gives is a view
         moved.optimizer(tuple(ops.ones_like(p) for p in moved.optimizer.parameters))
         assert not np.array_equal(moved.network.down1.down_conv.down_conv_1.weight.asnumpy(), before)
+
+
+def test_weights_that_a_step_broke_are_named_with_the_scans_of_that_step(data, tmp_path, monkeypatch):
+    def broken(self, batches, step=TrainStep.__call__):
+        losses = step(self, batches)
+        if self.state.step == 2:
+            ops.assign(self.optimizer.parameters[0], self.optimizer.parameters[0] + np.inf)
+        return losses
+
+    monkeypatch.setattr(TrainStep, "__call__", broken)
+    settings = config(data, tmp_path, "train.validate_every=3", "train.save_every=3")
+    names, others = (", ".join(batch_names(settings, step)) for step in (2, 3))
+    assert names != others
+    with pytest.raises(FloatingPointError, match=f"^step 2: the weights of .* are not finite; it came from {names}; there"):
+        train(settings)
 
 
 def test_missing_data_leave_an_older_run_untouched(run, tmp_path):

@@ -195,7 +195,7 @@ class Run:
         try:
             losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
         except FloatingPointError as error:
-            raise FloatingPointError(self._broken(f"step {step}: {error}")) from error
+            raise FloatingPointError(self._broken(step, f"step {step}: {error}")) from error
         self.average.update()
         self.state.step += 1
         loss, ce, dice, _background, *structures = losses.tolist()  # the last ones are Dice losses
@@ -230,7 +230,7 @@ class Run:
         try:
             save_state(self.folder / LAST, self.config, self.state, self.network, self.optimizer, self.average.parameters)
         except FloatingPointError as error:
-            raise FloatingPointError(self._broken(str(error))) from error
+            raise FloatingPointError(self._broken(self.state.step - 1, str(error))) from error
         if self._is_look():
             publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
         try:
@@ -283,9 +283,9 @@ class Run:
         paths = (self.folder / HISTORY_FILE, self.folder / VALIDATION_FILE)
         return tuple(read_columns(path) if path.exists() else {} for path in paths)
 
-    def _broken(self, what: str) -> str:
-        """What to tell the user when numbers are no longer finite."""
-        names = batch_names(self.config, self.state.step, rank_size=self.group.rank_size, rank_id=self.group.rank_id)
+    def _broken(self, step: int, what: str) -> str:
+        """What to tell the user when ``step`` made numbers that are not finite."""
+        names = batch_names(self.config, step, rank_size=self.group.rank_size, rank_id=self.group.rank_id)
         return f"{what}; it came from {', '.join(names)}; {self._last_good()}; try a lower train.lr or set train.clip_norm"
 
     def _last_good(self) -> str:
