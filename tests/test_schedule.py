@@ -59,7 +59,8 @@ def test_warmup_that_does_not_fit_is_refused(schedule, total_steps, warmup_step)
         schedule(lr=1.0, total_steps=total_steps, warmup_step=warmup_step)
 
 
-@pytest.mark.parametrize(("epochs", "steps_per_epoch", "steps"), [(3, 439, 1317), (0.5, 95, 48), (0, 95, 0), (0.001, 95, 1)])
+@pytest.mark.parametrize(("epochs", "steps_per_epoch", "steps"), [(3, 439, 1317), (0.5, 95, 48), (0, 95, 0), (0.001, 95, 1),
+                                                                  (2, 2.5, 5), (3, 0.5, 2)])
 def test_warmup_in_epochs(epochs, steps_per_epoch, steps) -> None:
     assert warmup_steps(epochs=epochs, steps_per_epoch=steps_per_epoch) == steps
 
@@ -73,6 +74,8 @@ def test_run_warms_up_for_steps_or_for_epochs() -> None:
     config = Config.preset("quick").updated({"train": {"warmup_step": 7, "epoch_size": 4}})
     assert learning_rates(config, 40).index(config.train.lr) == 7
     assert learning_rates(config.updated({"train": {"warmup_epoch": 1.5}}), 40).index(config.train.lr) == 15
+    assert learning_rates(config.updated({"train": {"warmup_epoch": 2}}), 10).index(config.train.lr) == 5
+    assert learning_rates(config.updated({"train": {"warmup_epoch": 2}}), 3).index(config.train.lr) == 2
     with pytest.raises(ValueError, match="^train.warmup_epoch: expected at least 0"):
         config.updated({"train": {"warmup_epoch": -1}})
 

@@ -147,6 +147,14 @@ def test_missing_data_leave_an_older_run_untouched(run, tmp_path):
     assert (kept / "note.txt").exists()
 
 
+def test_a_warm_up_that_does_not_fit_leaves_an_older_run_untouched(run):
+    settings, result = run
+    before = {path: path.stat().st_mtime_ns for path in result.checkpoint.parent.rglob("*")}
+    with pytest.raises(ValueError, match="^warmup_step: expected at least 0 and below total_steps = 6, found 20"):
+        train(settings.override(["train.warmup_step=20"]), overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in result.checkpoint.parent.rglob("*")} == before
+
+
 def test_the_loaded_network_is_in_evaluation_mode_and_repeats_itself(run):
     settings, result = run
     network = load_network(settings, result.checkpoint)

@@ -30,15 +30,17 @@ def warmup_cosine(*, lr: float, total_steps: int, warmup_step: int, warmup_ratio
     return rates
 
 
-def warmup_steps(*, epochs: float, steps_per_epoch: int) -> int:
+def warmup_steps(*, epochs: float, steps_per_epoch: float) -> int:
     """A warm-up in epochs, as the case's text gives it, in steps: rounded, at least one unless ``epochs`` is 0.
+
+    An epoch need not have a whole number of steps: one step may take volumes of two. Raises ``ValueError`` if
+    either is negative.
 
     >>> warmup_steps(epochs=3, steps_per_epoch=40)
     120
     """
-    if epochs < 0 or steps_per_epoch < 1:
-        raise ValueError(f"warm-up: expected epochs of at least 0 and steps per epoch of at least 1, found {epochs} and "
-                         f"{steps_per_epoch}")
+    if epochs < 0 or steps_per_epoch < 0:
+        raise ValueError(f"warm-up: expected epochs and steps per epoch of at least 0, found {epochs} and {steps_per_epoch}")
     return max(round(epochs * steps_per_epoch), int(epochs > 0))
 
 

@@ -69,10 +69,11 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     checkpoint and ends with the bits that it would have ended with anyway. A run of another configuration raises
     ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with the tables so far.
 
-    Every file's header and length are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``, naming the file, if
-    a scan is missing or damaged, ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses
-    the folder or a data worker was killed, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C,
-    once the step is finished and saved.
+    Every file's header and length, and the warm-up, are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``,
+    naming the file, if a scan is missing or damaged, ``ValueError`` if the warm-up is longer than the run,
+    ``FloatingPointError`` if the loss is not finite, ``RuntimeError`` if another process uses the folder or a data worker
+    was killed, ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is finished
+    and saved.
     """
     folder = Path(config.train.output_path)
     if not overwrite and is_finished(folder, config):
@@ -80,7 +81,8 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
     group = join(config.train)
     fetch_data(config, group)
-    check_cases(config)  # before anything is touched
+    check_cases(config)  # this and the next before anything is touched
+    learning_rates(config, count_steps(config, rank_size=group.rank_size))
     with ExitStack() as stack:
         if group.leads:
             stack.enter_context(locked(folder))
@@ -95,7 +97,7 @@ def learning_rates(config: Config, total_steps: int) -> list[float]:
     """The learning rate of each step, as ``config.train`` describes it."""
     options, warmup = config.train, config.train.warmup_step
     if options.warmup_epoch:
-        warmup = warmup_steps(epochs=options.warmup_epoch, steps_per_epoch=total_steps // options.epoch_size)
+        warmup = warmup_steps(epochs=options.warmup_epoch, steps_per_epoch=total_steps / options.epoch_size)
     return warmup_cosine(lr=options.lr, total_steps=total_steps, warmup_step=warmup, warmup_ratio=options.warmup_ratio)
 
 
