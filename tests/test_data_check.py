@@ -63,8 +63,8 @@ def test_classes_1_to_3_are_announced_with_the_setting_for_them(data: Path):
     assert "data.lower_limit" not in str(check(data, processes=1))
     write(data / "train", "own", *chest(4, (1, 2, 3)))
     text = str(check(data, processes=1))
-    assert "1 masks have the values 1, 2, 3, such as train/own: to train on them set data.lower_limit=1 data.upper" in text
-    assert "3 masks have the values 3, 4, 5, such as train/a: no setting fits both kinds" in text
+    assert "masks of the values 1, 2, 3: 1, such as train/own; to train on them set data.lower_limit=1 data.upper" in text
+    assert "masks of the values 3, 4, 5: 3, such as train/a; no setting fits both kinds" in text
 
 
 def test_other_values_of_luna16_count_as_background(data: Path):

@@ -86,10 +86,10 @@ class DataCheck:
         classes, originals = ([case.name for case in self.cases if case.values == values]
                               for values in (CLASS_VALUES, MASK_VALUES))
         if classes:
-            yield (f"{len(classes)} masks have the values 1, 2, 3, such as {classes[0]}: to train on them set "
+            yield (f"masks of the values 1, 2, 3: {len(classes)}, such as {classes[0]}; to train on them set "
                    "data.lower_limit=1 data.upper_limit=3")
         if classes and originals:
-            yield (f"{len(originals)} masks have the values 3, 4, 5, such as {originals[0]}: no setting fits both kinds")
+            yield f"masks of the values 3, 4, 5: {len(originals)}, such as {originals[0]}; no setting fits both kinds"
 
 
 def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
