@@ -140,6 +140,31 @@ def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(fault, mess
     assert download(FsspecStore(f"file://{folder}"), there) == 3 and is_complete(there)
 
 
+class Unlisted(FsspecStore):
+    """A store that cannot be listed the first ``failures`` times, with an exception of its own that is no ``OSError``."""
+
+    class EndpointConnectionError(Exception):
+        pass
+
+    def __init__(self, url, failures):
+        super().__init__(url)
+        self.failures = failures
+
+    def entries(self):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise self.EndpointConnectionError("no route")
+        return super().entries()
+
+
+def test_a_list_that_fails_is_asked_for_again(folder, tmp_path):
+    assert download(Unlisted(f"file://{folder}", 3), tmp_path / "there") == 3
+    assert upload(folder, Unlisted(f"file://{tmp_path / 'store'}", 3)) == 3
+    for copy in (lambda store: download(store, tmp_path / "again"), lambda store: upload(folder, store)):
+        with pytest.raises(OSError, match="^listing the store failed 4 times: EndpointConnectionError: no route"):
+            copy(Unlisted(f"file://{folder}", 4))
+
+
 def test_a_copy_that_was_damaged_later_is_noticed(folder, tmp_path):
     there = tmp_path / "there"
     download(FsspecStore(f"file://{folder}"), there)

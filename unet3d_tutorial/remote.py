@@ -21,7 +21,7 @@ from .config import RemoteConfig
 DOWNLOADED = ".downloaded.json"  #: written last in a copy on this machine: size and version of each of its files
 COPIED = ".copied.jsonl"  #: the same of a copy that is being made, one line a file
 UPLOADED = ".uploaded.json"  #: written last in the store: size, SHA-256 sum and version of what was copied there
-TRIES = 4  #: a copy that fails or comes out short is made again, after 1, 2 and 4 s
+TRIES = 4  #: a copy that fails or comes out short is made again, after 1, 2 and 4 s; so is a list of what is there
 #: what stores call that which changes with a file's content, the best first: a sum over it, or the time it was written
 VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "updated", "modified", "mtime",
             "created")
@@ -105,10 +105,11 @@ def download(store: Store, folder: Path) -> int:
     """Make ``folder`` hold every file of the store; return the number of files that were copied.
 
     A file that is there as it was copied, and that the store still has so, is not copied again: an interrupted copy goes
-    on, and a file that was replaced in the store is noticed, even if it kept its size. Raises ``OSError`` if a file cannot
-    be copied whole, and leaves no marker then; :func:`is_complete` tells a whole copy from a partial one.
+    on, and a file that was replaced in the store is noticed, even if it kept its size. Raises ``OSError`` if the store
+    cannot be listed or a file not be copied whole, and leaves no marker then; :func:`is_complete` tells a whole copy from a
+    partial one.
     """
-    wanted = {path: entry for path, entry in store.entries().items() if path != UPLOADED}
+    wanted = {path: entry for path, entry in _list(store).items() if path != UPLOADED}
     if not wanted:
         raise FileNotFoundError(f"{folder}: the remote folder is empty or does not exist")
     if is_complete(folder, wanted):
@@ -129,7 +130,7 @@ def download_file(url: str, folder: Path, options: RemoteConfig) -> Path:
     """Copy one file into ``folder``, whole or not at all; return its path here. Raises ``OSError`` if that fails."""
     parent, _, name = url.rpartition("/")
     store = open_store(parent, options)
-    if name not in (entries := store.entries()):
+    if name not in (entries := _list(store)):
         raise FileNotFoundError(f"remote.checkpoint_url: no such file: {url}")
     _fetch(store, name, entries[name].bytes, folder / name)
     return folder / name
@@ -148,17 +149,18 @@ def upload(folder: Path, store: Store, *, skip: tuple[str, ...] = ("lock",)) -> 
     """Copy every file of ``folder`` that the store lacks or has otherwise; return how many.
 
     A file that somebody else replaced in the store is copied again. Temporary files stay here. After the files
-    :data:`UPLOADED` is written, so that whoever reads the store can tell a whole copy from one that is being made.
+    :data:`UPLOADED` is written, so that whoever reads the store can tell a whole copy from one that is being made. Raises
+    ``OSError`` if the store cannot be listed or a file not be copied whole.
     """
     sums = {str(path.relative_to(folder)): _sum(path) for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name not in (*skip, UPLOADED, DOWNLOADED, COPIED) and ".part" not in path.name}
-    before, there = _read_json(folder / UPLOADED), store.entries()
+    before, there = _read_json(folder / UPLOADED), _list(store)
     changed = [path for path, found in sums.items()
                if path not in there or before.get(path) != found | asdict(there[path])]
     for path in changed:
         _send(folder / path, store, path, sums[path]["bytes"])
     if changed:
-        there = store.entries()
+        there = _list(store)
         _write_json(folder / UPLOADED, {path: found | asdict(there[path]) for path, found in sums.items()})
         _send(folder / UPLOADED, store, UPLOADED, (folder / UPLOADED).stat().st_size)
     return len(changed)
@@ -169,43 +171,48 @@ def _version(about: Mapping[str, Any]) -> str | None:
     return next((str(about[name]) for name in VERSIONS if about.get(name)), None)
 
 
+def _list(store: Store) -> dict[str, Entry]:
+    return _try(store.entries, "listing the store")
+
+
 def _fetch(store: Store, path: str, size: int, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
 
-    def copy() -> int:
+    def copy() -> None:
         store.get(path, part)
-        return part.stat().st_size
+        _check_size(part.stat().st_size, size)
 
     try:
-        _try(copy, size, f"{path} from the store")
+        _try(copy, f"copying {path} from the store")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _send(source: Path, store: Store, path: str, size: int) -> None:
-    def copy() -> int:
+    def copy() -> None:
         store.put(source, path)
-        return entry.bytes if (entry := store.entries().get(path)) else -1
+        _check_size(entry.bytes if (entry := store.entries().get(path)) else -1, size)
 
-    _try(copy, size, f"{path} to the store")
+    _try(copy, f"copying {path} to the store")
 
 
-def _try(copy: Callable[[], int], size: int, what: str) -> None:
-    """Copy until as many bytes arrive as should. Raises ``OSError`` after :data:`TRIES` attempts."""
+def _check_size(found: int, size: int) -> None:
+    if found != size:
+        raise OSError(f"expected {size} bytes, found {found}")
+
+
+def _try(action: Callable[[], Any], what: str) -> Any:
+    """What ``action`` returns, once it raises nothing. Raises ``OSError`` after :data:`TRIES` attempts."""
     for attempt in range(TRIES):
         if attempt:
             time.sleep(2 ** (attempt - 1))
         try:
-            found = copy()
+            return action()
         except Exception as error:  # each store raises its own kinds
             problem = f"{type(error).__name__}: {error}"
-            continue
-        if found == size:
-            return
-        problem = f"expected {size} bytes, found {found}"
-    raise OSError(f"copying {what} failed {TRIES} times: {problem}")
+    raise OSError(f"{what} failed {TRIES} times: {problem}")
 
 
 def _has(path: Path, entry: Entry) -> bool:
