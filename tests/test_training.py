@@ -1,6 +1,7 @@
 """Training: repeatable to the bit, written whole, and clear when something does not fit. A tiny network on tiny volumes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from runs import write_data
 from unet3d_tutorial.checkpoints import STATE, load_state, read_checkpoint
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import batch_names, validation_cases
+from unet3d_tutorial.remote import FsspecStore
 from unet3d_tutorial.train_step import TrainStep
 from unet3d_tutorial.training import FINAL, Run, build_network, load_network, load_result, predictor, train, validate
 
@@ -72,6 +74,26 @@ def test_a_finished_run_is_read_back_and_never_replaced_by_another(run, data):
     assert train(settings) == result and result.checkpoint.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"holds a run of another configuration \(train.lr is 0.003 there, 0.0001 here\)"):
         train(settings.override(["train.lr=1e-4"]))
+
+
+def test_the_same_command_repeats_a_last_upload_that_failed(run, data, tmp_path, monkeypatch):
+    settings = config(data, tmp_path / "run", f"remote.train_url=file://{tmp_path / 'store'}")
+    shutil.copytree(run[1].checkpoint.parent, tmp_path / "run")
+    settings.save(tmp_path / "run" / "config.yaml")
+
+    def put(self, source, path, put=FsspecStore.put):
+        if path == FINAL:
+            raise ConnectionError("the line broke")
+        put(self, source, path)
+
+    monkeypatch.setattr("unet3d_tutorial.remote.time.sleep", lambda seconds: None)
+    with monkeypatch.context() as broken:
+        broken.setattr(FsspecStore, "put", put)
+        with pytest.raises(OSError, match=f"^copying {FINAL} to the store failed 4 times: ConnectionError: the line broke"):
+            train(settings)
+    assert not (tmp_path / "store" / FINAL).exists()
+    assert train(settings).history == run[1].history
+    assert (tmp_path / "store" / FINAL).read_bytes() == run[1].checkpoint.read_bytes()
 
 
 def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(data, tmp_path, capsys):

@@ -65,9 +65,10 @@ def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE
 def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None) -> TrainingResult:
     """Train the network of ``config`` on ``config.data.data_path`` and leave everything in ``config.train.output_path``.
 
-    A finished run of the same configuration is read back instead of repeated. An unfinished one goes on from its last
-    checkpoint and ends with the bits that it would have ended with anyway. A run of another configuration raises
-    ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with the tables so far.
+    A finished run of the same configuration is read back instead of repeated, and what ``remote.train_url`` lacks of it is
+    copied there. An unfinished one goes on from its last checkpoint and ends with the bits that it would have ended with
+    anyway. A run of another configuration raises ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with
+    the tables so far.
 
     Every file's header and length, and the warm-up, are looked at first. Raises ``FileNotFoundError`` or ``BadScanError``,
     naming the file, if a scan is missing or damaged, ``ValueError`` if the warm-up is longer than the run,
@@ -76,10 +77,21 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     and saved.
     """
     folder = Path(config.train.output_path)
-    if not overwrite and is_finished(folder, config):
+    finished = not overwrite and is_finished(folder, config)
+    if finished and not config.remote.train_url:
         return load_result(folder)
     setup(seed=config.train.seed, device_target=config.train.device_target, device_id=own_device(config.train))
     group = join(config.train)
+    if not finished:
+        _run(config, folder, group, overwrite, watch)
+    elif group.leads:  # the last copy may have failed
+        with locked(folder):
+            upload_run(config, folder)
+    group.wait()
+    return load_result(folder)
+
+
+def _run(config: Config, folder: Path, group: Group, overwrite: bool, watch: Watch | None) -> None:
     fetch_data(config, group)
     check_cases(config)  # this and the next before anything is touched
     learning_rates(config, count_steps(config, rank_size=group.rank_size))
@@ -89,8 +101,6 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
             begin(folder, config, overwrite=overwrite)
         group.wait()
         Run(config, folder, group).go(watch)
-    group.wait()
-    return load_result(folder)
 
 
 def learning_rates(config: Config, total_steps: int) -> list[float]:
@@ -107,6 +117,12 @@ def fetch_data(config: Config, group: Group = ALONE) -> None:
         if group.local_rank == 0:
             download(open_store(config.remote.data_url, config.remote), Path(config.data.data_path))
         group.wait()
+
+
+def upload_run(config: Config, folder: Path) -> None:
+    """Copy the folder of a run to ``remote.train_url``, if there is one: what the store lacks or has otherwise."""
+    if config.remote.train_url:
+        upload(folder, open_store(config.remote.train_url, config.remote))
 
 
 class Run:
@@ -236,7 +252,7 @@ class Run:
         if self._is_look():
             publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
         try:
-            self._upload()
+            upload_run(self.config, self.folder)
         except OSError as error:
             print(f"step {self.state.step}: {error}; training goes on, the next checkpoint tries again", flush=True)
 
@@ -266,12 +282,6 @@ class Run:
         self.group.wait()
         load_weights(self.network, self.folder / "begin" / url.rpartition("/")[2])
 
-    def _upload(self) -> None:
-        """Copy the folder to ``remote.train_url``."""
-        remote = self.config.remote
-        if remote.train_url:
-            upload(self.folder, open_store(remote.train_url, remote))
-
     def _finish(self) -> None:
         if not self.group.leads:
             return
@@ -279,7 +289,7 @@ class Run:
             write_summary(self.folder, *self._tables())
         with self.average.in_place():
             save_checkpoint(self.network, self.folder / FINAL)
-        self._upload()
+        upload_run(self.config, self.folder)
 
     def _tables(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         paths = (self.folder / HISTORY_FILE, self.folder / VALIDATION_FILE)
