@@ -10,7 +10,7 @@ from mindspore import ops
 from runs import settings as config
 from runs import write_data
 from unet3d_tutorial.checkpoints import STATE, load_state, read_checkpoint
-from unet3d_tutorial.config import Config
+from unet3d_tutorial.config import WITHOUT_EFFECT, Config
 from unet3d_tutorial.dataset import batch_names, validation_cases
 from unet3d_tutorial.remote import FsspecStore
 from unet3d_tutorial.train_step import TrainStep
@@ -104,8 +104,8 @@ def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(da
     assert "training begins afresh" in capsys.readouterr().out
 
 
-def interrupted(settings):
-    """The result of a run that was stopped after four steps, and then gone on with."""
+def interrupted(settings, goes_on=None):
+    """The result of a run that was stopped after four steps, and then gone on with, perhaps with other settings."""
     class Enough(Exception):
         pass
 
@@ -115,7 +115,7 @@ def interrupted(settings):
 
     with pytest.raises(Enough):
         train(settings, watch=stop)
-    return train(settings)
+    return train(goes_on or settings)
 
 
 def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
@@ -124,6 +124,20 @@ def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
     _, whole = run
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
     assert resumed.history["loss"] == whole.history["loss"] and resumed.history["step"] == list(range(6))
+
+
+def test_settings_without_effect_may_change_when_a_run_goes_on(run, data, tmp_path):
+    settings, whole = run
+    other = ["data.num_worker=2", "data.worker_processes=true", f"data.cache_path={tmp_path / 'cache'}",
+             "train.save_every=1", "train.event_files=false", "train.enable_profiling=true", "train.keep_checkpoint_max=1"]
+    assert sorted(text.partition("=")[0] for text in other) == sorted(WITHOUT_EFFECT)
+    first = config(data, tmp_path / "run")
+    resumed = interrupted(first, first.override(other))
+    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
+    assert resumed.history["loss"] == whole.history["loss"]
+    assert Config.load(tmp_path / "run" / "config.yaml") == first.override(other)
+    before = whole.checkpoint.stat().st_mtime_ns
+    assert train(settings.override(other)) == whole and whole.checkpoint.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("option", ["train.weight_decay=0.1", "train.average_decay=0.75", "train.clip_norm=0.1"])

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from . import model
-from .config import Config
+from .config import Config, differences
 
 FINAL = "unet3d.ckpt"  #: the weights of a finished run, written last
 LAST, BEST = "last.ckpt", "best.ckpt"  #: to go on from, and the look with the highest mean Dice
@@ -79,8 +79,8 @@ def load_state(
     if STATE not in stored:
         raise ValueError(f"{path}: expected a checkpoint to go on from, found weights only")
     about = json.loads(stored[STATE])
-    if Config.from_dict(about["config"]) != config:
-        raise ValueError(f"{path} is of another configuration")
+    if found := differences(Config.from_dict(about["config"]), config):
+        raise ValueError(f"{path} is of another configuration ({found})")
     weights = list(network.get_parameters())
     for prefix, group in (("", weights), (OPTIMIZER, _own(optimizer, weights)), (AVERAGE, average)):
         for parameter in group:

@@ -150,6 +150,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+#: how a run is done: its result is the same to the bit whatever these are, so they may change when it goes on
+WITHOUT_EFFECT = ("data.num_worker", "data.worker_processes", "data.cache_path", "train.save_every",
+                  "train.keep_checkpoint_max", "train.event_files", "train.enable_profiling")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -234,6 +238,14 @@ class Config:
             section: {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
             for section, entries in asdict(self).items()
         }
+
+
+def differences(stored: Config, wanted: Config) -> str:
+    """The settings in which two configurations differ, in words; those :data:`WITHOUT_EFFECT` are left aside."""
+    pairs = ((f"{section}.{name}", value, wanted.to_dict()[section][name])
+             for section, entries in stored.to_dict().items() for name, value in entries.items())
+    return ", ".join(f"{name} is {old} there, {new} here" for name, old, new in pairs
+                     if old != new and name not in WITHOUT_EFFECT)
 
 
 #: where each setting of the original case lives now: its place, several if it was split, and a remark

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .checkpoints import FINAL, LAST
-from .config import Config
+from .config import Config, differences
 
 SETTINGS, HISTORY_FILE, VALIDATION_FILE, LOCK = "config.yaml", "history.csv", "validation.csv", "lock"
 MADE = ("*.ckpt", "*.part", SETTINGS, HISTORY_FILE, VALIDATION_FILE, "evaluation.json", "profile.md", "profile", "events",
@@ -40,13 +40,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_finished(folder: Path, config: Config) -> bool:
-    """Whether ``folder`` holds a finished run of ``config``. Raises ``ValueError`` if it holds a run of another one."""
+    """Whether ``folder`` holds a finished run of ``config``. Raises ``ValueError`` if it holds a run of another one.
+
+    Settings that change no result, :data:`~unet3d_tutorial.config.WITHOUT_EFFECT`, may differ.
+    """
     if not (folder / SETTINGS).exists():
         return False
-    stored = Config.load(folder / SETTINGS)
-    if stored != config:
+    if found := differences(Config.load(folder / SETTINGS), config):
         kind = "a run" if (folder / FINAL).exists() else "an unfinished run"
-        raise ValueError(f"{folder} holds {kind} of another configuration ({differences(stored, config)}); "
+        raise ValueError(f"{folder} holds {kind} of another configuration ({found}); "
                          "choose another train.output_path or overwrite")
     return (folder / FINAL).exists()
 
@@ -54,6 +56,7 @@ def is_finished(folder: Path, config: Config) -> bool:
 def begin(folder: Path, config: Config, *, overwrite: bool) -> bool:
     """Prepare a locked folder. True if there is a checkpoint to go on from; if not, only the settings are there."""
     if not overwrite and (folder / SETTINGS).exists() and (folder / LAST).exists():
+        config.save(folder / SETTINGS)  # those that may differ are the new ones from here on
         return True
     if any((folder / name).exists() for name in (SETTINGS, HISTORY_FILE, LAST)):
         print(f"{folder}: what is there of an older run is removed, training begins afresh", flush=True)
@@ -67,10 +70,3 @@ def clear(folder: Path) -> None:
     for pattern in MADE:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def differences(stored: Config, wanted: Config) -> str:
-    """The settings in which two configurations differ, in words."""
-    pairs = ((f"{section}.{name}", value, wanted.to_dict()[section][name])
-             for section, entries in stored.to_dict().items() for name, value in entries.items())
-    return ", ".join(f"{name} is {old} there, {new} here" for name, old, new in pairs if old != new)
