@@ -1,7 +1,10 @@
 """Training: repeatable to the bit, written whole, and clear when something does not fit. A tiny network on tiny volumes."""
 
 import json
+import multiprocessing
 import shutil
+import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -171,6 +174,22 @@ def test_weights_that_a_step_broke_are_named_with_the_scans_of_that_step(data, t
     assert names != others
     with pytest.raises(FloatingPointError, match=f"^step 2: the weights of .* are not finite; it came from {names}; there"):
         train(settings)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), FloatingPointError()], ids=str)
+def test_a_run_leaves_no_worker_and_no_watcher_however_it_ends(error, data, tmp_path):
+    def stop(history, validation):
+        assert multiprocessing.active_children()
+        if error:
+            raise error
+
+    settings = config(data, tmp_path, "data.worker_processes=true", "data.num_worker=2")
+    with pytest.raises(type(error)) if error else nullcontext():
+        train(settings, watch=stop)
+    assert not multiprocessing.active_children()
+    for watcher in (thread for thread in threading.enumerate() if "_watch" in thread.name):
+        watcher.join(timeout=10)
+        assert not watcher.is_alive()
 
 
 def test_missing_data_leave_an_older_run_untouched(run, tmp_path):

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,17 +17,18 @@ class WorkerKilled(RuntimeError):
 
 
 class WatchedFeed:
-    """An iterator over ``stream`` that raises :class:`WorkerKilled` if a process that this one has started was killed.
+    """An iterator over ``stream``, one of MindSpore's, that raises :class:`WorkerKilled` if a process of it was killed.
 
     MindSpore waits in C++ for a batch, for ever if its maker is dead. No exception and no signal ends that wait, and another
     thread must not do the waiting, because MindSpore crashes if it has to report an error there. So another thread looks at
     the workers, and if one was killed and the run does not come to hear of it soon, it writes ``last_words(error)`` and ends
-    the process with exit code 2.
+    the process with exit code 2. It looks until :meth:`stop`.
     """
 
     def __init__(self, stream: Iterator, last_words: Callable[[WorkerKilled], str]):
-        self.stream, self.last_words, self.workers = stream, last_words, set()
-        self.is_waiting, self.is_over = False, False
+        self.stream, self.last_words = stream, last_words
+        self.others, self.workers = set(multiprocessing.active_children()), set()
+        self.has_begun, self.is_waiting, self.over = False, False, threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __iter__(self) -> "WatchedFeed":
@@ -38,21 +38,36 @@ class WatchedFeed:
         self.check()
         self.is_waiting = True
         try:
-            return next(self.stream)
+            batch = next(self.stream)
         except BaseException:
-            self.is_over = True
+            self.over.set()
             raise
         finally:
             self.is_waiting = False
+        self._find_workers()
+        self.has_begun = True
+        return batch
 
     def check(self) -> None:
         """Raise :class:`WorkerKilled` if a worker was. One that has ended by itself had nothing left to do."""
         if error := self._killed():
-            self.is_over = True
+            self.over.set()
             raise error
 
+    def stop(self) -> None:
+        """End the watch and the workers. If one was killed they are left alone: MindSpore might wait for it here."""
+        self.over.set()
+        if not self._killed():
+            self.stream.stop()
+            self.stream = None  # the workers end when nobody holds it any more
+
+    def _find_workers(self) -> None:
+        """MindSpore starts all of them when it is asked for the first batch; a child that comes later is somebody else's."""
+        if not self.has_begun:
+            self.workers.update(set(multiprocessing.active_children()) - self.others)
+
     def _killed(self) -> WorkerKilled | None:
-        self.workers.update(multiprocessing.active_children())
+        self._find_workers()
         for worker in list(self.workers):
             if (code := _exit_code(worker)) and code < 0:
                 return WorkerKilled(f"a data worker, process {worker.pid}, was killed by signal {-code}; if memory ran out, "
@@ -61,11 +76,10 @@ class WatchedFeed:
 
     def _watch(self) -> None:
         late = 0.0
-        while not self.is_over:
-            time.sleep(PATIENCE)
+        while not self.over.wait(PATIENCE):
             if error := self._killed():
                 late += PATIENCE
-                if late > (GRACE if self.is_waiting else LONG_GRACE) and not self.is_over:
+                if late > (GRACE if self.is_waiting else LONG_GRACE) and not self.over.is_set():
                     print(f"unet3d: {self.last_words(error)}", file=sys.stderr, flush=True)
                     os._exit(2)
 

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,8 +153,8 @@ class Run:
         begun = time.perf_counter() - self.state.seconds
         tracker = Tracker(self.folder, self.total_steps, self.state.step, self._tables(),
                           events=self.config.train.event_files, show=self.group.leads)
-        with tracker, StopRequest() as request:
-            for wait, batches in self._batches():
+        with tracker, StopRequest() as request, closing(self._batches()) as steps:
+            for wait, batches in steps:
                 request.listen()
                 clock.seconds["waiting for data"] += wait
                 with clock.phase("steps"):
@@ -182,18 +182,20 @@ class Run:
         stream = dataset.create_tuple_iterator(num_epochs=1)
         if self.config.data.worker_processes:
             stream = self.feed = WatchedFeed(stream, self._last_words)
-        for _ in range(self.state.step, self.total_steps):
-            start = time.perf_counter()
-            try:
+        try:
+            for _ in range(self.state.step, self.total_steps):
+                start = time.perf_counter()
                 taken = [next(stream) for _ in range(self.config.train.accumulate)]
-            except WorkerKilled as error:
-                raise WorkerKilled(self._last_words(error)) from error
-            except RuntimeError as error:
-                if (plain := plain_error(error)) is None:
-                    raise
-                reason = f"step {self.state.step}: {plain}. Once that is mended, the same command goes on"
-                raise type(plain)(reason) from error
-            yield time.perf_counter() - start, taken
+                yield time.perf_counter() - start, taken
+        except WorkerKilled as error:
+            raise WorkerKilled(self._last_words(error)) from error
+        except RuntimeError as error:
+            if (plain := plain_error(error)) is None:
+                raise
+            reason = f"step {self.state.step}: {plain}. Once that is mended, the same command goes on"
+            raise type(plain)(reason) from error
+        finally:
+            stream.stop()
 
     def _check_workers(self) -> None:
         """Raise ``WorkerKilled`` if a process that makes crops was."""
