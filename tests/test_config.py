@@ -1,6 +1,7 @@
 """Configuration: round trip, overrides, and refusal of what cannot work."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def test_every_setting_is_used():
         ("data.roi_size=[32, 32, 40]", "multiples of 16"),
         ("data.spacing_mm=[1, 1, 0]", "data.spacing_mm"),
         ("data.min_val=500", "data.min_val: expected below data.max_val"),
+        ("data.lower_limit=0", "data.lower_limit: expected at least 1, because 0 is background, found 0"),
         ("data.position=false", "model.in_channels: expected 2 with data.position, 1 without"),
         ("model.norm=grup", "model.norm: expected one of batch, group, found 'grup'; did you mean 'group'"),
         ("inference.overlap=1", "inference.overlap"),
@@ -86,6 +88,14 @@ def test_every_setting_is_used():
 def test_what_cannot_work_is_refused_by_name(override, message):
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         Config.preset("quick").override([override])
+
+
+@pytest.mark.parametrize(("lower", "upper", "fit"), [(3, 5, True), (3, 4, True), (1, 3, True), (5, 5, False), (1, 5, False)])
+def test_only_scans_with_both_lungs_can_be_mirrored(lower, upper, fit):
+    limits = [f"data.lower_limit={lower}", f"data.upper_limit={upper}", f"model.num_classes={upper - lower + 2}"]
+    Config.preset("quick").override(limits)
+    with nullcontext() if fit else pytest.raises(ValueError, match="^data.mirror: expected false unless left and right"):
+        Config.preset("quick").override([*limits, "data.mirror=true"])
 
 
 def test_files_that_are_not_a_configuration(tmp_path):

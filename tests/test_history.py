@@ -3,6 +3,7 @@
 import pytest
 
 from unet3d_tutorial.history import HISTORY, append_row, history_columns, read_columns, rewind, validation_columns
+from unet3d_tutorial.labels import STRUCTURES
 
 COLUMNS = ("step", "loss")
 
@@ -46,7 +47,6 @@ def test_a_table_of_another_version_is_named(table):
         rewind(table, (*COLUMNS, "norm"), 2)
 
 
-def test_as_many_columns_as_structures():
-    assert history_columns(4) == (*HISTORY, "left lung", "right lung", "trachea")
-    assert validation_columns(4) == ("step", "left lung", "right lung", "trachea")
-    assert validation_columns(3) == ("step", "left lung", "right lung")
+def test_a_column_for_each_structure():
+    assert history_columns(STRUCTURES) == (*HISTORY, "left lung", "right lung", "trachea")
+    assert validation_columns(("trachea", "label 6")) == ("step", "trachea", "label 6")

@@ -210,6 +210,14 @@ def test_a_warm_up_that_does_not_fit_leaves_an_older_run_untouched(run):
     assert {path: path.stat().st_mtime_ns for path in result.checkpoint.parent.rglob("*")} == before
 
 
+@pytest.mark.parametrize(("lower", "upper", "names"), [(5, 5, ["trachea"]),
+                                                       (1, 5, ["label 1", "label 2", "left lung", "right lung", "trachea"])])
+def test_the_tables_name_the_structures_by_their_values(lower, upper, names, data, tmp_path):
+    limits = (f"data.lower_limit={lower}", f"data.upper_limit={upper}", f"model.num_classes={upper - lower + 2}")
+    result = train(config(data, tmp_path, "train.epoch_size=1", *limits))
+    assert list(result.validation) == ["step", *names] and list(result.history)[-len(names):] == names
+
+
 def test_the_loaded_network_is_in_evaluation_mode_and_repeats_itself(run):
     settings, result = run
     network = load_network(settings, result.checkpoint)

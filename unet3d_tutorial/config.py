@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from .labels import STRUCTURES, structure_names
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -88,8 +90,9 @@ class InferenceConfig:
     placement: str = "fixed"  #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
     batch_size: int = 1  #: windows predicted at once; more needs more memory, and is faster on a GPU
     flip_axes: tuple[int, ...] = ()  #: also predict windows mirrored along these axes, 0 left-right, and average
-    hu_weight: float = 2.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
+    hu_weight: float = 3.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
     largest_component: bool = True  #: keep only the largest connected piece of each structure
+    whole_air: bool = True  #: give each piece of air that walls enclose to the structure that nearly fills it
     fill_holes: bool = False  #: give background that a structure encloses to the structure
 
 
@@ -146,7 +149,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "keep_checkpoint_max": 1,
             "output_path": "runs/luna16",
         },
-        "inference": {"roi_size": (224, 224, 96), "mode": "constant", "hu_weight": 0.0},
+        "inference": {"roi_size": (224, 224, 96), "mode": "constant", "hu_weight": 0.0, "whole_air": False},
     },
 }
 
@@ -354,17 +357,21 @@ def _check(config: Config) -> None:
     one_of("train.loss", train.loss, LOSSES)
     levels = len(model.channels)
     multiple = 2 ** (levels - 1)
+    structures = structure_names(data.lower_limit, data.upper_limit)
     rules = [
         (data.data_path != "", "data.data_path", "a folder", "none"),
         (train.output_path != "", "train.output_path", "a folder", "none"),
         (train.seed >= 0, "train.seed", "at least 0", train.seed),
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
+        (data.lower_limit >= 1, "data.lower_limit", "at least 1, because 0 is background", data.lower_limit),
         (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
         *((len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi), f"{section}.roi_size",
            f"three multiples of {multiple}, which the network halves {levels - 1} times", roi)
           for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))),
         (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
          "three positive lengths in mm", data.spacing_mm),
+        (not data.mirror or structures[:2] == STRUCTURES[:2], "data.mirror",
+         "false unless left and right lung, whose names it exchanges, are the first two structures", data.mirror),
         (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
         (0 <= data.foreground <= 1, "data.foreground", "from 0 to 1", data.foreground),
         (data.num_worker >= 1, "data.num_worker", "at least 1", data.num_worker),

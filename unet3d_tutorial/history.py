@@ -1,9 +1,8 @@
 """The tables of a run: one line a step, one line a look at the held-out volumes. Plain CSV, readable while it grows."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
-
-from .labels import STRUCTURES
 
 #: of each step: number from 0, learning rate, loss and its two parts, length of the gradient before clipping, seconds
 #: since the start, seconds that the step waited for data, and how many steps were skipped up to here for an overflow
@@ -12,17 +11,17 @@ HISTORY = ("step", "lr", "loss", "ce", "dice", "norm", "seconds", "wait", "skipp
 TIMINGS = ("seconds", "wait")  #: columns that differ from run to run
 
 
-def history_columns(num_classes: int) -> tuple[str, ...]:
+def history_columns(structures: Sequence[str]) -> tuple[str, ...]:
     """Of each step: :data:`HISTORY`, and the soft Dice of each structure in the crops of the step.
 
     Soft: on probabilities, as in the loss. In crops without the structure it says only how little was called so.
     """
-    return (*HISTORY, *tuple(STRUCTURES)[: num_classes - 1])
+    return (*HISTORY, *structures)
 
 
-def validation_columns(num_classes: int) -> tuple[str, ...]:
+def validation_columns(structures: Sequence[str]) -> tuple[str, ...]:
     """Of each look: the steps that were done, and the mean Dice of each structure."""
-    return ("step", *tuple(STRUCTURES)[: num_classes - 1])
+    return ("step", *structures)
 
 
 def append_row(path: Path, columns: tuple[str, ...], row: tuple) -> None:

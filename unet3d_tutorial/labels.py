@@ -7,6 +7,22 @@
 #: Label 0 is background; label ``n`` is ``STRUCTURES[n - 1]``.
 STRUCTURES: tuple[str, ...] = ("left lung", "right lung", "trachea")
 
+
+def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:
+    """Names of the structures whose values in the files are ``lower_limit`` to ``upper_limit``.
+
+    In LUNA16's masks 3 is the left lung, 4 the right lung and 5 the trachea; masks that hold 1 to 3 count from 1.
+
+    >>> structure_names(3, 5) == structure_names(1, 3) == STRUCTURES
+    True
+    >>> structure_names(4, 6)
+    ('right lung', 'trachea', 'label 6')
+    """
+    first = 1 if (lower_limit, upper_limit) == (1, len(STRUCTURES)) else 3
+    known = dict(enumerate(STRUCTURES, start=first))
+    return tuple(known.get(value, f"label {value}") for value in range(lower_limit, upper_limit + 1))
+
+
 #: Okabe and Ito's palette, which readers with colour-blindness can tell apart too.
 COLORS: dict[str, str] = {"left lung": "#0072B2", "right lung": "#E69F00", "trachea": "#009E73"}
 

@@ -9,6 +9,7 @@ Each function returns a :class:`matplotlib.figure.Figure` that is already closed
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -143,10 +144,8 @@ def loss_curves(
     _draw_losses(axes[0, 0], history, smooth)
     if validation:
         right = axes[0, 1]
-        for structure, marker in zip(STRUCTURES, "os^", strict=True):
-            if structure in validation:
-                right.plot(validation["step"], validation[structure], color=COLORS[structure], marker=marker,
-                           label=structure)
+        for name, marker in zip((name for name in validation if name != "step"), cycle("os^"), strict=False):
+            right.plot(validation["step"], validation[name], color=COLORS.get(name), marker=marker, label=name)
         right.set(xlabel="step", ylabel="Dice", title="held-out volumes", ylim=(0, 1.02))
         right.legend(fontsize=8)  # where it hides least
     if title:

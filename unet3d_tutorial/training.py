@@ -19,6 +19,7 @@ from .distributed import ALONE, Group, join, own_device
 from .feed import WatchedFeed, WorkerKilled
 from .history import append_row, history_columns, read_columns, rewind, validation_columns
 from .inference import sliding_window_inference
+from .labels import structure_names
 from .losses import make_loss
 from .metrics import dice
 from .profiling import Profile
@@ -45,7 +46,7 @@ class TrainingResult:
 
 
 def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
-    """Mean Dice of left lung, right lung and trachea over the cases, on the working grid, without post-processing.
+    """Mean Dice of each structure over the cases, on the working grid, without post-processing.
 
     The processes of a group share the cases; all get the mean over all.
     """
@@ -131,7 +132,8 @@ class Run:
     def __init__(self, config: Config, folder: Path, group: Group = ALONE):
         options = config.train
         self.config, self.folder, self.group = config, folder, group
-        self.columns, self.look_columns = (make(config.model.num_classes) for make in (history_columns, validation_columns))
+        structures = structure_names(config.data.lower_limit, config.data.upper_limit)
+        self.columns, self.look_columns = history_columns(structures), validation_columns(structures)
         self.total_steps = count_steps(config, rank_size=group.rank_size)
         self.rates = learning_rates(config, self.total_steps)
         self.feed: WatchedFeed | None = None
