@@ -1,5 +1,7 @@
 """Phantoms: repeatable, labelled right, in LUNA16's layout."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -73,6 +75,8 @@ def test_layout_values_and_resumption(tmp_path):
     folder = write_luna16(tmp_path / "luna", n=20, seed=1, spacing_mm=8.0)
     scans = sorted(folder.glob("subset*/*.mhd"))
     assert len(scans) == 20 and {scan.parent.name for scan in scans} == {f"subset{i}" for i in range(10)}
+    assert [scan.stem[-4:] for scan in scans[10:]] == [f"{number:04d}" for number in range(10, 20)]
+    assert {scan.parent.name for scan in scans[10:]} == {"subset9"}
     image = sitk.ReadImage(str(scans[-1]))
     mask = sitk.ReadImage(str(folder / "seg-lungs-LUNA16" / scans[-1].name))
     assert set(np.unique(sitk.GetArrayViewFromImage(mask))) == {0, 3, 4, 5}
@@ -88,6 +92,14 @@ def test_layout_values_and_resumption(tmp_path):
         write_luna16(folder, n=20, seed=2, spacing_mm=8.0)
     with pytest.raises(ValueError, match="at least 20 phantoms"):
         write_luna16(tmp_path / "few", n=5)
+
+
+@pytest.mark.parametrize("n", [20, 57, 99, 100, 190])
+def test_the_last_ten_are_in_subset9_whose_last_ten_are_validated_on(n):
+    names = sorted((phantoms._scan_path(Path(), number, n), number) for number in range(n))
+    assert [number for _, number in names] == list(range(n)) and len({path.parent for path, _ in names}) == 10
+    ninth = [number for path, number in names if path.parent.name == "subset9"]
+    assert ninth[-10:] == list(range(n - 10, n)) and (n >= 100 or len(ninth) == 10)
 
 
 def test_what_is_painted_over_a_lung_takes_its_label(monkeypatch) -> None:

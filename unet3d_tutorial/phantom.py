@@ -40,6 +40,7 @@ from .phantom_scanner import scanner, table
 from .volume import Volume
 
 LUNA16_VALUES = {LEFT_LUNG: 3, RIGHT_LUNG: 4, TRACHEA: 5}
+TESTED = 10  #: phantoms to validate on, all in subset9
 
 
 def generate(seed: int | list[int], *, spacing_mm: float = 4.0, family: str = "train") -> tuple[Volume, Volume]:
@@ -93,6 +94,8 @@ def write_luna16(folder: str | Path, *, n: int = 190, seed: int = 0, spacing_mm:
         raise ValueError(f"n: expected at least 20 phantoms, ten to train on and ten to validate, found {n}")
     folder = Path(folder)
     recipe = {"n": n, "seed": seed, "spacing_mm": spacing_mm}
+    if n < 10 * TESTED:
+        recipe["subset9"] = TESTED  # a folder of version 0.1.0 has fewer there, and must not be gone on with
     record = folder / "phantoms.json"
     found = record.read_text(encoding="utf-8") if record.exists() else ""
     if found and json.loads(found) != recipe:
@@ -110,12 +113,15 @@ def write_luna16(folder: str | Path, *, n: int = 190, seed: int = 0, spacing_mm:
 
 
 def _scan_path(folder: Path, number: int, n: int) -> Path:
-    return folder / f"subset{number * 10 // n}" / f"phantom-{number:04d}.mhd"
+    subset = number * 10 // n
+    if n < 10 * TESTED:  # a tenth would not hold them
+        subset = 9 if number >= n - TESTED else number * 9 // (n - TESTED)
+    return folder / f"subset{subset}" / f"phantom-{number:04d}.mhd"
 
 
 def _write_phantom(folder: Path, n: int, seed: int, spacing_mm: float, number: int) -> None:
     """Make one phantom and write its label, then its image, each under a temporary name first."""
-    image, label = generate([seed, number], spacing_mm=spacing_mm, family="holdout" if number >= n - 10 else "train")
+    image, label = generate([seed, number], spacing_mm=spacing_mm, family="holdout" if number >= n - TESTED else "train")
     values = np.zeros(4, np.uint8)
     values[list(LUNA16_VALUES)] = list(LUNA16_VALUES.values())
     path = _scan_path(folder, number, n)
