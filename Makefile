@@ -34,7 +34,7 @@ PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
 package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
 DATA_CODE := $(call package,volume labels phantom phantom_patient phantom_canvas phantom_body phantom_chest phantom_scanner \
 	metaimage luna16)
-TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime inference metrics \
+TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime air inference metrics \
 	training trained train_step checkpoints history run_folder distributed feed onednn blocks fused forward)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)

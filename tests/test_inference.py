@@ -519,7 +519,7 @@ def test_what_segment_refuses():
     with pytest.raises(ValueError, match="predictor.*4 classes.*found 3"):
         segment(Volume(np.zeros((8, 8, 8)), np.eye(4)), lambda batch: batch[:, [0, 0, 0]], config())
     lungs_only = Config.from_dict({"data": {"upper_limit": 4}, "model": {"num_classes": 3}})
-    with pytest.raises(ValueError, match="inference.hu_weight: expected 0 for a network of 3 classes, found 2"):
+    with pytest.raises(ValueError, match="inference.hu_weight: expected 0 for a network of 3 classes, found 3"):
         segment(Volume(np.zeros((8, 8, 8)), np.eye(4)), threshold, lungs_only)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from .air import whole_air
 from .config import Config
 from .transforms import CenterOnBody, Compose, Pad, along, grid_steps, input_steps, linear_weights
 from .volume import Volume
@@ -46,9 +47,17 @@ def segment(image: Volume, predictor: Predictor, config: Config, *, progress: bo
         _of_classes(slabs, config.model.num_classes), Volume(prepared.array[0], prepared.affine), image.array.shape,
         image.affine, prior, gain,
     )
+    return Volume(clean(labels, image, config), image.affine)
+
+
+def clean(labels: np.ndarray, image: Volume, config: Config) -> np.ndarray:
+    """Mend a mask on the scan's own grid by what lungs and trachea are: the repairs that ``config.inference`` asks for."""
+    options = config.inference
     if options.largest_component:
         labels = keep_largest_component(labels)
-    return Volume(fill_holes(labels) if options.fill_holes else labels, image.affine)
+    if options.whole_air and config.model.num_classes == HU_CLASSES:
+        labels = whole_air(labels, image)
+    return fill_holes(labels) if options.fill_holes else labels
 
 
 def prepare(image: Volume, config: Config) -> Volume:

@@ -19,7 +19,7 @@ from .evaluation import (
     summary_table,
     write_csv,
 )
-from .inference import Predictor, keep_largest_component, segment
+from .inference import Predictor, clean, segment
 from .plotting import score_box_rows
 from .sample_ct import SampleUnavailable, fetch
 from .trained import trained_predictor
@@ -32,10 +32,11 @@ Case = tuple[str, Volume, Volume]  # name, image, reference
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
-    """Masks of one scan: the network's, raw and with only the largest components, and the classical baseline's."""
-    raw = segment(image, network, config.updated({"inference": {"largest_component": False}}))
-    cleaned = replace(raw, array=keep_largest_component(raw.array))
-    return {"network, raw": raw, "network, largest component": cleaned, "classical baseline": classical_baseline(image)}
+    """Masks of one scan: the network's, raw and cleaned as ``config.inference`` says, and the classical baseline's."""
+    unmended = {"largest_component": False, "whole_air": False, "fill_holes": False}
+    raw = segment(image, network, config.updated({"inference": unmended}))
+    cleaned = replace(raw, array=clean(raw.array, image, config))
+    return {"network, raw": raw, "network, cleaned": cleaned, "classical baseline": classical_baseline(image)}
 
 
 def evaluate_run(config: Config, checkpoint: str | Path | None = None, folder: str | Path | None = None) -> str:
