@@ -30,7 +30,7 @@ def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
     """
     axial = int(np.abs(image.affine[2, :3] / image.spacing_mm).argmax())  # the array axis that runs along the body
     spacing_mm = np.delete(image.spacing_mm, axial)
-    labels = labels.copy()
+    labels = labels.copy(order="K")
     for mask, hu in zip(np.moveaxis(labels, axial, 0), np.moveaxis(image.array, axial, 0), strict=True):
         if mask.any():
             _mend_lumen(mask, hu, spacing_mm)
@@ -66,7 +66,7 @@ def _mend_lungs(labels: np.ndarray, hu: np.ndarray) -> None:
 def _pieces(air: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The piece that each voxel ``(I, J)`` is in, 0 for none, and the voxels of each label in it, ``(pieces + 1, 4)``."""
     pieces, number = cc3d.connected_components(air, connectivity=4, return_N=True)
-    counts = np.bincount(pieces.ravel() * 4 + labels.ravel(), minlength=4 * (number + 1)).reshape(-1, 4)
+    counts = np.bincount((pieces * 4 + labels).ravel(order="K"), minlength=4 * (number + 1)).reshape(-1, 4)
     counts[0] = 0
     return pieces, counts
 
