@@ -462,9 +462,8 @@ plt.show()
 # step, and the time is that of the fastest of three steps.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.costs import step_memory
+from unet3d_tutorial.costs import multiply_adds, step_memory
 from unet3d_tutorial.losses import DiceCELoss
-from unet3d_tutorial.model import multiply_adds
 from unet3d_tutorial.training import make_train_step
 
 shape, rows = (1, 1, 32, 32, 32), []
@@ -475,7 +474,7 @@ memory = {name: step_memory(type(compared).__name__, shape) for name, compared i
 
 # %% tags=["nbval-ignore-output"]
 for name, compared in networks.items():
-    products, maps = multiply_adds(compared.set_train(False), shape)
+    products, maps = multiply_adds(compared, shape)
     step = make_train_step(compared.set_train(True), DiceCELoss(), nn.Adam(compared.trainable_params()))
     seconds = []
     for _ in range(3):

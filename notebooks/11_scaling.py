@@ -41,7 +41,7 @@ import numpy as np
 from mindspore import Tensor
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.costs import count_macs, gradient_bytes, step_memory
+from unet3d_tutorial.costs import gradient_bytes, multiply_adds, step_memory
 from unet3d_tutorial.dataset import batch_names, random_steps
 from unet3d_tutorial.distributed import Group, join
 from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
@@ -154,7 +154,7 @@ except ValueError as error:
 network = build_network(config)
 network.set_train(False)
 crop = (1, config.model.in_channels, *config.data.roi_size)
-macs = count_macs(network, crop)
+macs, _ = multiply_adds(network, crop)
 times = []
 for _ in range(4):
     start = time.perf_counter()
@@ -167,7 +167,7 @@ print(f"forward pass: {macs / 1e9:.1f} billion multiplications, {np.median(times
 case = Config.preset("luna16")
 big = build_network(case)
 voxels = np.prod(case.data.roi_size) / np.prod(config.data.roi_size)
-per_crop = count_macs(big.set_train(False), (1, 1, 32, 32, 32)) * np.prod(case.data.roi_size) / 32**3
+per_crop = multiply_adds(big, (1, 1, 32, 32, 32))[0] * np.prod(case.data.roi_size) / 32**3
 print(f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)")
 print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 

@@ -18,7 +18,6 @@ from unet3d_tutorial.model import (
     half_precision,
     load_weights,
     make_network,
-    multiply_adds,
     valid_size,
 )
 from unet3d_tutorial.runtime import setup
@@ -193,16 +192,6 @@ def test_options_of_the_paper_s_network_are_checked() -> None:
         UNet3D(channels=(8,))
     with pytest.raises(ValueError, match="multiples of 8, found"):
         UNet3D(1, 2, (2, 2, 2, 2))(Tensor(random(1, 1, 12, 8, 8)))
-
-
-def test_multiply_adds_by_hand() -> None:
-    network = UNet3D(1, 3, (2, 4))
-    network.set_train(False)
-    full, half = 4**3, 2**3
-    products = 27 * (1 * 1 + 1 * 2) * full + 27 * (2 * 2 + 2 * 4) * half + 8 * 4 * 4 * half  # down, and up
-    products += 27 * (6 * 2 + 2 * 2) * full + 2 * 3 * full
-    maps = (1 + 2) * full + (2 + 4) * half + 4 * full + (2 + 2) * full + 3 * full
-    assert multiply_adds(network, (1, 1, 4, 4, 4)) == (products, maps)
 
 
 # ---------------------------------------------------------------------------------------------- by name, from a file

@@ -1,6 +1,5 @@
 """What a step costs: multiplications, memory, and bytes that travel between processes."""
 
-import math
 import re
 import resource
 import subprocess
@@ -12,25 +11,30 @@ import numpy as np
 from mindspore import Tensor, nn
 
 
-def count_macs(network: nn.Cell, shape: tuple[int, ...]) -> int:
-    """Multiply-accumulate operations of the convolutions in one forward pass over a batch of ``shape``, ``(N, C, D, H, W)``.
+def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiplications with an addition in one forward pass of all convolutions, and numbers in their feature maps.
 
-    Counted while zeros run through the network. A backward pass takes about twice as many.
+    Counted while zeros of ``shape``, ``(N, C, D, H, W)``, run through the network, in evaluation mode so that batch-norm
+    learns nothing from them. A convolution multiplies each output voxel with each weight of its channel, a transposed one
+    each input voxel with each weight it spreads. A backward pass takes about twice as many.
     """
-    total = 0
+    counts: list[tuple[int, int]] = []
 
     def count(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
         places = inputs[0] if isinstance(cell, nn.Conv3dTranspose) else output  # where the kernel is laid
-        voxels = places.shape[0] * math.prod(places.shape[2:])
-        total += voxels * int(cell.weight.size)
+        counts.append((places.size // places.shape[1] * int(cell.weight.size), output.size))
 
     hooks = [cell.register_forward_hook(count) for _, cell in network.cells_and_names()
-             if isinstance(cell, (nn.Conv3d, nn.Conv3dTranspose))]
-    network(Tensor(np.zeros(shape, np.float32)))
-    for hook in hooks:
-        hook.remove()
-    return total
+             if isinstance(cell, nn.Conv3d | nn.Conv3dTranspose)]
+    training = network.training
+    try:
+        network.set_train(False)
+        network(Tensor(np.zeros(shape, np.float32)))
+    finally:
+        network.set_train(training)
+        for hook in hooks:
+            hook.remove()
+    return sum(products for products, _ in counts), sum(size for _, size in counts)
 
 
 def gradient_bytes(network: nn.Cell) -> int:

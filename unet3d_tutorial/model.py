@@ -179,27 +179,6 @@ def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
     return tuple(found)
 
 
-def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiplications with an addition in one forward pass of all convolutions, and numbers in their feature maps.
-
-    ``shape`` is the input's, ``(N, C, D, H, W)``. A convolution multiplies each output voxel with each weight of its
-    channel, a transposed one each input voxel with each weight it spreads.
-    """
-    counts, hooks = [], []
-
-    def count(cell: nn.Cell, inputs: tuple, output: Tensor) -> None:
-        voxels = inputs[0] if isinstance(cell, nn.Conv3dTranspose) else output
-        counts.append((voxels.size // voxels.shape[1] * cell.weight.size, output.size))
-
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, nn.Conv3d | nn.Conv3dTranspose):
-            hooks.append(cell.register_forward_hook(count))
-    network(ops.zeros(shape, ms.float32))
-    for hook in hooks:
-        hook.remove()
-    return sum(products for products, _ in counts), sum(size for _, size in counts)
-
-
 # ---------------------------------------------------------------------------------------------------- by name, from a file
 
 
