@@ -302,6 +302,20 @@ def test_gradients_in_half_precision_stay_close_and_do_not_feel_the_loss_scale()
         assert 1e-6 < np.linalg.norm(half - full) / np.linalg.norm(full) < 0.05
 
 
+def test_weights_may_be_loaded_while_an_optimiser_is_at_work() -> None:
+    """A parameter that is set anew, not changed in place, drops out of the optimiser's compiled graph."""
+    setup(seed=1)
+    network, other = (ResidualUNet3D(1, 4, (4, 4, 4, 4, 4)) for _ in range(2))
+    optimizer = nn.Adam(network.trainable_params(), 1e-2)
+    gradients = tuple(Tensor(np.ones(p.shape, np.float32)) for p in network.trainable_params())
+    optimizer(gradients)
+    load_weights(network, {p.name: p for p in other.get_parameters()})
+    loaded = [p.asnumpy().copy() for p in network.trainable_params()]
+    assert all(np.array_equal(a, p.asnumpy()) for a, p in zip(loaded, other.trainable_params(), strict=True))
+    optimizer(gradients)
+    assert all((abs(p.asnumpy() - a) > 1e-3).all() for a, p in zip(loaded, network.trainable_params(), strict=True))
+
+
 def test_half_precision_of_an_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="^level: expected one of O2, O3, found 'O9'"):
         half_precision(ResidualUNet3D(1, 4, (2, 3, 4, 5, 6)), "O9")

@@ -238,4 +238,4 @@ def load_weights(network: nn.Cell, weights: dict[str, Parameter], source: str = 
     if wrong:
         raise ValueError(f"{source} is of another network than {type(network).__name__}: {'; '.join(wrong)}")
     for name, value in expected.items():
-        value.set_data(Tensor(found[name].asnumpy(), value.dtype))
+        ops.assign(value, Tensor(found[name].asnumpy(), value.dtype))  # set_data would cut it off from an optimiser's graph
