@@ -64,13 +64,17 @@ def viewer(text: str) -> Iterator[Row]:
 
 
 def sliding_window(text: str) -> Iterator[Row]:
-    sides = f"here, with {peer('ONNX Runtime', 'onnxruntime')}", f"{peer('MONAI', 'monai')}, {peer('PyTorch', 'torch')}"
-    pattern = rf"ROI \((.+?)\): here {NUMBER} s, {NUMBER} GB; MONAI {NUMBER} s, {NUMBER} GB"
+    monai = f"{peer('MONAI', 'monai')}, {peer('PyTorch', 'torch')}"
+    engines = peer("MindSpore", "mindspore"), peer("ONNX Runtime", "onnxruntime")
+    measured = rf"{NUMBER} s, {NUMBER} GB"
+    pattern = rf"ROI \((.+?)\): here {measured}; MindSpore {measured}; MONAI {measured}"
     for roi, *values in re.findall(pattern, text):
-        what = f"whole CT, windows of {roi.replace(', ', ' x ')}"
-        for side, seconds, memory in zip(sides, values[::2], values[1::2], strict=True):
-            yield what, side, float(seconds), "s"
-            yield what, side, float(memory), "GB"
+        onnx, mindspore, there = zip(values[::2], values[1::2], strict=True)
+        for engine, ours in zip(engines, (mindspore, onnx), strict=True):
+            what = f"whole CT, windows of {roi.replace(', ', ' x ')}, {engine}"
+            for side, (seconds, memory) in {"here": ours, monai: there}.items():
+                yield what, side, float(seconds), "s"
+                yield what, side, float(memory), "GB"
 
 
 def metrics(text: str) -> Iterator[Row]:

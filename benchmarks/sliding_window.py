@@ -1,10 +1,11 @@
 """A whole CT at its own resolution in windows, beside MONAI around PyTorch: ``python benchmarks/sliding_window.py``.
 
-The case's network with the same weights on both sides, overlap 0.25, constant weights, from the float32 input to a mask
-of labels. Here: ``sliding_window_slabs`` around our ONNX file in ONNX Runtime, labels found slab by slab. There: MONAI's
-``sliding_window_inference`` around the PyTorch twin, then ``argmax``. Each side runs in a process of its own, which tells
-its seconds and its largest resident memory; both masks must agree. Takes a minute or two; needs ``pip install .[parity]``
-and onnxruntime. Times depend on what else the machine does: the two sides take turns, ``--rounds`` times.
+The case's network with the same weights on all sides, overlap 0.25, constant weights, from the float32 input to a mask
+of labels. Here: ``sliding_window_slabs`` around our ONNX file in ONNX Runtime, and around the network in MindSpore, labels
+found slab by slab. There: MONAI's ``sliding_window_inference`` around the PyTorch twin, then ``argmax``. Each side runs in
+a process of its own, which tells its seconds, imports included, and its largest resident memory; the masks must agree.
+Takes some minutes; needs ``pip install .[parity]`` and onnxruntime. Times depend on what else the machine does: the sides
+take turns, ``--rounds`` times.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,14 +47,34 @@ def run_here(folder: Path, roi: str) -> np.ndarray:
     """Labels by this package around ONNX Runtime."""
     import onnxruntime as ort
 
-    from unet3d_tutorial.inference import largest, sliding_window_slabs
-
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     session = ort.InferenceSession(str(folder / f"{roi}.onnx"), options)
     name = session.get_inputs()[0].name
-    slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], lambda batch: session.run(None, {name: batch})[0],
-                                 overlap=OVERLAP)
+    return labels(folder, roi, lambda batch: session.run(None, {name: batch})[0])
+
+
+def run_mindspore(folder: Path, roi: str) -> np.ndarray:
+    """Labels by this package around its network in MindSpore."""
+    from mindspore import Tensor
+
+    from unet3d_tutorial.model import ResidualUNet3D, load_weights
+    from unet3d_tutorial.runtime import setup
+    from unet3d_tutorial.trained import predictor
+
+    setup(seed=1)
+    network = ResidualUNet3D(in_channels=1)
+    stored = np.load(folder / "weights.npz")
+    load_weights(network, {name: Tensor(stored[name]) for name in stored})
+    network.set_train(False)
+    return labels(folder, roi, predictor(network))
+
+
+def labels(folder: Path, roi: str, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The labels of the input, found slab by slab."""
+    from unet3d_tutorial.inference import largest, sliding_window_slabs
+
+    slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], predict, overlap=OVERLAP)
     return np.concatenate(list(map(largest, slabs)))  # a loop would hold a slab while the next is made
 
 
@@ -107,6 +129,9 @@ def twin(weights):
     return network
 
 
+SIDES = {"here": run_here, "mindspore": run_mindspore, "monai": run_monai}
+
+
 def measure(side: str, folder: Path, roi: str) -> tuple[float, float]:
     """Run one side in a process of its own: seconds, and GB of resident memory at the peak."""
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--roi", roi]
@@ -120,9 +145,9 @@ def measure(side: str, folder: Path, roi: str) -> tuple[float, float]:
 def child(side: str, folder: Path, roi: str) -> None:
     """Run one side, save its mask, print seconds and peak memory."""
     start = time.perf_counter()
-    labels = {"here": run_here, "monai": run_monai}[side](folder, roi)
+    found = SIDES[side](folder, roi)
     seconds = time.perf_counter() - start
-    np.save(folder / f"{side}.npy", labels)
+    np.save(folder / f"{side}.npy", found)
     print(seconds, peak_bytes() / 1e9)
 
 
@@ -135,7 +160,7 @@ def main() -> None:
     """Print a line for each window size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("here", "monai"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--roi", choices=ROIS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -145,11 +170,12 @@ def main() -> None:
         folder = Path(name)
         make(folder)
         for roi in [options.roi] if options.roi else ROIS:
-            turns = [(measure("here", folder, roi), measure("monai", folder, roi)) for _ in range(options.rounds)]
-            (here, here_gb), (there, there_gb) = np.median(turns, axis=0)
-            same = (np.load(folder / "here.npy") == np.load(folder / "monai.npy")).mean()
-            print(f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; MONAI {there:.1f} s, {there_gb:.2f} GB; "
-                  f"{there / here:.2f} times as fast, {same:.4%} of the labels equal")
+            turns = [[measure(side, folder, roi) for side in SIDES] for _ in range(options.rounds)]
+            (here, here_gb), (ours, ours_gb), (there, there_gb) = np.median(turns, axis=0)
+            masks = [np.load(folder / f"{side}.npy") for side in SIDES]
+            same = min((mask == masks[-1]).mean() for mask in masks[:-1])
+            print(f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; MindSpore {ours:.1f} s, {ours_gb:.2f} GB; "
+                  f"MONAI {there:.1f} s, {there_gb:.2f} GB; at least {same:.4%} of the labels equal")
 
 
 if __name__ == "__main__":

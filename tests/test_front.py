@@ -226,8 +226,9 @@ def test_logs_of_benchmarks_are_understood() -> None:
     found = [(what, value) for what, _, value, _ in collect.train_step(log)]
     step, exported = "training step", "forward pass of the exported network"
     assert found == [(step, 0.3), (step, 0.5), (step, 0.25), ("forward pass", 0.06), (exported, 0.05), (exported, 0.06)]
-    line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MONAI 23.8 s, 1.50 GB; 2.31 times as fast"
-    assert [row[2:] for row in collect.sliding_window(line)] == [(10.3, "s"), (0.86, "GB"), (23.8, "s"), (1.5, "GB")]
+    line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MindSpore 9.1 s, 0.96 GB; MONAI 23.8 s, 1.50 GB; at least 99% equal"
+    monai, found = [(23.8, "s"), (1.5, "GB")], [row[2:] for row in collect.sliding_window(line)]
+    assert found == [(9.1, "s"), (0.96, "GB"), *monai, (10.3, "s"), (0.86, "GB"), *monai]
     assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared("busy before: 0.10 cores\n")
 
 
