@@ -25,7 +25,7 @@
 # - what each metric sees and what its neighbour sees instead, why millimetres matter, and what an empty mask scores
 # - how to sum up many cases without hiding the ones that were missed
 # - how the classical baseline works, step by step, and how it and the network fail: by themselves and on purpose
-# - the ceiling that the resolution sets for any method
+# - the ceiling that a coarse grid sets for labels, and how the scan itself lifts it a little
 #
 # **You need**: [chapter 3](03_transforms.ipynb) for grids and affines, [chapter 8](08_training.ipynb) for the trained network. The real CT is
 # fetched once, see [chapter 2](02_data.ipynb#a-real-patient); without it a held-out phantom takes its place. The first cell makes what is missing.
@@ -618,8 +618,8 @@ plt.show()
 # %% [markdown]
 # *Figure 12. The price of a coarse grid for labels that are perfect on it, and what the network reached.*
 #
-# The thin trachea suffers most. A network whose score is near the line cannot get better by training longer: it needs a finer grid. Where its cross lies far below, the grid is not to blame. And a cross *above* its line is no mistake: the way back uses the HU of the
-# scan at full resolution, which the coarse labels do not.
+# The thin trachea suffers most. A network whose score is near the line has little to gain from longer training: it needs a finer grid. Where its cross lies far below, the grid is not to blame. And a cross *above* its line is no mistake: the way back uses the scan at
+# full resolution, its HU and its pieces of air, which the coarse labels do not.
 #
 # ## Where the rules break, and where the network does
 #

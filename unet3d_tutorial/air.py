@@ -15,9 +15,10 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from .labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
 from .volume import Volume
 
-LUNGS, TRACHEA = (1, 2), 3  # labels
+LUNGS = LEFT_LUNG, RIGHT_LUNG
 LUMEN_HU, LUMEN_SHARE, LUMEN_REACH_MM = -700, 0.6, 6.0  #: air beside the trachea, within some mm of its label
 LUNG_HU, LUNG_SHARE = -500, 0.7  #: air anywhere in a slice
 

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from .air import whole_air
 from .config import Config
+from .labels import LEFT_LUNG, RIGHT_LUNG, STRUCTURES
 from .transforms import CenterOnBody, Compose, Pad, along, grid_steps, input_steps, linear_weights
 from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
-LEFT, RIGHT = 1, 2  #: classes that a mirror exchanges
-HU_CLASSES = 4  #: background, left lung, right lung, trachea: the classes of which HU say something, and sides are known
+NUM_CLASSES = len(STRUCTURES) + 1  #: background, left lung, right lung, trachea: whose HU, sides and air are known
 HU_GAIN = 2 / 3  #: by how much :func:`hu_scores` raises a structure over the background, at most
 CHUNK = 4  #: slices of the scan that return to its grid at once; more than one, since a file may store them interleaved
 
@@ -55,7 +55,7 @@ def clean(labels: np.ndarray, image: Volume, config: Config) -> np.ndarray:
     options = config.inference
     if options.largest_component:
         labels = keep_largest_component(labels)
-    if options.whole_air and config.model.num_classes == HU_CLASSES:
+    if options.whole_air and config.model.num_classes == NUM_CLASSES:
         labels = whole_air(labels, image)
     return fill_holes(labels) if options.fill_holes else labels
 
@@ -83,7 +83,7 @@ def _hu_prior(hu: np.ndarray, weight: float, classes: int) -> tuple[Callable[[tu
     """What :func:`labels_from_slabs` takes as ``prior`` and ``gain``, from the scan's HU."""
     if not weight:
         return None, 0.0
-    if classes != HU_CLASSES:
+    if classes != NUM_CLASSES:
         raise ValueError(f"inference.hu_weight: expected 0 for a network of {classes} classes, found {weight:g}; what HU "
                          "say is known of background, left lung, right lung and trachea only")
     return lambda index: weight * hu_scores(np.ascontiguousarray(hu[index])), weight * HU_GAIN
@@ -273,11 +273,11 @@ def _flipped(predictor: Predictor, batch: np.ndarray, axes: Sequence[int], posit
     if 0 not in axes:
         return scores
     classes = scores.shape[1]
-    if classes != HU_CLASSES:
+    if classes != NUM_CLASSES:
         raise ValueError(f"inference.flip_axes: expected no 0 for a network of {classes} classes, found {axes}; what a "
                          "mirror exchanges is known of background, left lung, right lung and trachea only")
     order = np.arange(classes)
-    order[[LEFT, RIGHT]] = RIGHT, LEFT
+    order[[LEFT_LUNG, RIGHT_LUNG]] = RIGHT_LUNG, LEFT_LUNG
     return scores[:, order]
 
 

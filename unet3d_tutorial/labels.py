@@ -6,6 +6,7 @@
 
 #: Label 0 is background; label ``n`` is ``STRUCTURES[n - 1]``.
 STRUCTURES: tuple[str, ...] = ("left lung", "right lung", "trachea")
+LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3
 
 
 def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:

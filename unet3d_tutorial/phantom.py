@@ -22,19 +22,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from .labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
 from .phantom_body import FAT, abdomen, body, bones, cavity_distance, diaphragm
 from .phantom_canvas import Canvas
-from .phantom_chest import (
-    LEFT_LUNG,
-    RIGHT_LUNG,
-    TRACHEA,
-    airway,
-    airway_paths,
-    disease,
-    lungs,
-    mediastinum,
-    mediastinum_distance,
-)
+from .phantom_chest import airway, airway_paths, disease, lungs, mediastinum, mediastinum_distance
 from .phantom_patient import Patient, field_of_view
 from .phantom_scanner import scanner, table
 from .volume import Volume

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from .labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
 from .phantom_canvas import AIR, BACKGROUND, Canvas, capsule, ellipsoid, ramp
 from .phantom_patient import Patient
 
-LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3  # labels
 OESOPHAGUS = np.array([[8.0, 34.0, -140.0], [3.0, 24.0, -20.0], [4.0, 22.0, 60.0], [2.0, 22.0, 150.0]])  # mm, path
 
 
