@@ -30,13 +30,13 @@ export JUPYTER_PLATFORM_DIRS := 1
 export GLOG_v ?= 3
 
 INSTALLED := .venv/installed
-PACKAGE := $(wildcard unet3d_tutorial/*.py unet3d_tutorial/viewer.*)
-package = $(wildcard $(addprefix unet3d_tutorial/,$(addsuffix .py,$(1))))
-DATA_CODE := $(call package,volume labels phantom phantom_patient phantom_canvas phantom_body phantom_chest phantom_scanner \
-	metaimage luna16)
-TRAIN_CODE := $(DATA_CODE) $(call package,config transforms augment cache dataset model schedule losses runtime air inference metrics \
-	training trained train_step checkpoints history run_folder distributed feed onednn blocks fused forward)
-EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct evaluation plotting pipeline)
+PACKAGE := $(shell find unet3d_tutorial -name '*.py' -o -name 'viewer.*')
+package = $(wildcard $(addprefix unet3d_tutorial/,$(1)))
+DATA_CODE := $(call package,volume.py labels.py phantom/*.py files/metaimage.py luna16/conversion.py)
+TRAIN_CODE := $(DATA_CODE) $(call package,config.py transforms.py augment.py cache.py dataset.py model.py schedule.py \
+	losses.py inference.py postprocessing.py metrics.py training.py training_step.py cpu/*.py \
+	runs/checkpoints.py runs/folder.py runs/history.py runs/networks.py runs/processes.py runs/workers.py)
+EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct.py evaluation.py view/figures.py predict/evaluate.py)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))
 PROSE := _config.yml _toc.yml LICENSE-text.md CONTRIBUTING.md CHANGELOG.md $(shell find book -type f 2>/dev/null)

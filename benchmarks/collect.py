@@ -1,9 +1,10 @@
-"""Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast it is" is made.
+"""Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast
+it is" is made.
 
-``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after the other, and keeps
-what each prints in the folder LOGS; without ``--run`` it reads the logs that are there. A benchmark without a log keeps the
-rows that it has. One that began while other programs were busy is marked ``shared``: of its seconds only ratios mean
-something.
+``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after
+the other, and keeps what each prints in the folder LOGS; without ``--run`` it reads the logs that
+are there. A benchmark without a log keeps the rows that it has. One that began while other programs
+were busy is marked ``shared``: of its seconds only ratios mean something.
 """
 
 import argparse
@@ -35,24 +36,41 @@ def peer(name: str, package: str | None = None) -> str:
 
 def table(text: str, head: str) -> Iterator[list[str]]:
     """The rows of the Markdown table whose first cell is ``head``, as lists of cells."""
-    found = re.search(rf"^\| {re.escape(head)} ?\|.*\n\|[-:| ]+\|\n((?:\|.*\n?)*)", text, flags=re.M)
+    found = re.search(
+        rf"^\| {re.escape(head)} ?\|.*\n\|[-:| ]+\|\n((?:\|.*\n?)*)", text, flags=re.M
+    )
     for line in found[1].splitlines() if found else ():
         yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def train_step(text: str) -> Iterator[Row]:
     torch = peer("PyTorch", "torch")
-    names = {"MindSpore, oneDNN": "here", "MindSpore": "MindSpore's own kernels", "PyTorch": torch,
-             "PyTorch, channels last": f"{torch}, channels last"}
-    exported = {"ONNX Runtime": "here", **{side: name for side, name in names.items() if side.startswith("PyTorch")}}
-    for what, head, sides in (("training step", "training step", names), ("forward pass", "forward pass", names),
-                              ("forward pass of the exported network", "forward pass", exported)):
+    names = {
+        "MindSpore, oneDNN": "here",
+        "MindSpore": "MindSpore's own kernels",
+        "PyTorch": torch,
+        "PyTorch, channels last": f"{torch}, channels last",
+    }
+    exported = {
+        "ONNX Runtime": "here",
+        **{side: name for side, name in names.items() if side.startswith("PyTorch")},
+    }
+    for what, head, sides in (
+        ("training step", "training step", names),
+        ("forward pass", "forward pass", names),
+        ("forward pass of the exported network", "forward pass", exported),
+    ):
         median = {side: float(value) for side, value, *_ in table(text, head)}
-        yield from ((what, name, median[side], "s") for side, name in sides.items() if side in median)
+        yield from (
+            (what, name, median[side], "s") for side, name in sides.items() if side in median
+        )
 
 
 def predict(text: str) -> Iterator[Row]:
-    names = {"MindSpore": "MindSpore", "ONNX Runtime": "the same with " + peer("ONNX Runtime", "onnxruntime")}
+    names = {
+        "MindSpore": "MindSpore",
+        "ONNX Runtime": "the same with " + peer("ONNX Runtime", "onnxruntime"),
+    }
     for side, median, *_ in table(text, "unet3d predict, file to file"):
         yield "unet3d predict, file to file", names.get(side, side), float(median), "s"
 
@@ -78,7 +96,9 @@ def sliding_window(text: str) -> Iterator[Row]:
 
 
 def metrics(text: str) -> Iterator[Row]:
-    for name, ours, theirs in re.findall(rf"^(hd95|assd|asd) +{NUMBER} +{NUMBER}", text, flags=re.M):
+    for name, ours, theirs in re.findall(
+        rf"^(hd95|assd|asd) +{NUMBER} +{NUMBER}", text, flags=re.M
+    ):
         yield f"{name.upper()} of a lung, whole CT", "here", float(ours), "s"
         yield f"{name.upper()} of a lung, whole CT", peer("MedPy"), float(theirs), "s"
 
@@ -90,8 +110,12 @@ def onehot(text: str) -> Iterator[Row]:
 
 
 def crops(text: str) -> Iterator[Row]:
-    names = {"ours": "here"} | {name: f"{peer('MONAI', 'monai')}, {name}" for name in ("CacheDataset", "PersistentDataset")}
-    for side, _, rate, held in re.findall(rf"^({'|'.join(names)}) +{NUMBER} +{NUMBER} +{NUMBER}", text, flags=re.M):
+    names = {"ours": "here"} | {
+        name: f"{peer('MONAI', 'monai')}, {name}" for name in ("CacheDataset", "PersistentDataset")
+    }
+    for side, _, rate, held in re.findall(
+        rf"^({'|'.join(names)}) +{NUMBER} +{NUMBER} +{NUMBER}", text, flags=re.M
+    ):
         yield "training crops", names[side], float(rate), "crops/s"
         yield "training crops", names[side], float(held) / 1000, "GB"
 
@@ -105,30 +129,43 @@ def convert(text: str) -> Iterator[Row]:
         yield what, f"{peer('SimpleITK')}, unchecked", float(theirs), "s"
 
 
-READERS = {reader.__name__: reader for reader in
-           (train_step, predict, sliding_window, metrics, onehot, crops, convert, viewer)}
+READERS = {
+    reader.__name__: reader
+    for reader in (train_step, predict, sliding_window, metrics, onehot, crops, convert, viewer)
+}
 
 
 def run(name: str, log: Path) -> None:
-    """Run one benchmark and keep what it prints; the first line tells how busy the machine was before it began."""
+    """Run one benchmark and keep what it prints; the first line tells how busy the machine was
+    before it began.
+    """
     busy = busy_cores()
     print(f"{name}, {busy:.2f} cores busy", flush=True)
-    done = subprocess.run([sys.executable, RESULTS.with_name(f"{name}.py")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, RESULTS.with_name(f"{name}.py")], capture_output=True, text=True
+    )
     log.write_text(f"busy before: {busy:.2f} cores\n{done.stdout}", encoding="utf-8")
     if done.returncode:
         sys.exit(f"{name}: {done.stderr[-2000:]}")
 
 
 def busy_cores() -> float:
-    """How many cores are busy just now, as Linux counts. The load average would still hold the benchmark before."""
+    """How many cores are busy just now, as Linux counts.
+
+    The load average would still hold the benchmark before.
+    """
     before = _ticks()
     time.sleep(LOOK_S)
     return (_ticks() - before) / os.sysconf("SC_CLK_TCK") / LOOK_S
 
 
 def _ticks() -> int:
-    """Clock ticks that all cores together have worked: user, nice, system, then idle and waiting, which do not count."""
-    user, nice, system, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+    """Clock ticks that all cores together have worked: user, nice, system, then idle and waiting,
+    which do not count.
+    """
+    user, nice, system, *_ = (
+        Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+    )
     return int(user) + int(nice) + int(system)
 
 
@@ -142,8 +179,17 @@ def main() -> None:
     """Run what was asked for, and write the table anew from the logs."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("logs", type=Path, help="folder with NAME.log for each benchmark")
-    parser.add_argument("--run", nargs="*", choices=READERS, metavar="NAME", help="run these first, or all")
-    parser.add_argument("--shared", nargs="*", default=[], choices=READERS, metavar="NAME", help="ran on a busy machine")
+    parser.add_argument(
+        "--run", nargs="*", choices=READERS, metavar="NAME", help="run these first, or all"
+    )
+    parser.add_argument(
+        "--shared",
+        nargs="*",
+        default=[],
+        choices=READERS,
+        metavar="NAME",
+        help="ran on a busy machine",
+    )
     options = parser.parse_args()
     if options.run is not None:
         options.logs.mkdir(parents=True, exist_ok=True)
@@ -159,7 +205,10 @@ def main() -> None:
             continue
         text = log.read_text(encoding="utf-8")
         machine = "shared" if name in options.shared or is_shared(text) else "quiet"
-        rows += [(name, what, side, f"{value:g}", unit, machine) for what, side, value, unit in reader(text)]
+        rows += [
+            (name, what, side, f"{value:g}", unit, machine)
+            for what, side, value, unit in reader(text)
+        ]
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     print(f"{RESULTS.name}: {len(rows)} measurements")

@@ -1,8 +1,9 @@
 """Surface metrics on full-size masks, beside MedPy: ``python benchmarks/metrics.py``.
 
-Masks of the real CT (512 x 512 x 133 voxels; a synthetic pair without it). One line a metric: seconds here (median of
-three), seconds of MedPy (once), how many times as fast, and how far the two values are apart. The pair is the right
-lung and the same lung grown by one voxel and shifted by two, so that hardly any of the two surfaces coincides.
+Masks of the real CT (512 x 512 x 133 voxels; a synthetic pair without it). One line a metric:
+seconds here (median of three), seconds of MedPy (once), how many times as fast, and how far the two
+values are apart. The pair is the right lung and the same lung grown by one voxel and shifted by
+two, so that hardly any of the two surfaces coincides.
 """
 
 import time
@@ -35,8 +36,10 @@ def pair() -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     except SampleUnavailable as error:
         print(error)
         reference, spacing_mm = np.zeros((512, 512, 133), bool), (0.7, 0.7, 2.5)
-        reference[90:230, 120:380, 20:120] = ndimage.gaussian_filter(np.random.default_rng(0).normal(
-            size=(140, 260, 100)), 6) > -0.01
+        reference[90:230, 120:380, 20:120] = (
+            ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(140, 260, 100)), 6)
+            > -0.01
+        )
     return np.roll(ndimage.binary_dilation(reference), 2, axis=1), reference, spacing_mm
 
 
@@ -46,9 +49,16 @@ def main() -> None:
     print(f"{reference.shape}, {np.count_nonzero(reference)} voxels of {spacing_mm} mm")
     print(f"{'metric':8} {'here (s)':>9} {'MedPy (s)':>10} {'ratio':>7} {'difference':>11}")
     for name in ("hd95", "assd", "asd"):
-        ours, here = timed(lambda name=name: getattr(metrics, name)(prediction, reference, spacing_mm=spacing_mm), 3)
-        theirs, there = timed(lambda name=name: getattr(medpy, name)(prediction, reference, spacing_mm))
-        print(f"{name:8} {here:9.2f} {there:10.2f} {there / here:7.1f} {abs(ours / theirs - 1):11.1e}")
+        ours, here = timed(
+            lambda name=name: getattr(metrics, name)(prediction, reference, spacing_mm=spacing_mm),
+            3,
+        )
+        theirs, there = timed(
+            lambda name=name: getattr(medpy, name)(prediction, reference, spacing_mm)
+        )
+        print(
+            f"{name:8} {here:9.2f} {there:10.2f} {there / here:7.1f} {abs(ours / theirs - 1):11.1e}"
+        )
     _, here = timed(lambda: metrics.score(prediction, reference, spacing_mm=spacing_mm)["hd95"], 3)
     print(f"all {len(metrics.CONTRACT[0].expected)} metrics here: {here:.2f} s")
 

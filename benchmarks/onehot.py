@@ -1,4 +1,5 @@
-"""One-hot coding of class numbers, 2 x 96 x 224 x 224: a Python loop over voxels against ``OneHot``.
+"""One-hot coding of class numbers, 2 x 96 x 224 x 224: a Python loop over voxels against
+``OneHot``.
 
 ``python benchmarks/onehot.py`` prints medians and their ratio; at least 30 is wanted.
 """

@@ -1,4 +1,5 @@
-"""One process beside two, each with the same batch: how many volumes a second, and how well the second one pays.
+"""One process beside two, each with the same batch: how many volumes a second, and how well the
+second one pays.
 
 ``python benchmarks/scaling.py``; run in a copy of the project with the phantoms.
 """
@@ -15,15 +16,22 @@ import numpy as np
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import TrainingCrops, list_cases
-from unet3d_tutorial.history import read_columns
+from unet3d_tutorial.runs.history import read_columns
 
-SMALL = ["data.spacing_mm=[8, 8, 8]", "data.roi_size=[32, 32, 32]", "inference.roi_size=[32, 32, 32]",
-         "train.warmup_step=2", "train.event_files=false"]
+SMALL = [
+    "data.spacing_mm=[8, 8, 8]",
+    "data.roi_size=[32, 32, 32]",
+    "inference.roi_size=[32, 32, 32]",
+    "train.warmup_step=2",
+    "train.event_files=false",
+]
 VOLUMES, SKIPPED = 30, 6  #: volumes to train on; the first steps of a run are not counted
 
 
 def prepare(folder: Path) -> Config:
-    """A few phantoms in a folder of their own, brought to the grid once, so that no run has to do it while it is timed."""
+    """A few phantoms in a folder of their own, brought to the grid once, so that no run has to do
+    it while it is timed.
+    """
     quick = Config.preset("quick")
     for split, count in (("train", VOLUMES), ("val", 1)):
         for pair in list_cases(Path(quick.data.data_path) / split)[:count]:
@@ -31,7 +39,9 @@ def prepare(folder: Path) -> Config:
                 target = folder / "data" / split / kind / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(path.absolute())
-    config = quick.override([*SMALL, f"data.data_path={folder / 'data'}", f"data.cache_path={folder / 'prepared'}"])
+    config = quick.override(
+        [*SMALL, f"data.data_path={folder / 'data'}", f"data.cache_path={folder / 'prepared'}"]
+    )
     crops = TrainingCrops(list_cases(folder / "data" / "train"), config)
     for number in range(VOLUMES):
         crops.prepared[number]
@@ -39,20 +49,29 @@ def prepare(folder: Path) -> Config:
 
 
 def seconds_a_step(config: Config, workers: int, folder: Path, threads: int) -> tuple[float, float]:
-    """Median seconds of a step and the share of them that were spent waiting for data; as many steps for any workers."""
+    """Median seconds of a step and the share of them that were spent waiting for data; as many
+    steps for any workers.
+    """
     target = folder / f"{workers}-{threads}"
     config = config.override([f"train.output_path={target}", f"train.epoch_size={2 * workers}"])
     config.save(folder / "settings.yaml")
     programs = Path(sys.executable).parent
     command = [str(programs / "unet3d"), "train", "--config", str(folder / "settings.yaml")]
     if workers > 1:
-        command = [str(programs / "msrun"), f"--worker_num={workers}", f"--local_worker_num={workers}",
-                   f"--master_port={free_port()}", "--join=True", f"--log_dir={folder / 'log'}", *command]
+        command = [
+            str(programs / "msrun"),
+            f"--worker_num={workers}",
+            f"--local_worker_num={workers}",
+            f"--master_port={free_port()}",
+            "--join=True",
+            f"--log_dir={folder / 'log'}",
+            *command,
+        ]
     path = os.pathsep.join([str(programs), os.environ["PATH"]])  # msrun looks for Python there
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     history = read_columns(target / "history.csv")
-    steps = np.diff(history["seconds"])[SKIPPED - 1:]
+    steps = np.diff(history["seconds"])[SKIPPED - 1 :]
     return float(np.median(steps)), float(np.sum(history["wait"][SKIPPED:]) / np.sum(steps))
 
 
@@ -74,7 +93,10 @@ def main() -> None:
         for workers, threads in ((1, 1), (1, cores), (2, max(cores // 2, 1))):
             step, waiting = seconds_a_step(config, workers, Path(name), threads)
             rates[workers, threads] = workers * batch / step
-            print(f"{workers:9}  {threads:12}  {step:8.3f}  {rates[workers, threads]:9.2f}  {waiting:16.1%}", flush=True)
+            print(
+                f"{workers:9}  {threads:12}  {step:8.3f}  {rates[workers, threads]:9.2f}  {waiting:16.1%}",
+                flush=True,
+            )
     two = rates[2, max(cores // 2, 1)]
     print(f"scaling efficiency of two processes with one core each: {two / (2 * rates[1, 1]):.0%}")
     print(f"two processes against one with all {cores} cores: {two / rates[1, cores]:.0%}")

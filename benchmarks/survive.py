@@ -1,4 +1,5 @@
-"""Kill a small run at twenty random moments and compare its end with that of a run that was left alone.
+"""Kill a small run at twenty random moments and compare its end with that of a run that was left
+alone.
 
 ``python benchmarks/survive.py [--kills 20] [--seed 0]``
 """
@@ -26,8 +27,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = write_data(folder / "data")
-        length = (f"train.epoch_size={3 * options.kills}", "train.save_every=1", "train.validate_every=5")
-        runs = {kind: settings(data, folder / kind / "run", *length) for kind in ("whole", "killed")}
+        length = (
+            f"train.epoch_size={3 * options.kills}",
+            "train.save_every=1",
+            "train.validate_every=5",
+        )
+        runs = {
+            kind: settings(data, folder / kind / "run", *length) for kind in ("whole", "killed")
+        }
         for kind in runs:
             (folder / kind).mkdir()
         begun = time.perf_counter()
@@ -41,7 +48,10 @@ def main() -> int:
             process.send_signal(signal.SIGKILL)
             finish(process)
             torn = [path.name for path in (folder / "killed" / "run").glob("*.part*")]
-            print(f"kill {number + 1:2}: after {moment:5.2f} s, files half written: {', '.join(torn) or 'none'}", flush=True)
+            print(
+                f"kill {number + 1:2}: after {moment:5.2f} s, files half written: {', '.join(torn) or 'none'}",
+                flush=True,
+            )
         code, text = finish(start(runs["killed"], folder / "killed"))
         same = code == 0 and record(folder / "whole" / "run") == record(folder / "killed" / "run")
     print("weights, history and validation are the same to the bit" if same else "NOT the same")

@@ -1,8 +1,11 @@
-"""How fast the slice viewer is: ``python benchmarks/viewer.py``. Needs the real CT, Chromium and playwright.
+"""How fast the slice viewer is:
 
-Prints a table: in JupyterLab, from running the cell to the first picture and to the whole volume; there and on the stored
-page, from a wheel tick to the finished drawing and to the next frame after it (medians and 90th percentiles of 100 ticks,
-in a full scan with labels and prediction, three planes); and how much memory the kernel takes for it.
+``python benchmarks/viewer.py``. Needs the real CT, Chromium and playwright.
+
+Prints a table: in JupyterLab, from running the cell to the first picture and to the whole volume;
+there and on the stored page, from a wheel tick to the finished drawing and to the next frame after
+it (medians and 90th percentiles of 100 ticks, in a full scan with labels and prediction, three
+planes); and how much memory the kernel takes for it.
 """
 
 import sys
@@ -65,7 +68,10 @@ def main() -> None:
 
 
 def write_notebook(path: Path) -> None:
-    cells = [nbformat.v4.new_code_cell(source) for source in (PREPARE, SHOW, "print('START', start)", REPORT)]
+    cells = [
+        nbformat.v4.new_code_cell(source)
+        for source in (PREPARE, SHOW, "print('START', start)", REPORT)
+    ]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
 
@@ -93,12 +99,16 @@ def stored(page, folder: Path) -> None:
 
     ct = fetch()
     label = load_volume(ct.label)
-    viewer = SliceViewer(load_volume(ct.image), label, Volume(np.roll(label.array, 3, axis=1), label.affine))
+    viewer = SliceViewer(
+        load_volume(ct.image), label, Volume(np.roll(label.array, 3, axis=1), label.affine)
+    )
     path = viewer.save_html(folder / "viewer.html")
     page.goto(path.as_uri())
     page.wait_for_selector(".slice-viewer[data-ready]")
     opened = page.evaluate("performance.now()") / 1000
-    print(f"| stored: page of {path.stat().st_size / 1e6:.2f} MB, to the first picture | {opened:.2f} s |")
+    print(
+        f"| stored: page of {path.stat().st_size / 1e6:.2f} MB, to the first picture | {opened:.2f} s |"
+    )
     ticks(page, "stored")
 
 

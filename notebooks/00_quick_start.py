@@ -29,7 +29,7 @@
 # In the cloud: [Binder and Colab](../book/launch.md).
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -52,7 +52,7 @@ print("HU from", scan.array.min(), "to", scan.array.max())
 # patient. `truth` has the same shape and the same place, with 0 for background, 1 for the left lung, 2 for the right lung, 3 for the trachea.
 
 # %% mystnb={"image": {"alt": "A synthetic chest CT in axial, coronal and sagittal planes; left lung filled blue, right lung orange, trachea green."}}
-from unet3d_tutorial.plotting import show_planes
+from unet3d_tutorial.view.figures import show_planes
 
 show_planes(scan, truth)
 
@@ -67,7 +67,7 @@ show_planes(scan, truth)
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.pipeline import trained_predictor
+from unet3d_tutorial.predict.evaluate import trained_predictor
 
 config = Config.preset("quick")
 network = trained_predictor(config)
@@ -80,7 +80,6 @@ network = trained_predictor(config)
 
 # %% tags=["nbval-ignore-output"]
 from IPython.display import Markdown, display
-
 from unet3d_tutorial.evaluation import evaluate, scores_table
 from unet3d_tutorial.inference import segment
 
@@ -137,7 +136,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-
 from unet3d_tutorial.volume import save_volume
 
 with TemporaryDirectory() as folder:
@@ -183,7 +181,7 @@ for kind, volume in (("in HU", scan), ("1024 too high", stored)):
 volume_ml = ...
 
 # %%
-from unet3d_tutorial.prediction import volumes
+from unet3d_tutorial.predict.command import volumes
 
 voxel_mm3 = abs(np.linalg.det(truth.affine[:3, :3]))
 right = (truth.array == 1).sum() * voxel_mm3 / 1000

@@ -27,7 +27,7 @@
 # **You need**: Python, and the installed package. No data yet.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter()
 
@@ -50,7 +50,14 @@ config.train
 # `#:`, its meaning and its unit. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.config import DataConfig, ExportConfig, InferenceConfig, ModelConfig, RemoteConfig, TrainConfig
+from unet3d_tutorial.config import (
+    DataConfig,
+    ExportConfig,
+    InferenceConfig,
+    ModelConfig,
+    RemoteConfig,
+    TrainConfig,
+)
 
 chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig, ExportConfig, RemoteConfig)
 
@@ -127,8 +134,8 @@ display(Markdown(f"{len(rows) - 2} settings in {len(quick)} sections; the preset
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's crop holds most of the chest, the luna16 preset's crop only its middle part."}}
 from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.plotting import plane
 from unet3d_tutorial.transforms import Orientation
+from unet3d_tutorial.view.figures import plane
 
 image, _ = Orientation("RAS")(generate([0, 8])[0])
 pixels, (wide, deep) = plane(image, "axial", image.array.shape[2] // 2)

@@ -29,7 +29,7 @@
 # **You need**: [Configuration](01_config.ipynb), and the synthetic scans. The next cell makes them if they are not there.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom")
 
@@ -101,7 +101,7 @@ from unet3d_tutorial.volume import Volume
 chapter.source(Volume)
 
 # %%
-from unet3d_tutorial.metaimage import read_mhd
+from unet3d_tutorial.files.metaimage import read_mhd
 
 scan = read_mhd(header)
 print("shape  ", scan.array.shape, scan.array.dtype)
@@ -232,7 +232,7 @@ for name, (image, _) in scans.items():
           f"{image.array.min():.0f} to {image.array.max():.0f} HU")
 
 # %% mystnb={"image": {"alt": "Three planes of a phantom above three planes of a real patient, in true proportions; left lung blue, right lung orange, trachea green in both."}}
-from unet3d_tutorial.plotting import compare_planes
+from unet3d_tutorial.view.figures import compare_planes
 
 
 def thinned(volume):
@@ -262,7 +262,7 @@ figure
 # original case uses -500 to 1000 HU, the `quick` preset -1000 to 400 HU.
 
 # %% mystnb={"image": {"alt": "Histograms of HU of phantom and patient with peaks at air, lung and soft tissue, and two spans: minus 500 to 1000 and minus 1000 to 400."}}
-from unet3d_tutorial.plotting import hu_histogram
+from unet3d_tutorial.view.figures import hu_histogram
 
 windows = {"original case": (-500.0, 1000.0), "quick preset": (-1000.0, 400.0)}
 hu_histogram({name: image for name, (image, _) in scans.items()}, windows)
@@ -285,9 +285,8 @@ for name, (image, label) in scans.items():
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same axial slice twice: with the original case's window lungs and outside air are equally black; with the quick preset's window the lungs are a shade lighter and show fine vessels."}}
 import matplotlib.pyplot as plt
-
-from unet3d_tutorial.plotting import plane
 from unet3d_tutorial.transforms import Orientation
+from unet3d_tutorial.view.figures import plane
 
 shown, _ = Orientation("RAS")(scans["patient" if ct else "phantom"][0])
 pixels, (wide, deep) = plane(shown, "axial", shown.array.shape[2] // 2)
@@ -330,7 +329,7 @@ for name, (_, label) in scans.items():
 # volumes. `unet3d data check data/phantom` prints the same in a terminal. Run it on every data set, before anything else.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.data_check import DataCheck, check
+from unet3d_tutorial.luna16.checks import DataCheck, check
 
 found = check(target, processes=1)
 

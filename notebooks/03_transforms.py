@@ -29,7 +29,7 @@
 # **You need**: [Data](02_data.ipynb), and the phantoms.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom")
 
@@ -42,7 +42,6 @@ chapter.enter("phantom")
 
 # %%
 import numpy as np
-
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.transforms import (
     ClipHU,
@@ -96,7 +95,7 @@ print("before:", scan.axis_codes, " after:", turned.axis_codes)
 # To see why the step matters, we pretend that there is no affine, and read the same array as if its axes were RAS:
 
 # %% mystnb={"image": {"alt": "The same scan twice in three planes. Above, read without its affine, the heart points to the patient's right; below, read by its affine, it points to the left."}}
-from unet3d_tutorial.plotting import compare_planes
+from unet3d_tutorial.view.figures import compare_planes
 from unet3d_tutorial.volume import Volume
 
 blind = np.diag([*scan.spacing_mm, 1.0])
@@ -147,8 +146,7 @@ for name, volume in (("scan's own grid", fine), ("working grid", coarse[0])):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same coronal slice on the scan's own grid and on the working grid: the coarse one has lost the fine vessels, the borders of the lungs are kept."}}
 import matplotlib.pyplot as plt
-
-from unet3d_tutorial.plotting import plane
+from unet3d_tutorial.view.figures import plane
 
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 4), dpi=80, layout="constrained")
 for axis, (name, volume) in zip(axes, (("scan's own grid", fine), ("working grid", coarse[0])), strict=True):
@@ -347,7 +345,13 @@ except ValueError as error:
 # from its own random stream. They are drawn here with more strength than in training, so that you can see them:
 
 # %%
-from unet3d_tutorial.augment import RandomBlur, RandomGamma, RandomLowResolution, RandomNoise, RandomShift
+from unet3d_tutorial.augment import (
+    RandomBlur,
+    RandomGamma,
+    RandomLowResolution,
+    RandomNoise,
+    RandomShift,
+)
 
 hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
 scale = ScaleIntensityRange(data.min_val, data.max_val)
@@ -402,7 +406,6 @@ for name, (_, moved_label) in moved.items():
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "One coronal slice with labels four times: unchanged; mirrored, with blue still on the right-hand side of the picture; turned and scaled; and bent."}}
 from matplotlib.colors import ListedColormap
-
 from unet3d_tutorial.labels import COLORS
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), dpi=80, layout="constrained")

@@ -30,7 +30,7 @@
 # **You need**: [Transforms](03_transforms.ipynb), the phantoms, and, for one comparison at the end, the training run.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -111,7 +111,6 @@ for name, chain in (("fixed", fixed_steps(config)), ("random", random_steps(conf
 import time
 
 import numpy as np
-
 from unet3d_tutorial.dataset import TrainingCrops
 
 source = TrainingCrops(cases, config)
@@ -259,7 +258,6 @@ print("same crop:", fingerprint(source[first]) == fingerprint(source[second]))
 
 # %% tags=["hide-input"]
 from matplotlib.colors import ListedColormap
-
 from unet3d_tutorial.labels import COLORS
 
 

@@ -33,7 +33,7 @@
 # look into the network that [chapter 8](08_training.ipynb) trains.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -50,13 +50,19 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn
-
-from unet3d_tutorial import onednn
-from unet3d_tutorial.blocks import BatchNorm3d, IdentityUnit, PReLU, ResidualUnit, Up, conv3d
+from unet3d_tutorial.blocks import (
+    BatchNorm3d,
+    IdentityUnit,
+    PReLU,
+    ResidualUnit,
+    Up,
+    conv3d,
+)
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.cpu import onednn
+from unet3d_tutorial.cpu.runtime import convolution_kernel, setup
 from unet3d_tutorial.labels import COLORS
 from unet3d_tutorial.model import ResidualUNet3D
-from unet3d_tutorial.runtime import convolution_kernel, setup
 
 # %%
 config = Config.preset("quick")
@@ -462,7 +468,7 @@ plt.show()
 # step, and the time is that of the fastest of three steps.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.costs import multiply_adds, step_memory
+from unet3d_tutorial.book.costs import multiply_adds, step_memory
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.training import make_train_step
 
@@ -676,7 +682,7 @@ print("convolutions of this package's networks:", onednn.convolutions())
 # lies between them never leaves the good layout. Its gradient is one operation, too. This is how a unit of the network asks for it:
 
 # %% tags=["hide-input"]
-from unet3d_tutorial import fused
+from unet3d_tutorial.cpu import units as fused
 
 chapter.source(fused.FusedResidualUnit)
 

@@ -28,7 +28,7 @@
 # **You need**: [chapter 5](05_model.ipynb) for the network, and the phantoms of [chapter 2](02_data.ipynb), which are counted.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom")
 
@@ -40,11 +40,10 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn
-
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
-from unet3d_tutorial.plotting import schedule_curve
 from unet3d_tutorial.schedule import case_cosine, warmup_cosine, warmup_steps
+from unet3d_tutorial.view.figures import schedule_curve
 
 quick, luna16 = Config.preset("quick"), Config.preset("luna16")
 
@@ -149,11 +148,18 @@ display(schedule_curve({"case": case_cosine(**options), "ours": warmup_cosine(**
 # weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
 
 # %%
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.runtime import setup
 from unet3d_tutorial.training import build_network, make_train_step
-from unet3d_tutorial.transforms import CenterOnBody, Compose, OneHot, RandomCropSamples, grid_steps, input_steps
+from unet3d_tutorial.transforms import (
+    CenterOnBody,
+    Compose,
+    OneHot,
+    RandomCropSamples,
+    grid_steps,
+    input_steps,
+)
 
 small = quick.updated({"data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]}, "model": {"channels": [8, 16, 32, 64, 128]}})
 crop = RandomCropSamples(small.data.roi_size, seed=0)

@@ -31,7 +31,7 @@
 # [chapter 2](02_data.ipynb) for phantoms. No file is read.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter()
 
@@ -41,12 +41,18 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn, ops
-
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.labels import COLORS, STRUCTURES
-from unet3d_tutorial.losses import ClassSums, CrossEntropyLoss, DiceCELoss, DiceLoss, log_softmax, soft_dice
+from unet3d_tutorial.losses import (
+    ClassSums,
+    CrossEntropyLoss,
+    DiceCELoss,
+    DiceLoss,
+    log_softmax,
+    soft_dice,
+)
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.runtime import setup
 
 setup()
 rng = np.random.default_rng(0)

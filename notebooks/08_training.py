@@ -31,7 +31,7 @@
 # has not been done yet, which takes minutes. The time below does not include it.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -55,17 +55,28 @@ from scipy import ndimage
 
 # %%
 from unet3d_tutorial import training
-from unet3d_tutorial.checkpoints import save_state
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import create_dataset, fixed_steps, list_cases, validation_cases
+from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.dataset import (
+    create_dataset,
+    fixed_steps,
+    list_cases,
+    validation_cases,
+)
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.plotting import COLORS, loss_curves, schedule_curve
-from unet3d_tutorial.runtime import setup
-from unet3d_tutorial.tracking import LivePlot
-from unet3d_tutorial.train_step import make_gradients, make_train_step
-from unet3d_tutorial.training import build_network, load_network, save_checkpoint, train, validate
+from unet3d_tutorial.runs.checkpoints import save_state
+from unet3d_tutorial.runs.curves import LivePlot
+from unet3d_tutorial.training import (
+    build_network,
+    load_network,
+    save_checkpoint,
+    train,
+    validate,
+)
+from unet3d_tutorial.training_step import make_gradients, make_train_step
+from unet3d_tutorial.view.figures import COLORS, loss_curves, schedule_curve
 
 # %% [markdown]
 # ## A problem of seconds

@@ -31,7 +31,7 @@
 # fetched once, see [chapter 2](02_data.ipynb#a-real-patient); without it a held-out phantom takes its place. The first cell makes what is missing.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run", "evaluation")
 
@@ -45,16 +45,38 @@ import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.patches import Rectangle
 from scipy import ndimage
+from unet3d_tutorial import evaluation, inference, metrics
 
 # %%
-from unet3d_tutorial import air, evaluation, inference, metrics
+from unet3d_tutorial import postprocessing as air
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.labels import COLORS, STRUCTURES
-from unet3d_tutorial.pipeline import HELD_OUT, REAL, load_cases, load_evaluation, trained_predictor
-from unet3d_tutorial.plotting import compare_planes, plane, score_boxes, show_errors, show_planes
+from unet3d_tutorial.predict.evaluate import (
+    HELD_OUT,
+    REAL,
+    load_cases,
+    load_evaluation,
+    trained_predictor,
+)
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.transforms import Compose, ConvertLabel, ExpandChannel, LoadData, Orientation, Pad, Spacing, grid_steps
+from unet3d_tutorial.transforms import (
+    Compose,
+    ConvertLabel,
+    ExpandChannel,
+    LoadData,
+    Orientation,
+    Pad,
+    Spacing,
+    grid_steps,
+)
+from unet3d_tutorial.view.figures import (
+    compare_planes,
+    plane,
+    score_boxes,
+    show_errors,
+    show_planes,
+)
 from unet3d_tutorial.volume import Volume, load_volume, save_volume
 
 # %%

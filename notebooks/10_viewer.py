@@ -28,7 +28,7 @@
 # The real CT is fetched once; without it a held-out phantom takes its place. The first cell makes what is missing.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -45,10 +45,10 @@ from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.evaluation import classical_baseline
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.pipeline import trained_predictor
-from unet3d_tutorial.plotting import show_planes
+from unet3d_tutorial.predict.evaluate import trained_predictor
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import ConvertLabel
+from unet3d_tutorial.view.figures import show_planes
 from unet3d_tutorial.viewer import SliceViewer
 from unet3d_tutorial.volume import Volume, load_volume
 

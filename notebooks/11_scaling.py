@@ -28,7 +28,7 @@
 # [chapter 5](05_model.ipynb) for batch-norm.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom")
 
@@ -39,13 +39,12 @@ import time
 
 import numpy as np
 from mindspore import Tensor
-
+from unet3d_tutorial.book.costs import gradient_bytes, multiply_adds, step_memory
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.costs import gradient_bytes, multiply_adds, step_memory
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import batch_names, random_steps
-from unet3d_tutorial.distributed import Group, join
 from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
-from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.runs.processes import Group, join
 from unet3d_tutorial.training import build_network
 from unet3d_tutorial.volume import Volume
 

@@ -30,7 +30,7 @@
 # [chapter 2](02_data.ipynb#a-real-patient); without it a held-out phantom takes its place. The first cell makes what is missing.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial import chapter
+from unet3d_tutorial.book import chapter
 
 chapter.enter("phantom", "run")
 
@@ -46,18 +46,20 @@ import numpy as np
 import onnx
 import onnxruntime
 from IPython.display import Markdown, display
-
-# %%
-from unet3d_tutorial import deployment, export, metrics, scans
+from unet3d_tutorial import export, metrics
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import list_cases
+from unet3d_tutorial.files import scans
 from unet3d_tutorial.inference import prepare, segment
 from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.plotting import show_planes
-from unet3d_tutorial.runtime import setup
+
+# %%
+from unet3d_tutorial.predict import engines as deployment
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.training import FINAL, load_network, predictor
 from unet3d_tutorial.transforms import Orientation
+from unet3d_tutorial.view.figures import show_planes
 from unet3d_tutorial.volume import Volume, load_volume, save_volume
 
 # %%
@@ -272,10 +274,10 @@ except ValueError as error:
 
 # %%
 script = '''import sys
-from unet3d_tutorial.deployment import load_onnx
+from unet3d_tutorial.predict.engines import load_onnx
 from unet3d_tutorial.inference import segment
-from unet3d_tutorial.prediction import volumes
-from unet3d_tutorial.scans import read_scan
+from unet3d_tutorial.predict.command import volumes
+from unet3d_tutorial.files.scans import read_scan
 from unet3d_tutorial.volume import save_mask
 network, config = load_onnx("unet3d.onnx")
 mask = segment(read_scan(sys.argv[1]), network, config)

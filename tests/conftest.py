@@ -15,8 +15,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the site, from the notebooks as they are stored, with warnings as errors."""
     folder = tmp_path_factory.mktemp("site") / "html"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(["bash", "tools/site.sh", "notebooks", str(folder)], cwd=ROOT, env={**os.environ, "PATH": path},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "tools/site.sh", "notebooks", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.fail(f"the site could not be built\n{done.stdout}\n{done.stderr}", pytrace=False)
     return folder

@@ -1,6 +1,8 @@
-"""Two workers with batch 1, or one with batch 2, without batch statistics: run by ``msrun`` and alone, writes the losses.
+"""Two workers with batch 1, or one with batch 2, without batch statistics: run by ``msrun`` and
+alone, writes the losses.
 
-The last argument is ``"batch, frozen"``, where batch-norm uses its running statistics as in evaluation, or ``"group"``.
+The last argument is ``"batch, frozen"``, where batch-norm uses its running statistics as in
+evaluation, or ``"group"``.
 """
 
 import json
@@ -12,17 +14,20 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from runs import settings
-from unet3d_tutorial.checkpoints import RunState
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import create_dataset
-from unet3d_tutorial.distributed import join
 from unet3d_tutorial.losses import CrossEntropyLoss
-from unet3d_tutorial.runtime import setup
-from unet3d_tutorial.train_step import TrainStep
+from unet3d_tutorial.runs.checkpoints import RunState
+from unet3d_tutorial.runs.processes import join
 from unet3d_tutorial.training import build_network
+from unet3d_tutorial.training_step import TrainStep
 
 
 class CrossEntropyOnly(nn.Cell):
-    """In the form of the package's loss. Dice is left out: it is not a mean over volumes, it adds up a whole batch."""
+    """In the form of the package's loss.
+
+    Dice is left out: it is not a mean over volumes, it adds up a whole batch.
+    """
 
     def __init__(self):
         super().__init__()
@@ -45,12 +50,16 @@ def main(data: str, output: str, norm: str) -> None:
     optimizer = nn.Adam(network.trainable_params(), 1e-3)
     step = TrainStep(network, CrossEntropyOnly(), optimizer, config.train, RunState(), group)
     losses, seen = [], []
-    for image, label in create_dataset(config, rank_size=group.rank_size, rank_id=group.rank_id).create_tuple_iterator():
+    for image, label in create_dataset(
+        config, rank_size=group.rank_size, rank_id=group.rank_id
+    ).create_tuple_iterator():
         losses.append(float(group.sum(step([(image, label)]))[0] / group.rank_size))
         seen += [hash(crop.tobytes()) for crop in image.asnumpy()]
     weights = np.concatenate([p.asnumpy().ravel() for p in network.get_parameters()])
     found = {"losses": losses, "seen": [str(s) for s in seen], "weights": weights.tobytes().hex()}
-    Path(output, f"{norm}-{group.rank_size}-{group.rank_id}.json").write_text(json.dumps(found), encoding="utf-8")
+    Path(output, f"{norm}-{group.rank_size}-{group.rank_id}.json").write_text(
+        json.dumps(found), encoding="utf-8"
+    )
     assert ms.get_context("device_target") == "CPU"
 
 

@@ -1,4 +1,6 @@
-"""A server on this computer that misbehaves as it is told, one fault a request: for the tests of downloads."""
+"""A server on this computer that misbehaves as it is told, one fault a request: for the tests of
+downloads.
+"""
 
 import hashlib
 import json
@@ -8,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """``files``: path -> bytes. ``faults``: path -> names of what goes wrong in each request in turn; then all is well."""
+    """``files``: path -> bytes.
+
+    ``faults``: path -> names of what goes wrong in each request in turn; then all is well.
+    """
 
     def __init__(self, address: str):
         self.address, self.files, self.faults, self.requests = address, {}, {}, []
@@ -18,8 +23,15 @@ class Server:
 
     def record(self, number: int, names: list[str]) -> None:
         """Serve a Zenodo record of some of the files, at ``/api/<number>``."""
-        entries = [{"key": name, "size": len(self.files[f"/{name}"]), "links": {"self": self.url(f"/{name}")},
-                    "checksum": "md5:" + hashlib.md5(self.files[f"/{name}"]).hexdigest()} for name in names]
+        entries = [
+            {
+                "key": name,
+                "size": len(self.files[f"/{name}"]),
+                "links": {"self": self.url(f"/{name}")},
+                "checksum": "md5:" + hashlib.md5(self.files[f"/{name}"]).hexdigest(),
+            }
+            for name in names
+        ]
         self.files[f"/api/{number}"] = json.dumps({"id": number, "files": entries}).encode()
 
 
@@ -32,7 +44,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server_
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        start = int(
+            (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
+        )
         server.requests.append((self.path, start))
         fault = server.faults.get(self.path, [])
         fault = fault.pop(0) if fault else ""
@@ -51,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, data: bytes, start: int, fault: str) -> None:
         body = data[start:]
         if fault == "wrong range":
-            body = data[start + 7:]
+            body = data[start + 7 :]
         if fault == "corrupt":
             body = bytes([body[0] ^ 255]) + body[1:]
         if fault == "long":
@@ -62,7 +76,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        announced = {"announce more": len(body) + 1000, "announce less": len(body) // 2, "announce nothing": None}
+        announced = {
+            "announce more": len(body) + 1000,
+            "announce less": len(body) // 2,
+            "announce nothing": None,
+        }
         length = announced.get(fault, len(body))
         self.send_response(206 if start else 200)
         if start:
@@ -71,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(body[:len(body) // 3] if fault == "drop" else body)
+        self.wfile.write(body[: len(body) // 3] if fault == "drop" else body)
         if fault == "stall":
             threading.Event().wait(3)
 

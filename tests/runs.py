@@ -1,4 +1,6 @@
-"""For the tests of training: tiny volumes, a tiny network, and runs in a process of their own that may be killed."""
+"""For the tests of training: tiny volumes, a tiny network, and runs in a process of their own that
+may be killed.
+"""
 
 import os
 import signal
@@ -9,13 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from unet3d_tutorial.checkpoints import FINAL
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.history import TIMINGS, read_columns
+from unet3d_tutorial.runs.checkpoints import FINAL
+from unet3d_tutorial.runs.history import TIMINGS, read_columns
 from unet3d_tutorial.volume import Volume, save_volume
 
-SMALL = ["data.roi_size=[32, 16, 16]", "inference.roi_size=[32, 16, 16]", "model.channels=[4, 4, 8, 8, 16]",
-         "train.epoch_size=3", "train.warmup_step=1", "train.validate_every=2", "data.augment=false"]
+SMALL = [
+    "data.roi_size=[32, 16, 16]",
+    "inference.roi_size=[32, 16, 16]",
+    "model.channels=[4, 4, 8, 8, 16]",
+    "train.epoch_size=3",
+    "train.warmup_step=1",
+    "train.validate_every=2",
+    "data.augment=false",
+]
 
 
 def write_data(folder: Path) -> Path:
@@ -27,7 +36,9 @@ def write_data(folder: Path) -> Path:
             label = np.full((32, 16, 16), 3, np.uint8)
             label[16:] = 4
             label[:8, :8, :8] = 5
-            image = (np.select([label == 3, label == 4], [-800, 0], 300) + rng.normal(0, 20, label.shape)).astype(np.int16)
+            image = (
+                np.select([label == 3, label == 4], [-800, 0], 300) + rng.normal(0, 20, label.shape)
+            ).astype(np.int16)
             save_volume(Volume(image, affine), folder / split / "image" / f"{number}.nii.gz")
             save_volume(Volume(label, affine), folder / split / "seg" / f"{number}.nii.gz")
     return folder
@@ -35,19 +46,33 @@ def write_data(folder: Path) -> Path:
 
 def settings(data: Path, output: Path, *overrides: str) -> Config:
     """A run of six steps."""
-    return Config.preset("quick").override([f"data.data_path={data}", f"train.output_path={output}", *SMALL, *overrides])
+    return Config.preset("quick").override(
+        [f"data.data_path={data}", f"train.output_path={output}", *SMALL, *overrides]
+    )
 
 
 def start(
     config: Config, folder: Path, *, before: str = "", launcher: tuple[str, ...] = (sys.executable,)
 ) -> subprocess.Popen:
-    """``unet3d train`` with ``config`` in a process of its own; ``before`` is Python that runs first, to break something."""
+    """``unet3d train`` with ``config`` in a process of its own;
+
+    ``before`` is Python that runs first, to break something.
+    """
     config.save(folder / "settings.yaml")
     script = folder / "run.py"
-    script.write_text(f"{before}\nfrom unet3d_tutorial.cli import main\nraise SystemExit(main())\n", encoding="utf-8")
+    script.write_text(
+        f"{before}\nfrom unet3d_tutorial.cli import main\nraise SystemExit(main())\n",
+        encoding="utf-8",
+    )
     command = [*launcher, str(script), "train", "--config", str(folder / "settings.yaml")]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "TQDM_DISABLE": "1"})
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -56,8 +81,16 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, output + errors
 
 
-def send_when(process: subprocess.Popen, path: Path, lines: int, number: int = signal.SIGKILL, delay: float = 0) -> bool:
-    """Send a signal ``delay`` seconds after a file has so many lines; whether the run was still alive then."""
+def send_when(
+    process: subprocess.Popen,
+    path: Path,
+    lines: int,
+    number: int = signal.SIGKILL,
+    delay: float = 0,
+) -> bool:
+    """Send a signal ``delay`` seconds after a file has so many lines; whether the run was still
+    alive then.
+    """
     while process.poll() is None:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
             time.sleep(delay)

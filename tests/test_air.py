@@ -1,12 +1,14 @@
-"""Pieces of air go to the structure that nearly fills them, and to none if walls, shares or distance speak against it."""
+"""Pieces of air go to the structure that nearly fills them, and to none if walls, shares or
+distance speak against it.
+"""
 
 import numpy as np
 import pytest
 
-from unet3d_tutorial.air import whole_air
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.inference import clean, segment
-from unet3d_tutorial.pipeline import segment_all
+from unet3d_tutorial.postprocessing import whole_air
+from unet3d_tutorial.predict.evaluate import segment_all
 from unet3d_tutorial.transforms import Orientation
 from unet3d_tutorial.volume import Volume
 
@@ -14,7 +16,9 @@ SPACING_MM = (1.0, 1.0, 5.0)
 
 
 def chest() -> tuple[np.ndarray, np.ndarray]:
-    """HU and labels, axes R, A, S: two lungs, and between them a trachea with a wall of one voxel, beside the right lung."""
+    """HU and labels, axes R, A, S: two lungs, and between them a trachea with a wall of one voxel,
+    beside the right lung.
+    """
     hu, labels = np.full((80, 50, 6), 40, np.int16), np.zeros((80, 50, 6), np.uint8)
     for value, box in ((1, np.s_[5:30, 10:40]), (2, np.s_[46:75, 10:40]), (3, np.s_[35:45, 20:30])):
         hu[box], labels[box] = -900, value
@@ -64,7 +68,8 @@ def test_a_hole_in_a_lung_is_filled_up_to_its_vessels() -> None:
 def test_a_lung_of_which_little_is_labelled_and_air_around_the_body_stay() -> None:
     hu, labels = chest()
     labels[50:75, 10:40] = 0  # a seventh of the right lung is left
-    labels[10, 1:3], hu[:, :4] = 1, -1000  # a little "lung" in the air before the chest, which the slice's border cuts
+    # A little "lung" in the air before the chest, which the slice's border cuts.
+    labels[10, 1:3], hu[:, :4] = (1, -1000)
     assert np.array_equal(mended(hu, labels), labels)
 
 
@@ -73,7 +78,9 @@ def test_left_and_right_are_not_exchanged() -> None:
     labels[50:55, 20:25] = 1
     hu[29:46, 12:14], labels[30:46, 12:14] = -900, 0  # the lungs touch in front of the trachea
     found = mended(hu, labels)
-    assert np.array_equal(found == 1, labels == 1) and np.array_equal(found[labels == 2], labels[labels == 2])
+    assert np.array_equal(found == 1, labels == 1) and np.array_equal(
+        found[labels == 2], labels[labels == 2]
+    )
 
 
 @pytest.mark.parametrize("codes", ["LPS", "SAR", "AIL"])
@@ -101,8 +108,12 @@ def test_it_is_a_setting_and_for_the_four_classes_only() -> None:
     image, wrong = Volume(hu, np.diag([*SPACING_MM, 1.0])), labels.copy()
     wrong[55:66, 15:28] = 0
     assert np.array_equal(clean(wrong, image, Config()), labels)
-    assert np.array_equal(clean(wrong, image, Config().override(["inference.whole_air=false"])), wrong)
-    lungs = Config().override(["data.upper_limit=4", "model.num_classes=3", "inference.hu_weight=0"])
+    assert np.array_equal(
+        clean(wrong, image, Config().override(["inference.whole_air=false"])), wrong
+    )
+    lungs = Config().override(
+        ["data.upper_limit=4", "model.num_classes=3", "inference.hu_weight=0"]
+    )
     wrong[wrong == 3] = 0
     assert np.array_equal(clean(wrong, image, lungs), wrong)
 
@@ -113,7 +124,9 @@ def test_scores_are_those_of_what_a_prediction_gives() -> None:
     config = Config().override(["inference.roi_size=[32, 32, 32]", "data.spacing_mm=null"])
 
     def network(batch: np.ndarray) -> np.ndarray:
-        return np.stack([np.where(batch[:, 0] < 0.3, logit, -logit) for logit in (-5.0, 4.0, 3.0, 2.0)], axis=1)
+        return np.stack(
+            [np.where(batch[:, 0] < 0.3, logit, -logit) for logit in (-5.0, 4.0, 3.0, 2.0)], axis=1
+        )
 
     masks = segment_all(image, network, config)
     assert np.array_equal(masks["network, cleaned"].array, segment(image, network, config).array)

@@ -1,4 +1,6 @@
-"""Prepared cases: found again when nothing changed, made anew when anything did, whole or not there."""
+"""Prepared cases: found again when nothing changed, made anew when anything did, whole or not
+there.
+"""
 
 import errno
 import multiprocessing
@@ -17,8 +19,13 @@ from unet3d_tutorial.volume import Volume, save_volume
 def files(tmp_path):
     rng = np.random.default_rng(0)
     affine = np.diag([-2.0, 2.0, 3.0, 1.0])
-    save_volume(Volume(rng.integers(-1000, 900, (12, 10, 8)).astype(np.int16), affine), tmp_path / "image.nii.gz")
-    save_volume(Volume(rng.integers(0, 7, (12, 10, 8)).astype(np.uint8), affine), tmp_path / "label.nii.gz")
+    save_volume(
+        Volume(rng.integers(-1000, 900, (12, 10, 8)).astype(np.int16), affine),
+        tmp_path / "image.nii.gz",
+    )
+    save_volume(
+        Volume(rng.integers(0, 7, (12, 10, 8)).astype(np.uint8), affine), tmp_path / "label.nii.gz"
+    )
     return [(tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")]
 
 
@@ -40,7 +47,11 @@ def test_disk_and_memory_hold_the_same(files, tmp_path):
     for mine, other in zip(memory[0], disk[0], strict=True):
         assert np.array_equal(mine.array, other.array) and np.array_equal(mine.affine, other.affine)
     image, label = disk[0]
-    assert isinstance(image.array, np.memmap) and image.array.dtype == np.int16 and label.array.dtype == np.uint8
+    assert (
+        isinstance(image.array, np.memmap)
+        and image.array.dtype == np.int16
+        and label.array.dtype == np.uint8
+    )
     with pytest.raises(ValueError, match="read-only"):
         image.array[0] = 0
     assert memory[0] is memory[0] and len(disk) == 1
@@ -84,7 +95,10 @@ def test_a_full_disk_leaves_nothing(files, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match=r"cannot keep the prepared image.nii.gz there: .*No space left.*data.cache_path"):
+    with pytest.raises(
+        OSError,
+        match=r"cannot keep the prepared image.nii.gz there: .*No space left.*data.cache_path",
+    ):
         PreparedCases(files, steps(), tmp_path / "c")[0]
     assert entries(tmp_path / "c") == []
 
@@ -96,7 +110,9 @@ def _fill(files, folder, results):
 def test_processes_may_fill_one_folder_together(files, tmp_path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    processes = [context.Process(target=_fill, args=(files, tmp_path / "c", results)) for _ in range(4)]
+    processes = [
+        context.Process(target=_fill, args=(files, tmp_path / "c", results)) for _ in range(4)
+    ]
     for process in processes:
         process.start()
     found = {results.get(timeout=60) for _ in processes}

@@ -23,13 +23,27 @@ def test_saved_configuration_loads_equal(preset, tmp_path):
 def test_luna16_preset_has_the_values_of_the_case():
     config = Config.preset("luna16")
     assert (config.train.lr, config.train.batch_size, config.train.epoch_size) == (5e-4, 2, 10)
-    assert (config.train.warmup_step, config.train.warmup_ratio, config.train.keep_checkpoint_max) == (120, 0.3, 1)
-    assert (config.data.min_val, config.data.max_val, config.data.roi_size) == (-500, 1000, (224, 224, 96))
-    assert (config.model.in_channels, config.model.num_classes, config.inference.overlap) == (1, 4, 0.25)
+    assert (
+        config.train.warmup_step,
+        config.train.warmup_ratio,
+        config.train.keep_checkpoint_max,
+    ) == (120, 0.3, 1)
+    assert (config.data.min_val, config.data.max_val, config.data.roi_size) == (
+        -500,
+        1000,
+        (224, 224, 96),
+    )
+    assert (config.model.in_channels, config.model.num_classes, config.inference.overlap) == (
+        1,
+        4,
+        0.25,
+    )
 
 
 def test_overrides_take_the_type_of_the_setting():
-    config = Config.preset("quick").override(["train.lr=1e-3", "data.roi_size=[32, 48, 64]", "data.spacing_mm=null"])
+    config = Config.preset("quick").override(
+        ["train.lr=1e-3", "data.roi_size=[32, 48, 64]", "data.spacing_mm=null"]
+    )
     assert config.train.lr == 0.001
     assert config.data.roi_size == (32, 48, 64)
     assert config.data.spacing_mm is None
@@ -42,9 +56,16 @@ def test_settings_that_belong_together_can_be_overridden_together():
 
 def test_every_setting_is_used():
     """A setting that no module reads would be a promise that nobody keeps."""
-    sources = "".join(path.read_text(encoding="utf-8") for path in Path(config_module.__file__).parent.glob("*.py")
-                      if path.name != "config.py")
-    names = [entry.name for section in fields(Config) for entry in fields(getattr(Config(), section.name))]
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for path in Path(config_module.__file__).parent.glob("*.py")
+        if path.name != "config.py"
+    )
+    names = [
+        entry.name
+        for section in fields(Config)
+        for entry in fields(getattr(Config(), section.name))
+    ]
     assert len(names) > 20
     assert [name for name in names if not re.search(rf"\.{name}\b", sources)] == []
 
@@ -74,14 +95,23 @@ def test_every_setting_is_used():
         ("data.roi_size=[32, 32, 40]", "multiples of 16"),
         ("data.spacing_mm=[1, 1, 0]", "data.spacing_mm"),
         ("data.min_val=500", "data.min_val: expected below data.max_val"),
-        ("data.lower_limit=0", "data.lower_limit: expected at least 1, because 0 is background, found 0"),
+        (
+            "data.lower_limit=0",
+            "data.lower_limit: expected at least 1, because 0 is background, found 0",
+        ),
         ("data.position=false", "model.in_channels: expected 2 with data.position, 1 without"),
-        ("model.norm=grup", "model.norm: expected one of batch, group, found 'grup'; did you mean 'group'"),
+        (
+            "model.norm=grup",
+            "model.norm: expected one of batch, group, found 'grup'; did you mean 'group'",
+        ),
         ("inference.overlap=1", "inference.overlap"),
         ("inference.mode=median", "constant or gaussian"),
         ("inference.placement=random", "fixed or even"),
         ("inference.batch_size=0", "inference.batch_size: expected at least 1"),
-        ("inference.flip_axes=[0, 0]", "inference.flip_axes: expected each of 0, 1 and 2 at most once"),
+        (
+            "inference.flip_axes=[0, 0]",
+            "inference.flip_axes: expected each of 0, 1 and 2 at most once",
+        ),
         ("inference.flip_axes=[3]", "inference.flip_axes"),
     ],
 )
@@ -90,11 +120,22 @@ def test_what_cannot_work_is_refused_by_name(override, message):
         Config.preset("quick").override([override])
 
 
-@pytest.mark.parametrize(("lower", "upper", "fit"), [(3, 5, True), (3, 4, True), (1, 3, True), (5, 5, False), (1, 5, False)])
+@pytest.mark.parametrize(
+    ("lower", "upper", "fit"),
+    [(3, 5, True), (3, 4, True), (1, 3, True), (5, 5, False), (1, 5, False)],
+)
 def test_only_scans_with_both_lungs_can_be_mirrored(lower, upper, fit):
-    limits = [f"data.lower_limit={lower}", f"data.upper_limit={upper}", f"model.num_classes={upper - lower + 2}"]
+    limits = [
+        f"data.lower_limit={lower}",
+        f"data.upper_limit={upper}",
+        f"model.num_classes={upper - lower + 2}",
+    ]
     Config.preset("quick").override(limits)
-    with nullcontext() if fit else pytest.raises(ValueError, match="^data.mirror: expected false unless left and right"):
+    with (
+        nullcontext()
+        if fit
+        else pytest.raises(ValueError, match="^data.mirror: expected false unless left and right")
+    ):
         Config.preset("quick").override([*limits, "data.mirror=true"])
 
 
@@ -117,18 +158,47 @@ def test_a_configuration_cannot_be_changed_in_place():
         Config().train.lr = 1.0
 
 
-#: every setting of the original case with its value there, in its order; ``train_url`` is spelt ``train_ur`` there
+#: every setting of the original case with its value there, in its order; ``train_url`` is spelt
+#: ``train_ur`` there
 CASE_SETTINGS = {
-    "enable_fp16_gpu": False, "enable_modelarts": False, "data_url": "", "train_url": "", "checkpoint_url": "",
-    "run_distribute": False, "enable_profiling": False, "data_path": "data/LUNA16/train/", "output_path": "output",
-    "load_path": "/checkpoint_path/", "device_target": "GPU", "checkpoint_path": "./checkpoint/",
-    "checkpoint_file_path": "Unet3d-10-110.ckpt", "num_worker": 4, "lr": 0.0005, "batch_size": 2, "epoch_size": 10,
-    "warmup_step": 120, "warmup_ratio": 0.3, "num_classes": 4, "in_channels": 1, "keep_checkpoint_max": 1,
-    "loss_scale": 256.0, "roi_size": [224, 224, 96], "overlap": 0.25, "min_val": -500, "max_val": 1000, "upper_limit": 5,
-    "lower_limit": 3, "device_id": 0, "ckpt_file": "./checkpoint/Unet3d-10-110.ckpt", "file_name": "unet3d",
-    "file_format": "MINDIR", "pre_result_path": "./preprocess_Result", "post_result_path": "./result_Files",
+    "enable_fp16_gpu": False,
+    "enable_modelarts": False,
+    "data_url": "",
+    "train_url": "",
+    "checkpoint_url": "",
+    "run_distribute": False,
+    "enable_profiling": False,
+    "data_path": "data/LUNA16/train/",
+    "output_path": "output",
+    "load_path": "/checkpoint_path/",
+    "device_target": "GPU",
+    "checkpoint_path": "./checkpoint/",
+    "checkpoint_file_path": "Unet3d-10-110.ckpt",
+    "num_worker": 4,
+    "lr": 0.0005,
+    "batch_size": 2,
+    "epoch_size": 10,
+    "warmup_step": 120,
+    "warmup_ratio": 0.3,
+    "num_classes": 4,
+    "in_channels": 1,
+    "keep_checkpoint_max": 1,
+    "loss_scale": 256.0,
+    "roi_size": [224, 224, 96],
+    "overlap": 0.25,
+    "min_val": -500,
+    "max_val": 1000,
+    "upper_limit": 5,
+    "lower_limit": 3,
+    "device_id": 0,
+    "ckpt_file": "./checkpoint/Unet3d-10-110.ckpt",
+    "file_name": "unet3d",
+    "file_format": "MINDIR",
+    "pre_result_path": "./preprocess_Result",
+    "post_result_path": "./result_Files",
 }
-#: where ours is another on purpose: folders and files, the device (this book runs everywhere), the format everybody reads
+#: where ours is another on purpose: folders and files, the device (this book runs everywhere), the
+#: format everybody reads
 OWN_VALUES = ("data_path", "output_path", "checkpoint_path", "device_target", "file_format")
 
 
@@ -150,7 +220,10 @@ def test_a_setting_that_kept_its_name_is_named_as_its_home():
     places = {old: place.split(", ") for old, (place, _) in CASE.items()}
     for section, entries in Config().to_dict().items():
         for name in entries.keys() & CASE.keys():
-            assert f"{section}.{name}" in places[name] or (section, name) == ("inference", "batch_size")
+            assert f"{section}.{name}" in places[name] or (section, name) == (
+                "inference",
+                "batch_size",
+            )
 
 
 def test_the_luna16_preset_has_every_value_of_the_case():
@@ -164,7 +237,9 @@ def test_the_luna16_preset_has_every_value_of_the_case():
 
 
 def test_the_options_of_the_command_line_that_the_table_names_are_there(capsys):
-    options = {place.removeprefix("option ") for place, _ in CASE.values() if place.startswith("option ")}
+    options = {
+        place.removeprefix("option ") for place, _ in CASE.values() if place.startswith("option ")
+    }
     for command in ("predict", "evaluate", "export"):
         with pytest.raises(SystemExit):
             main([command, "-h"])
@@ -175,4 +250,6 @@ def test_every_setting_says_what_it_is():
     lines = Path(config_module.__file__).read_text(encoding="utf-8").splitlines()
     for section in fields(Config):
         for entry in fields(getattr(Config(), section.name)):
-            assert any(re.match(rf"    {entry.name}: .*  #: \S", line) for line in lines), entry.name
+            assert any(re.match(rf"    {entry.name}: .*  #: \S", line) for line in lines), (
+                entry.name
+            )

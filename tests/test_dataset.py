@@ -1,4 +1,6 @@
-"""The data set: pairs that belong together, samples that depend on seed and number alone, batches of the right shape."""
+"""The data set: pairs that belong together, samples that depend on seed and number alone, batches
+of the right shape.
+"""
 
 import copy
 import re
@@ -41,8 +43,12 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config(folder):
     return Config.preset("quick").updated(
-        {"data": {"data_path": str(folder), "roi_size": ROI, "spacing_mm": (3, 3, 3)}, "inference": {"roi_size": ROI},
-         "train": {"epoch_size": 2, "batch_size": 2}})
+        {
+            "data": {"data_path": str(folder), "roi_size": ROI, "spacing_mm": (3, 3, 3)},
+            "inference": {"roi_size": ROI},
+            "train": {"epoch_size": 2, "batch_size": 2},
+        }
+    )
 
 
 def test_masks_of_classes_are_refused_by_name(config, folder, tmp_path):
@@ -52,9 +58,14 @@ def test_masks_of_classes_are_refused_by_name(config, folder, tmp_path):
         for path in (tmp_path / "data" / split / "seg").iterdir():
             label = load_volume(path)
             save_volume(Volume(label.array % 4, label.affine), path)
-    with pytest.raises(BadScanError, match="train/seg/[0-3].nii.gz: expected label values from 3 to 5, found the classes"):
+    with pytest.raises(
+        BadScanError,
+        match="train/seg/[0-3].nii.gz: expected label values from 3 to 5, found the classes",
+    ):
         TrainingCrops(list_cases(tmp_path / "data" / "train"), config)[0]
-    with pytest.raises(BadScanError, match="val/seg/0.nii.gz: expected label values from 3 to 5, found the classes"):
+    with pytest.raises(
+        BadScanError, match="val/seg/0.nii.gz: expected label values from 3 to 5, found the classes"
+    ):
         list(validation_cases(config))
 
 
@@ -95,11 +106,15 @@ def test_every_epoch_visits_every_volume_once(config, folder):
 
 
 def run(config, **ranks) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(create_dataset(config, **ranks).create_tuple_iterator(output_numpy=True, num_epochs=1))
+    return list(
+        create_dataset(config, **ranks).create_tuple_iterator(output_numpy=True, num_epochs=1)
+    )
 
 
 def test_workers_change_nothing(config):
-    """Threads and processes give the batches of one worker, in the same order: the case's repeated crops cannot return."""
+    """Threads and processes give the batches of one worker, in the same order: the case's repeated
+    crops cannot return.
+    """
     alone = run(config)
     for settings in ({"num_worker": 2}, {"num_worker": 2, "worker_processes": True}):
         together = run(config.updated({"data": settings}))
@@ -119,7 +134,9 @@ def test_workers_that_share_a_seed_repeat_their_crops():
 
 @pytest.mark.parametrize("rank_size", [2, 3])
 def test_devices_share_the_samples(config, folder, rank_size):
-    """No sample twice, equally many for all; step by step they do what one device with a larger batch would do."""
+    """No sample twice, equally many for all; step by step they do what one device with a larger
+    batch would do.
+    """
     config = config.updated({"train": {"batch_size": 1}})
     whole = TrainingCrops(list_cases(folder / "train"), config)
     shares = [run(config, rank_size=rank_size, rank_id=rank) for rank in range(rank_size)]
@@ -132,7 +149,13 @@ def test_devices_share_the_samples(config, folder, rank_size):
         create_dataset(config, rank_size=2, rank_id=2)
 
 
-EVERYTHING = {"low_resolution": True, "mirror": True, "deform": True, "foreground": 0.5, "num_samples": 2}
+EVERYTHING = {
+    "low_resolution": True,
+    "mirror": True,
+    "deform": True,
+    "foreground": 0.5,
+    "num_samples": 2,
+}
 
 
 @pytest.mark.parametrize("crop_first", [False, True])
@@ -142,7 +165,11 @@ def test_all_variations_together(config, folder, crop_first):
     first, again = TrainingCrops(cases, config), TrainingCrops(cases, config)
     for index in (3, 0):
         image, label = first[index]
-        assert image.shape == (2, 2, *ROI) and label.shape == (2, 4, *ROI) and image.dtype == np.float32
+        assert (
+            image.shape == (2, 2, *ROI)
+            and label.shape == (2, 4, *ROI)
+            and image.dtype == np.float32
+        )
         assert np.array_equal(label.sum(axis=1), np.ones((2, *ROI))) and np.isfinite(image).all()
         assert not np.array_equal(image[0], image[1])
         assert np.array_equal(image, again[index][0]) and np.array_equal(label, again[index][1])
@@ -150,17 +177,29 @@ def test_all_variations_together(config, folder, crop_first):
 
 def test_extra_variation_is_off_unless_asked_for():
     names = [type(step).__name__ for step in random_steps(Config.preset("quick")).steps]
-    assert names == ["RandomBlur", "RandomShift", "RandomNoise", "ScaleIntensityRange", "RandomGamma", "AddPosition",
-                     "RandomCropSamples", "OneHot"]
+    assert names == [
+        "RandomBlur",
+        "RandomShift",
+        "RandomNoise",
+        "ScaleIntensityRange",
+        "RandomGamma",
+        "AddPosition",
+        "RandomCropSamples",
+        "OneHot",
+    ]
 
 
 def test_a_disk_cache_changes_nothing(config, folder, tmp_path):
     cases = list_cases(folder / "train")
     memory = TrainingCrops(cases, config)
     for _ in range(2):  # written, then found
-        disk = TrainingCrops(cases, config.updated({"data": {"cache_path": str(tmp_path / "prepared")}}))
+        disk = TrainingCrops(
+            cases, config.updated({"data": {"cache_path": str(tmp_path / "prepared")}})
+        )
         for index in range(4):
-            assert all(np.array_equal(a, b) for a, b in zip(memory[index], disk[index], strict=True))
+            assert all(
+                np.array_equal(a, b) for a, b in zip(memory[index], disk[index], strict=True)
+            )
     assert len(list((tmp_path / "prepared").iterdir())) == 4
 
 
@@ -171,7 +210,14 @@ def test_crops_from_disk_take_little_memory(tmp_path):
         volume = Volume(rng.integers(0, 6, (160, 160, 160)).astype(dtype), np.eye(4))
         save_volume(volume, tmp_path / "train" / kind / "0.nii.gz")
     config = Config.preset("luna16").updated(
-        {"data": {"data_path": str(tmp_path), "cache_path": str(tmp_path / "prepared"), "roi_size": (16, 16, 16)}})
+        {
+            "data": {
+                "data_path": str(tmp_path),
+                "cache_path": str(tmp_path / "prepared"),
+                "roi_size": (16, 16, 16),
+            }
+        }
+    )
     source = TrainingCrops(list_cases(tmp_path / "train"), config)
     sample = sum(array.nbytes for array in source[0])
     tracemalloc.start()
@@ -192,11 +238,17 @@ def test_batches_are_the_samples_in_order(config, folder):
         assert (label.sum(axis=1) == 1).all()
         for place in range(2):
             expected = source[2 * number + place]
-            assert np.array_equal(image[place], expected[0][0]) and np.array_equal(label[place], expected[1][0])
+            assert np.array_equal(image[place], expected[0][0]) and np.array_equal(
+                label[place], expected[1][0]
+            )
 
 
 def test_several_crops_of_a_volume_become_one_batch(config):
-    batch = next(create_dataset(config.override(["data.num_samples=3"])).create_tuple_iterator(output_numpy=True))
+    batch = next(
+        create_dataset(config.override(["data.num_samples=3"])).create_tuple_iterator(
+            output_numpy=True
+        )
+    )
     assert batch[0].shape == (6, 2, *ROI) and len({crop.tobytes() for crop in batch[0]}) == 6
 
 
@@ -226,19 +278,35 @@ def test_a_broken_scan_is_named(config, folder, tmp_path, worker_processes):
     shutil.copytree(folder, tmp_path / "data")
     broken = tmp_path / "data" / "train" / "image" / "2.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
-    config = config.updated({"data": {"data_path": str(tmp_path / "data"), "num_worker": 2,
-                                      "worker_processes": worker_processes}})
+    config = config.updated(
+        {
+            "data": {
+                "data_path": str(tmp_path / "data"),
+                "num_worker": 2,
+                "worker_processes": worker_processes,
+            }
+        }
+    )
     with pytest.raises(RuntimeError, match="train/image/2.nii.gz"):
         run(config)
 
 
-def test_what_mindspore_says_of_a_broken_scan_is_cut_down_to_what_was_raised(config, folder, tmp_path):
+def test_what_mindspore_says_of_a_broken_scan_is_cut_down_to_what_was_raised(
+    config, folder, tmp_path
+):
     shutil.copytree(folder, tmp_path / "data")
     broken = tmp_path / "data" / "train" / "image" / "2.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
     for processes in (False, True):
-        settings = config.updated({"data": {"data_path": str(tmp_path / "data"), "num_worker": 2,
-                                            "worker_processes": processes}})
+        settings = config.updated(
+            {
+                "data": {
+                    "data_path": str(tmp_path / "data"),
+                    "num_worker": 2,
+                    "worker_processes": processes,
+                }
+            }
+        )
         with pytest.raises(RuntimeError) as caught:
             run(settings)
         plain = plain_error(caught.value)
@@ -247,14 +315,22 @@ def test_what_mindspore_says_of_a_broken_scan_is_cut_down_to_what_was_raised(con
     assert plain_error(RuntimeError("the device is on fire")) is None
 
 
-@pytest.mark.parametrize(("split", "kind", "change", "message"), [
-    ("train", "image", lambda data: data[:-10], "cannot be read as NIfTI"),
-    ("val", "seg", lambda data: data[:200], "cannot be read as NIfTI|cut short"),
-    ("val", "image", lambda _: b"", "expected NIfTI"),
-    ("train", "seg", lambda _: b"text", "expected NIfTI"),
-    ("train", "seg", None, r"expected .*image/1.nii.gz's shape .*, found \(4, 5, 6\)"),
-    ("val", "seg", np.diag([2.0, 2, 2, 1]), "expected .*val/image/1.nii.gz's affine .*, found a grid [0-9.]+ mm away"),
-])
+@pytest.mark.parametrize(
+    ("split", "kind", "change", "message"),
+    [
+        ("train", "image", lambda data: data[:-10], "cannot be read as NIfTI"),
+        ("val", "seg", lambda data: data[:200], "cannot be read as NIfTI|cut short"),
+        ("val", "image", lambda _: b"", "expected NIfTI"),
+        ("train", "seg", lambda _: b"text", "expected NIfTI"),
+        ("train", "seg", None, r"expected .*image/1.nii.gz's shape .*, found \(4, 5, 6\)"),
+        (
+            "val",
+            "seg",
+            np.diag([2.0, 2, 2, 1]),
+            "expected .*val/image/1.nii.gz's affine .*, found a grid [0-9.]+ mm away",
+        ),
+    ],
+)
 def test_files_are_looked_at_before_the_run(config, folder, tmp_path, split, kind, change, message):
     shutil.copytree(folder, tmp_path / "data")
     config = config.updated({"data": {"data_path": str(tmp_path / "data")}})

@@ -1,4 +1,7 @@
-"""Running an exported network: ONNX Runtime refuses what it cannot vouch for; a device that trades files gives the same."""
+"""Running an exported network:
+
+ONNX Runtime refuses what it cannot vouch for; a device that trades files gives the same.
+"""
 
 import numpy as np
 import onnx
@@ -7,7 +10,8 @@ from onnx import TensorProto, helper
 from test_scans import AFFINE, chest
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.deployment import (
+from unet3d_tutorial.inference import segment
+from unet3d_tutorial.predict.engines import (
     CONFIG_KEY,
     check_trained_with,
     dump_config,
@@ -16,7 +20,6 @@ from unet3d_tutorial.deployment import (
     read_results,
     write_windows,
 )
-from unet3d_tutorial.inference import segment
 from unet3d_tutorial.volume import Volume
 
 CONFIG = Config.from_dict({"inference": {"roi_size": [16, 16, 16]}})
@@ -30,7 +33,9 @@ def tiny_onnx(path, config=CONFIG, *, inputs=2, outputs=4, **metadata):
     x = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", inputs, "D", "H", "W"])
     y = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", outputs, "D", "H", "W"])
     weights = [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")]
-    graph = helper.make_graph([helper.make_node("Conv", ["image", "w", "b"], ["logits"])], "tiny", [x], [y], weights)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["logits"])], "tiny", [x], [y], weights
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=4)
     helper.set_model_props(model, metadata or {CONFIG_KEY: dump_config(config)})
     onnx.save(model, path)
@@ -44,7 +49,9 @@ def scan() -> Volume:
 def test_load_onnx_gives_predictor_and_configuration(tmp_path):
     network, config = load_onnx(tiny_onnx(tmp_path / "a.onnx"))
     logits = network(np.zeros((3, 2, 5, 6, 7)))
-    assert logits.shape == (3, 4, 5, 6, 7) and logits.dtype == np.float32 and (logits[:, 1] == 3).all()
+    assert (
+        logits.shape == (3, 4, 5, 6, 7) and logits.dtype == np.float32 and (logits[:, 1] == 3).all()
+    )
     assert config.inference == CONFIG.inference
 
 
@@ -76,15 +83,25 @@ def test_configuration_goes_along_unchanged(preset):
     assert (back.data, back.model, back.inference) == (config.data, config.model, config.inference)
 
 
-@pytest.mark.parametrize("override", ["data.spacing_mm=[3,3,3]", "data.max_val=500", "model.channels=[4,8,16,32,64]"])
+@pytest.mark.parametrize(
+    "override", ["data.spacing_mm=[3,3,3]", "data.max_val=500", "model.channels=[4,8,16,32,64]"]
+)
 def test_what_a_network_was_trained_with_must_agree(override):
-    with pytest.raises(ValueError, match=f"{override.split('=')[0]}: expected .*with which x.onnx was trained"):
+    with pytest.raises(
+        ValueError, match=f"{override.split('=')[0]}: expected .*with which x.onnx was trained"
+    ):
         check_trained_with(CONFIG.override([override]), CONFIG, "x.onnx")
-    check_trained_with(CONFIG.override(["inference.overlap=0.5", "train.lr=1", "data.data_path=here"]), CONFIG, "x.onnx")
+    check_trained_with(
+        CONFIG.override(["inference.overlap=0.5", "train.lr=1", "data.data_path=here"]),
+        CONFIG,
+        "x.onnx",
+    )
 
 
 def device(windows, results, network) -> None:
-    """The zoo's program as seen from outside: each file of 00_data becomes a file of its first output, in any order."""
+    """The zoo's program as seen from outside: each file of 00_data becomes a file of its first
+    output, in any order.
+    """
     results.mkdir()
     for path in sorted((windows / "00_data").iterdir()):
         window = np.fromfile(path, np.float32).reshape(1, 2, 16, 16, 16)
@@ -96,8 +113,12 @@ def test_windows_through_files_give_the_same_mask(tmp_path):
     written = write_windows(scan(), tmp_path / "preprocess_Result", config)
     assert len(written) > 8 and all(path.stat().st_size == 4 * 2 * 16**3 for path in written)
     places = [str(path.relative_to(tmp_path)) for path in written]
-    assert places == [f"preprocess_Result/00_data/unet3d_bs1_bt0_{n}.bin" for n in range(len(written))]
-    assert np.fromfile(written[0], np.float32).size == 2 * 16**3 and sorted(tmp_path.rglob("*.bin")) == sorted(written)
+    assert places == [
+        f"preprocess_Result/00_data/unet3d_bs1_bt0_{n}.bin" for n in range(len(written))
+    ]
+    assert np.fromfile(written[0], np.float32).size == 2 * 16**3 and sorted(
+        tmp_path.rglob("*.bin")
+    ) == sorted(written)
     device(tmp_path / "preprocess_Result", tmp_path / "result_Files", network)
     found = read_results(scan(), tmp_path / "result_Files", config)
     expected = segment(scan(), network, config)

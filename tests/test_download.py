@@ -1,4 +1,6 @@
-"""Downloads from a server that drops connections, lies and serves damaged files: whole and right, or not at all."""
+"""Downloads from a server that drops connections, lies and serves damaged files: whole and right,
+or not at all.
+"""
 
 import hashlib
 import os
@@ -12,8 +14,8 @@ import numpy as np
 import pytest
 from loopback import Server, serve
 
-from unet3d_tutorial import download as module
-from unet3d_tutorial.download import DownloadError, RemoteFile, download, download_text
+from unet3d_tutorial.luna16 import http as module
+from unet3d_tutorial.luna16.http import DownloadError, RemoteFile, download, download_text
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 
@@ -49,42 +51,60 @@ def test_a_file_comes_in_one_piece(server: Server, tmp_path: Path):
 
 
 def test_dropped_connections_are_resumed_where_they_broke(server: Server, tmp_path: Path):
-    starts = fetched(server, tmp_path, *["drop"] * 8)  # more than ATTEMPTS: what makes progress does not count
+    # More than ATTEMPTS: what makes progress does not count.
+    starts = fetched(server, tmp_path, *["drop"] * 8)
     assert len(starts) == 9 and starts == sorted(set(starts)) and starts[1] == 1_000_000
 
 
-@pytest.mark.parametrize("fault", ["announce more", "announce less", "announce nothing", "redirect", "429", "500", "503",
-                                   "408"])
+@pytest.mark.parametrize(
+    "fault",
+    ["announce more", "announce less", "announce nothing", "redirect", "429", "500", "503", "408"],
+)
 def test_faults_that_pass_are_tried_again(server: Server, tmp_path: Path, fault: str):
     fetched(server, tmp_path, fault, "drop", fault, fault)
 
 
 @pytest.mark.parametrize("fault", ["no ranges", "wrong range", "416"])
-def test_a_server_that_cannot_resume_is_asked_for_the_whole(server: Server, tmp_path: Path, fault: str):
+def test_a_server_that_cannot_resume_is_asked_for_the_whole(
+    server: Server, tmp_path: Path, fault: str
+):
     assert fetched(server, tmp_path, "drop", fault) == [0, 1_000_000, 0]
 
 
 @pytest.mark.parametrize("faults", [["corrupt"], ["drop", "corrupt"], ["long"], ["drop", "long"]])
-def test_a_damaged_or_too_long_file_is_fetched_again_from_the_beginning(server: Server, tmp_path: Path, faults: list[str]):
+def test_a_damaged_or_too_long_file_is_fetched_again_from_the_beginning(
+    server: Server, tmp_path: Path, faults: list[str]
+):
     assert fetched(server, tmp_path, *faults)[-1] == 0
 
 
 def test_a_file_that_stays_damaged_is_refused_and_nothing_is_left(server: Server, tmp_path: Path):
-    with pytest.raises(DownloadError, match="a.zip .*expected MD5 0{32}, found [0-9a-f]{32}, twice"):
+    with pytest.raises(
+        DownloadError, match="a.zip .*expected MD5 0{32}, found [0-9a-f]{32}, twice"
+    ):
         download(remote(server, md5="0" * 32), tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists() and (tmp_path / "a.zip.part").stat().st_size == 0
 
 
-@pytest.mark.parametrize("size, message", [(len(DATA) + 5, "nothing from byte|416|sent 3000000 of 3000005"),
-                                           (len(DATA) - 5, "sends more than")])
-def test_a_record_that_lies_about_the_size_ends(server: Server, tmp_path: Path, size: int, message: str):
+@pytest.mark.parametrize(
+    "size, message",
+    [
+        (len(DATA) + 5, "nothing from byte|416|sent 3000000 of 3000005"),
+        (len(DATA) - 5, "sends more than"),
+    ],
+)
+def test_a_record_that_lies_about_the_size_ends(
+    server: Server, tmp_path: Path, size: int, message: str
+):
     with pytest.raises(DownloadError, match=message):
         download(remote(server, size=size), tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
 
 @pytest.mark.parametrize("status", ["401", "403", "404", "410"])
-def test_what_another_attempt_will_not_change_is_said_at_once(server: Server, tmp_path: Path, status: str):
+def test_what_another_attempt_will_not_change_is_said_at_once(
+    server: Server, tmp_path: Path, status: str
+):
     server.faults["/a.zip"] = [status] * 9
     with pytest.raises(DownloadError, match=f"a.zip: the server answered {status}"):
         download(remote(server), tmp_path / "a.zip")
@@ -100,7 +120,9 @@ def test_without_any_progress_it_gives_up_and_keeps_what_came(server: Server, tm
     assert fetched(server, tmp_path)[-1] == 1_000_000
 
 
-def test_a_stalled_connection_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stalled_connection_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(module, "STALLED_S", 1)
     start = time.perf_counter()
     fetched(server, tmp_path, "stall")
@@ -131,15 +153,23 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(server: Server, tmp_pa
 
 def test_ctrl_c_ends_it_and_the_next_call_goes_on(server: Server, tmp_path: Path):
     """In a process of its own: a signal in the midst of libcurl's work."""
-    script = ("import signal, sys, unet3d_tutorial.download as d\n"
-              "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs begin without it
-              "f = d.RemoteFile(sys.argv[1], int(sys.argv[2]), 32 * '0')\n"
-              "d.download(f, __import__('pathlib').Path(sys.argv[3]), lambda n: print(n, flush=True))\n")
+    script = (
+        "import signal, sys, unet3d_tutorial.luna16.http as d\n"
+        # A shell's background jobs begin without it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "f = d.RemoteFile(sys.argv[1], int(sys.argv[2]), 32 * '0')\n"
+        "d.download(f, __import__('pathlib').Path(sys.argv[3]), lambda n: print(n, flush=True))\n"
+    )
     with serve() as slow:
         slow.files["/a.zip"], slow.faults["/a.zip"] = DATA, ["stall"]
         arguments = [slow.url("/a.zip"), str(len(DATA) + 9), tmp_path / "a.zip"]
-        process = subprocess.Popen([sys.executable, "-c", script, *arguments], text=True, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, env={**os.environ, "no_proxy": "127.0.0.1"})
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "no_proxy": "127.0.0.1"},
+        )
         for _ in range(3):
             process.stdout.readline()
         process.send_signal(signal.SIGINT)

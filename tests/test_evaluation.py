@@ -47,7 +47,12 @@ def test_scores_by_hand():
     assert left.volume_ml == left.reference_ml == pytest.approx(0.6)
     found, true = prediction.array == 1, REFERENCE.array == 1
     assert left.assd_mm == metrics.assd(found, true, spacing_mm=(0.5, 1.0, 2.0))
-    assert (right.dice, right.hd95_mm, right.assd_mm, right.volume_ml) == (0.0, math.inf, math.inf, 0.0)
+    assert (right.dice, right.hd95_mm, right.assd_mm, right.volume_ml) == (
+        0.0,
+        math.inf,
+        math.inf,
+        0.0,
+    )
     assert right.reference_ml == pytest.approx(0.6)
     assert (trachea.dice, trachea.hd95_mm, trachea.volume_ml) == (1.0, 0.0, 0.0)
     assert (left.sensitivity, left.precision) == (pytest.approx(0.9), pytest.approx(0.9))
@@ -76,11 +81,17 @@ def test_a_perfect_prediction():
 @pytest.mark.parametrize(
     ("prediction", "message"),
     [
-        (Volume(REFERENCE.array[:-1], AFFINE), r"prediction.*shape \(20, 20, 20\), found \(19, 20, 20\)"),
+        (
+            Volume(REFERENCE.array[:-1], AFFINE),
+            r"prediction.*shape \(20, 20, 20\), found \(19, 20, 20\)",
+        ),
         (Volume(REFERENCE.array, np.eye(4)), "prediction.*affine.*found a grid 34.25 mm away"),
         (Volume(REFERENCE.array * 3, AFFINE), r"prediction.*labels 0 to 3, found \[6\]"),
         (Volume(REFERENCE.array * 0.5, AFFINE), r"prediction.*labels 0 to 3, found \[0.5\]"),
-        (Volume(REFERENCE.array * -1.0, AFFINE), r"prediction.*labels 0 to 3, found \[-2.0, -1.0\]"),
+        (
+            Volume(REFERENCE.array * -1.0, AFFINE),
+            r"prediction.*labels 0 to 3, found \[-2.0, -1.0\]",
+        ),
     ],
 )
 def test_pairs_that_do_not_match(prediction, message):
@@ -89,15 +100,23 @@ def test_pairs_that_do_not_match(prediction, message):
 
 
 def row(structure="left lung", dice=0.9, hd95_mm=2.0, missed=0, **others):
-    values = {"surface_dice": 0.8, "sensitivity": 0.7, "precision": 0.6, "assd_mm": hd95_mm / 2, "volume_ml": 100.0,
-              "reference_ml": 110.0} | others
+    values = {
+        "surface_dice": 0.8,
+        "sensitivity": 0.7,
+        "precision": 0.6,
+        "assd_mm": hd95_mm / 2,
+        "volume_ml": 100.0,
+        "reference_ml": 110.0,
+    } | others
     return StructureScore(structure, dice=dice, hd95_mm=hd95_mm, missed=missed, **values)
 
 
 def case(*pairs):
     """One row a structure from (Dice, HD95); an infinite HD95 is a missed structure."""
-    return [row(name, dice, hd95_mm, missed=int(math.isinf(hd95_mm)))
-            for name, (dice, hd95_mm) in zip(STRUCTURES, pairs, strict=True)]
+    return [
+        row(name, dice, hd95_mm, missed=int(math.isinf(hd95_mm)))
+        for name, (dice, hd95_mm) in zip(STRUCTURES, pairs, strict=True)
+    ]
 
 
 CASES = {
@@ -108,8 +127,17 @@ CASES = {
 
 
 def test_table():
-    first = row(dice=0.98765, hd95_mm=2.345, assd_mm=0.5, surface_dice=0.9, volume_ml=1999.6, reference_ml=2000.4)
-    table = scores_table({"network": [first], "baseline": [row(dice=0, hd95_mm=math.inf, missed=1)]}).splitlines()
+    first = row(
+        dice=0.98765,
+        hd95_mm=2.345,
+        assd_mm=0.5,
+        surface_dice=0.9,
+        volume_ml=1999.6,
+        reference_ml=2000.4,
+    )
+    table = scores_table(
+        {"network": [first], "baseline": [row(dice=0, hd95_mm=math.inf, missed=1)]}
+    ).splitlines()
     assert len(table) == 4
     assert table[2] == "| network | left lung | 0.988 | 0.900 | 2.3 | 0.50 | 2000 | 2000 |"
     assert table[3] == "| baseline | left lung | 0.000 | 0.800 | missed | missed | 100 | 110 |"
@@ -118,9 +146,13 @@ def test_table():
 
 def test_missed_cases_are_counted_and_not_averaged():
     left, right, trachea = mean_scores(CASES)
-    assert left.dice == pytest.approx(0.7) and left.hd95_mm == pytest.approx(6.0) and left.missed == 0
+    assert (
+        left.dice == pytest.approx(0.7) and left.hd95_mm == pytest.approx(6.0) and left.missed == 0
+    )
     assert right.dice == pytest.approx(0.5), "the overlap of a missed case is 0 and counts"
-    assert (right.hd95_mm, right.assd_mm, right.missed) == (6.0, 3.0, 1), "the distance is that of the two found"
+    assert (right.hd95_mm, right.assd_mm, right.missed) == (6.0, 3.0, 1), (
+        "the distance is that of the two found"
+    )
     assert (trachea.hd95_mm, trachea.missed) == (math.inf, 3)
     lines = scores_table({"m": [left, right, trachea]}).splitlines()
     assert "| 6.0 (1 missed) | 3.00 (1 missed) |" in lines[3]
@@ -137,7 +169,13 @@ def test_summary_by_hand():
     far = summaries["left lung", "hd95_mm"]
     assert (far.worst, far.worst_case, far.median) == (10.0, "c", 6.0)
     right = summaries["right lung", "hd95_mm"]
-    assert (right.mean, right.median, right.worst, right.worst_case, right.missed) == (6.0, 6.0, math.inf, "b", 1)
+    assert (right.mean, right.median, right.worst, right.worst_case, right.missed) == (
+        6.0,
+        6.0,
+        math.inf,
+        "b",
+        1,
+    )
     assert (right.low, right.high) == (4.0, 8.0)
     assert summaries["trachea", "hd95_mm"].mean == math.inf
     table = summary_table({"m": CASES})
@@ -159,25 +197,35 @@ def test_bootstrap_interval():
 
 def test_cases_methods_and_csv(tmp_path):
     wrong = labels((1, ((2, 8), (2, 12), (3, 13))))
-    cases = [("one", Volume(REFERENCE.array, AFFINE), REFERENCE), ("two", Volume(wrong.array, AFFINE), REFERENCE)]
+    cases = [
+        ("one", Volume(REFERENCE.array, AFFINE), REFERENCE),
+        ("two", Volume(wrong.array, AFFINE), REFERENCE),
+    ]
     results = evaluate_cases(iter(cases), lambda image: {"copy": image, "wrong": wrong})
     assert list(results) == ["copy", "wrong"] and list(results["copy"]) == ["one", "two"]
     assert [scores[0].dice for scores in results["copy"].values()] == [1.0, pytest.approx(0.9)]
-    with write_csv({"set": results}, tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+    with write_csv({"set": results}, tmp_path / "scores.csv").open(
+        newline="", encoding="utf-8"
+    ) as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 2 * 3 and [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
     missed = [line for line in lines if line["missed"] == "1"]
     assert len(missed) == 3 and {line["structure"] for line in missed} == {"right lung"}
     assert {line["hd95_mm"] for line in missed} == {"inf"}
-    assert lines[3] | {"data": "set", "method": "copy", "case": "two", "structure": "left lung"} == lines[3]
+    assert (
+        lines[3] | {"data": "set", "method": "copy", "case": "two", "structure": "left lung"}
+        == lines[3]
+    )
     assert float(lines[3]["dice"]) == pytest.approx(0.9)
 
 
-# ------------------------------------------------------------------------------------------------- the baseline
+# ------------------------------------------------------------------------------------- the baseline
 
 
 def chest(touching=False):
-    """A box-shaped chest at 4 mm, RAS: body, two lungs, a trachea that forks into them, a table, air all round."""
+    """A box-shaped chest at 4 mm, RAS: body, two lungs, a trachea that forks into them, a table,
+    air all round.
+    """
     hu = np.full((80, 60, 60), -1000, np.int16)
     truth = np.zeros(hu.shape, np.uint8)
     hu[5:75, 12:50] = 40

@@ -1,4 +1,6 @@
-"""Exported files compute what the network computes, for every window, and are refused if they do not."""
+"""Exported files compute what the network computes, for every window, and are refused if they do
+not.
+"""
 
 from collections import Counter
 
@@ -9,12 +11,20 @@ import pytest
 
 from unet3d_tutorial import export
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.deployment import load_onnx
-from unet3d_tutorial.export import ExportError, export_checkpoint, mindir_predictor, to_mindir, to_onnx
-from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.export import (
+    ExportError,
+    export_checkpoint,
+    mindir_predictor,
+    to_mindir,
+    to_onnx,
+)
+from unet3d_tutorial.predict.engines import load_onnx
 from unet3d_tutorial.training import build_network, predictor, save_checkpoint
 
-SMALL = Config.from_dict({"model": {"channels": [2, 3, 4, 5, 6]}, "inference": {"roi_size": [32, 32, 16]}})
+SMALL = Config.from_dict(
+    {"model": {"channels": [2, 3, 4, 5, 6]}, "inference": {"roi_size": [32, 32, 16]}}
+)
 SHAPES = [(1, 2, 32, 32, 16), (3, 2, 16, 48, 32)]
 
 
@@ -32,7 +42,9 @@ def network():
 @pytest.fixture(scope="module")
 def files(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    return to_onnx(network, folder / "a.onnx", SMALL), to_mindir(network, folder / "a.mindir", SMALL)
+    return to_onnx(network, folder / "a.onnx", SMALL), to_mindir(
+        network, folder / "a.mindir", SMALL
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -46,25 +58,40 @@ def test_both_files_give_the_networks_logits_for_any_batch_and_window(network, f
 def test_onnx_has_one_operator_for_each_layer_and_dynamic_axes(files):
     model = onnx.load(files[0])
     assert Counter(node.op_type for node in model.graph.node) == {
-        "Conv": 19, "ConvTranspose": 4, "PRelu": 17, "Add": 8, "Concat": 4}
-    axes = [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+        "Conv": 19,
+        "ConvTranspose": 4,
+        "PRelu": 17,
+        "Add": 8,
+        "Concat": 4,
+    }
+    axes = [
+        axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim
+    ]
     assert axes == ["N", 2, "D", "H", "W"] and model.opset_import[0].version == 11
 
 
 def test_the_onnx_file_brings_its_configuration(files):
     _, config = load_onnx(files[0])
-    assert (config.data, config.model, config.inference) == (SMALL.data, SMALL.model, SMALL.inference)
+    assert (config.data, config.model, config.inference) == (
+        SMALL.data,
+        SMALL.model,
+        SMALL.inference,
+    )
 
 
 def test_no_number_in_the_file_is_beyond_float16(tmp_path):
-    """A running variance of 1e8, as a trained network may have, is absorbed: who converts the file to float16 can."""
+    """A running variance of 1e8, as a trained network may have, is absorbed: who converts the file
+    to float16 can.
+    """
     setup(seed=4)
     cell = build_network(SMALL)
     for parameter in cell.get_parameters():
         if "moving_variance" in parameter.name:
             parameter.set_data(ms.Tensor(np.full(parameter.shape, 1e8, np.float32)))
     model = onnx.load(to_onnx(cell, tmp_path / "v.onnx", SMALL))
-    largest = max(np.abs(onnx.numpy_helper.to_array(tensor)).max() for tensor in model.graph.initializer)
+    largest = max(
+        np.abs(onnx.numpy_helper.to_array(tensor)).max() for tensor in model.graph.initializer
+    )
     assert largest < 10 and np.isfinite(np.float16(largest))
 
 
@@ -83,7 +110,9 @@ def test_files_are_ordinary_and_nothing_else_is_left(files):
 
 
 @pytest.mark.parametrize("write", [to_onnx, to_mindir])
-def test_a_file_that_differs_is_refused_and_an_older_one_kept(write, network, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_refused_and_an_older_one_kept(
+    write, network, tmp_path, monkeypatch
+):
     """An exporter that loses a little: the last bias is gone."""
     path = tmp_path / f"a.{write.__name__.removeprefix('to_')}"
     path.write_bytes(b"older")
@@ -99,7 +128,9 @@ def test_a_file_that_differs_is_refused_and_an_older_one_kept(write, network, tm
 
     monkeypatch.setattr(*place, load_and_restore)
     bias.set_data(ms.Tensor(defective))
-    with pytest.raises(ExportError, match=f"{path.name}: expected the network's logits to within 0.0001"):
+    with pytest.raises(
+        ExportError, match=f"{path.name}: expected the network's logits to within 0.0001"
+    ):
         write(network, path, SMALL)
     assert path.read_bytes() == b"older" and [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -107,7 +138,9 @@ def test_a_file_that_differs_is_refused_and_an_older_one_kept(write, network, tm
 def test_a_layer_that_mindspore_cannot_write_as_onnx_is_named(tmp_path):
     setup(seed=5)
     config = SMALL.updated({"model": {"norm": "group", "channels": (2, 4, 4, 4, 8)}})
-    with pytest.raises(ExportError, match="n.onnx: MindSpore cannot write this network as ONNX: .*GroupNorm") as caught:
+    with pytest.raises(
+        ExportError, match="n.onnx: MindSpore cannot write this network as ONNX: .*GroupNorm"
+    ) as caught:
         to_onnx(build_network(config), tmp_path / "n.onnx", config)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     assert to_mindir(build_network(config), tmp_path / "n.mindir", config).is_file()
@@ -115,9 +148,17 @@ def test_a_layer_that_mindspore_cannot_write_as_onnx_is_named(tmp_path):
 
 def test_verify_refuses_other_shapes_and_what_is_not_a_number():
     shape, three_classes = (1, 4, 4, 4, 4), (1, 3, 4, 4, 4)
-    for found, message in ((np.full(shape, np.nan), "difference of nan"), (np.ones(three_classes), "logits of shape")):
+    for found, message in (
+        (np.full(shape, np.nan), "difference of nan"),
+        (np.ones(three_classes), "logits of shape"),
+    ):
         with pytest.raises(ExportError, match=f"x.onnx: expected .*{message}"):
-            export.verify(lambda batch, found=found: found, lambda batch: np.ones(shape), [shape, shape], "x.onnx")
+            export.verify(
+                lambda batch, found=found: found,
+                lambda batch: np.ones(shape),
+                [shape, shape],
+                "x.onnx",
+            )
 
 
 def test_export_checkpoint_names_the_file_after_the_configuration(network, tmp_path):

@@ -1,4 +1,7 @@
-"""Watched workers: those of the stream, as long as there is one. Deaths in the middle of a run are in `test_survival.py`."""
+"""Watched workers: those of the stream, as long as there is one.
+
+Deaths in the middle of a run are in `test_survival.py`.
+"""
 
 import multiprocessing
 import threading
@@ -6,7 +9,7 @@ import time
 
 import pytest
 
-from unet3d_tutorial.feed import WatchedFeed, WorkerKilled
+from unet3d_tutorial.runs.workers import WatchedFeed, WorkerKilled
 
 
 def child() -> multiprocessing.Process:
@@ -55,7 +58,10 @@ def test_only_a_process_of_the_stream_counts(feed, stream):
     kill(child())  # that of the fixture began before the stream, this one after
     assert next(feed) == 1
     kill(stream.worker)
-    with pytest.raises(WorkerKilled, match=rf"process {stream.worker.pid}, was killed by signal 9; .* data.num_worker"):
+    with pytest.raises(
+        WorkerKilled,
+        match=rf"process {stream.worker.pid}, was killed by signal 9; .* data.num_worker",
+    ):
         next(feed)
 
 

@@ -1,4 +1,6 @@
-"""The case's network as one program: its layers' results, and the layers wherever something wants more than results."""
+"""The case's network as one program: its layers' results, and the layers wherever something wants
+more than results.
+"""
 
 import copy
 import gc
@@ -8,14 +10,16 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-
-from unet3d_tutorial import forward, onednn
 from unet3d_tutorial.blocks import Down, PReLU
-from unet3d_tutorial.model import ResidualUNet3D, half_precision
-from unet3d_tutorial.onednn import share
-from unet3d_tutorial.runtime import setup
 
-pytestmark = pytest.mark.skipif(onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}")
+from unet3d_tutorial.cpu import forward, onednn
+from unet3d_tutorial.cpu.onednn import share
+from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.model import ResidualUNet3D, half_precision
+
+pytestmark = pytest.mark.skipif(
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+)
 SMALL = (1, 4, (8, 16, 16, 32, 32))
 
 
@@ -39,7 +43,9 @@ def trained(*arguments, **options) -> ResidualUNet3D:
     network, rng = ResidualUNet3D(*arguments, **options), np.random.default_rng(0)
     for parameter in network.get_parameters():
         if parameter.ndim < 5:
-            parameter.set_data(Tensor(parameter.asnumpy() + 0.3 * rng.random(parameter.shape, np.float32)))
+            parameter.set_data(
+                Tensor(parameter.asnumpy() + 0.3 * rng.random(parameter.shape, np.float32))
+            )
     return network.set_train(False)
 
 
@@ -55,17 +61,24 @@ def by_layers(network: nn.Cell, image: Tensor) -> np.ndarray:
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.shape == expected.shape and abs(found - expected).max() <= 1e-5 * abs(expected).max()
+    assert (
+        found.shape == expected.shape and abs(found - expected).max() <= 1e-5 * abs(expected).max()
+    )
 
 
-@pytest.mark.parametrize(("arguments", "shape"), [
-    ((1, 4), (2, 1, 32, 32, 48)),
-    ((2, 4), (1, 2, 48, 16, 32)),
-    (SMALL, (2, 1, 32, 32, 16)),
-    ((3, 2, (5, 7, 9, 11, 13)), (1, 3, 16, 32, 16)),  # no channel number fills a block
-    ((1, 3, (32, 64, 128, 256, 320)), (1, 1, 16, 16, 16)),  # every transposed convolution with more than MANY channels
-    ((1, 2, (32, 32, 32, 32, 32)), (1, 1, 32, 32, 16)),  # each with as many as MANY
-], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        ((1, 4), (2, 1, 32, 32, 48)),
+        ((2, 4), (1, 2, 48, 16, 32)),
+        (SMALL, (2, 1, 32, 32, 16)),
+        ((3, 2, (5, 7, 9, 11, 13)), (1, 3, 16, 32, 16)),  # no channel number fills a block
+        # Every transposed convolution with more than MANY channels.
+        ((1, 3, (32, 64, 128, 256, 320)), (1, 1, 16, 16, 16)),
+        ((1, 2, (32, 32, 32, 32, 32)), (1, 1, 32, 32, 16)),  # each with as many as MANY
+    ],
+    ids=str,
+)
 def test_logits_are_those_of_the_layers_and_repeat_to_the_bit(arguments, shape, runs) -> None:
     network, image = trained(*arguments), noise(*shape)
     expected = by_layers(network, image)
@@ -89,7 +102,9 @@ def test_it_reads_the_weights_at_each_call(runs) -> None:
 def test_networks_of_one_shape_do_not_mix(runs) -> None:
     image, one, other = noise(1, 1, 16, 16, 16), trained(*SMALL), trained(*SMALL)
     first = one(image).asnumpy()
-    assert abs(other(image).asnumpy() - first).max() > 0.01 and np.array_equal(one(image).asnumpy(), first)
+    assert abs(other(image).asnumpy() - first).max() > 0.01 and np.array_equal(
+        one(image).asnumpy(), first
+    )
     other.up4 = trained(1, 3, SMALL[2]).up4  # another number of classes, at the same shape of image
     assert other(image).shape == (1, 3, 16, 16, 16) and len(runs) == 4
     assert_close(other(image).asnumpy(), by_layers(other, image))
@@ -97,7 +112,11 @@ def test_networks_of_one_shape_do_not_mix(runs) -> None:
 
 def test_part_of_an_array_and_an_array_in_another_order(runs) -> None:
     network, batch = trained(*SMALL), noise(3, 1, 16, 32, 48)
-    for view in (lambda t: t[1:], lambda t: t[:, :, :, 16:], lambda t: t.transpose((0, 1, 4, 3, 2))):
+    for view in (
+        lambda t: t[1:],
+        lambda t: t[:, :, :, 16:],
+        lambda t: t.transpose((0, 1, 4, 3, 2)),
+    ):
         assert_close(network(view(batch)).asnumpy(), by_layers(network, view(batch)))
     assert len(runs) == 3
 
@@ -107,7 +126,9 @@ def test_a_gradient_goes_through_the_layers(runs) -> None:
     for wanted in (lambda image: (network(image) ** 2).mean(), network):
         gradient = ops.grad(wanted, 0, None)(image).asnumpy()
         assert abs(gradient).max() > 0 and not runs
-    weights = ops.grad(lambda image: (network(image) ** 2).mean(), None, network.trainable_params())(image)
+    weights = ops.grad(
+        lambda image: (network(image) ** 2).mean(), None, network.trainable_params()
+    )(image)
     assert all(abs(gradient.asnumpy()).max() > 0 for gradient in weights) and not runs
 
 
@@ -123,7 +144,9 @@ def test_training_mode_of_all_or_of_one_layer(runs) -> None:
     assert runs
 
 
-@pytest.mark.parametrize("place", ["", "down2", "up4.conv", "down3.down_conv.relu1", "up4.conv.down_conv_1"])
+@pytest.mark.parametrize(
+    "place", ["", "down2", "up4.conv", "down3.down_conv.relu1", "up4.conv.down_conv_1"]
+)
 def test_a_hook_sees_what_its_layer_gave(place, runs) -> None:
     network, seen = trained(*SMALL), []
     cell = dict(network.cells_and_names())[place]
@@ -192,7 +215,9 @@ def longer_end(network: ResidualUNet3D) -> None:
 CHANGES = {
     "a level with a gate": lambda network: setattr(network, "down3", Gated(network.down3)),
     "another end": longer_end,
-    "dropout at the bottom": lambda network: setattr(network, "down5", nn.SequentialCell(network.down5, nn.Dropout(p=0.2))),
+    "dropout at the bottom": lambda network: setattr(
+        network, "down5", nn.SequentialCell(network.down5, nn.Dropout(p=0.2))
+    ),
     "another activation": steep_in_one_unit,
 }
 
@@ -211,14 +236,22 @@ def test_a_part_that_was_put_in_counts(name, runs, monkeypatch) -> None:
     for its, own in zip(plain.get_parameters(), network.get_parameters(), strict=True):
         its.set_data(Tensor(own.asnumpy()))
     assert_close(found, plain(image).asnumpy())
-    assert name == "dropout at the bottom" or found.shape != before.shape or abs(found - before).max() > 0.01
+    assert (
+        name == "dropout at the bottom"
+        or found.shape != before.shape
+        or abs(found - before).max() > 0.01
+    )
 
 
 def test_weights_that_are_views_of_other_arrays(runs, monkeypatch) -> None:
     """As when weights are taken over from a program with another order of axes."""
     network, image = trained(*SMALL), noise(1, 1, 16, 16, 16)
     expected = network(image).asnumpy()
-    for cell in (network.down2.down_conv.down_conv_1, network.up2.conv3d_transpose, network.down1.down_conv.residual):
+    for cell in (
+        network.down2.down_conv.down_conv_1,
+        network.up2.conv3d_transpose,
+        network.down1.down_conv.residual,
+    ):
         turned = np.ascontiguousarray(cell.weight.asnumpy().transpose(4, 3, 2, 1, 0))
         cell.weight.set_data(Tensor(turned).transpose((4, 3, 2, 1, 0)))
     gamma = network.up1.batchNormal1.bn2d.gamma
@@ -229,7 +262,9 @@ def test_weights_that_are_views_of_other_arrays(runs, monkeypatch) -> None:
 
 
 def test_input_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^input: expected shape \(N, 1, D, H, W\), found \(1, 2, 16, 16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"^input: expected shape \(N, 1, D, H, W\), found \(1, 2, 16, 16, 16\)"
+    ):
         trained(*SMALL)(noise(1, 2, 16, 16, 16))
     with pytest.raises(ValueError, match="^input: expected D, H and W that are multiples of 16"):
         trained(*SMALL)(noise(1, 1, 16, 16, 24))
@@ -245,7 +280,7 @@ def test_a_network_that_ran_can_be_copied_and_forgotten() -> None:
     assert gone() is None
 
 
-# ---------------------------------------------------------------------------------------------------- arrays share memory
+# ------------------------------------------------------------------------------ arrays share memory
 
 
 class Array:
@@ -274,16 +309,25 @@ def test_no_two_arrays_that_are_needed_at_once_overlap() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         arrays = [Array(64 * int(n)) for n in rng.integers(1, 20, 30)]
-        steps = [Step(*(arrays[i] for i in rng.choice(30, 3))) for _ in range(20)] + [Step(*arrays[:1]), Step(*arrays)]
+        steps = [Step(*(arrays[i] for i in rng.choice(30, 3))) for _ in range(20)] + [
+            Step(*arrays[:1]),
+            Step(*arrays),
+        ]
         if rng.random() < 0.5:
             steps.pop()
             arrays = [array for array in arrays if any(array in step.uses for step in steps)]
         places = share(arrays, steps)
-        life = {array: [number for number, step in enumerate(steps) if array in step.uses] for array in arrays}
+        life = {
+            array: [number for number, step in enumerate(steps) if array in step.uses]
+            for array in arrays
+        }
         for one in arrays:
             for other in arrays:
                 together = max(life[one][0], life[other][0]) <= min(life[one][-1], life[other][-1])
-                apart = places[one] + one.bytes <= places[other] or places[other] + other.bytes <= places[one]
+                apart = (
+                    places[one] + one.bytes <= places[other]
+                    or places[other] + other.bytes <= places[one]
+                )
                 assert one is other or not together or apart
 
 

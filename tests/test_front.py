@@ -1,4 +1,6 @@
-"""What a newcomer meets first: citation, launch buttons, speed page, bibliography, and an API page that is complete."""
+"""What a newcomer meets first: citation, launch buttons, speed page, bibliography, and an API page
+that is complete.
+"""
 
 import ast
 import csv
@@ -24,7 +26,9 @@ from notebooks import cell_text, markdown, read  # noqa: E402
 from unet3d_tutorial import cli  # noqa: E402
 from unet3d_tutorial.config import Config  # noqa: E402
 
-MODULES = sorted(path.stem for path in (ROOT / "unet3d_tutorial").glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    path.stem for path in (ROOT / "unet3d_tutorial").glob("*.py") if path.stem != "__init__"
+)
 
 
 def text(name: str) -> str:
@@ -35,7 +39,7 @@ def load_yaml(name: str) -> dict:
     return yaml.safe_load(text(name))
 
 
-# --------------------------------------------------------------------------------------------------------- who and what
+# ------------------------------------------------------------------------------------- who and what
 
 
 def test_citation_names_this_version() -> None:
@@ -77,7 +81,7 @@ def test_hooks_call_commands_that_exist() -> None:
             assert (ROOT / path).is_file(), hook["id"]
 
 
-# ------------------------------------------------------------------------------------------------------------ the pages
+# ---------------------------------------------------------------------------------------- the pages
 
 
 def test_every_module_is_on_the_api_page_with_its_members() -> None:
@@ -106,11 +110,18 @@ def test_every_work_that_a_chapter_refers_to_is_in_the_bibliography() -> None:
 
 
 def test_every_work_in_the_bibliography_is_referred_to() -> None:
-    chapters = "".join(path.read_text(encoding="utf-8").lower() for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")))
+    chapters = "".join(
+        path.read_text(encoding="utf-8").lower()
+        for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+    )
     package = "".join(text(f"unet3d_tutorial/{module}.py") for module in MODULES)
     for entry in re.split(r"^@", text("book/references.bib"), flags=re.M)[1:]:
-        addresses = [address.lower() for found in re.findall(r"doi = {(.*?)}|arXiv:([\d.]+)|url = {(.*?)}", entry)
-                     for address in found if address]
+        addresses = [
+            address.lower()
+            for found in re.findall(r"doi = {(.*?)}|arXiv:([\d.]+)|url = {(.*?)}", entry)
+            for address in found
+            if address
+        ]
         author = re.search(r"author = {([^,]+),", entry)[1]
         assert any(address in chapters for address in addresses) or author in package, entry
 
@@ -121,13 +132,20 @@ def test_glossary_is_in_order_and_names_each_word_once() -> None:
     assert words == sorted(set(words), key=str.lower)
 
 
-# ------------------------------------------------------------------------------------------- what one is told to type
+# ------------------------------------------------------------------------- what one is told to type
 
 
 def blocks(language: str, *names: str) -> list[str]:
     """The fenced code of pages and of chapters' texts."""
-    texts = (re.sub("^# ?", "", text(name), flags=re.M) if name.endswith(".py") else text(name) for name in names)
-    return [block for page in texts for block in re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)]
+    texts = (
+        re.sub("^# ?", "", text(name), flags=re.M) if name.endswith(".py") else text(name)
+        for name in names
+    )
+    return [
+        block
+        for page in texts
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)
+    ]
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/intro.md"])
@@ -139,11 +157,21 @@ def test_python_on_the_first_pages_runs(page: str) -> None:
 
 
 def shown_commands() -> list[list[str]]:
-    """Words of each call of ``unet3d`` that a page or a chapter shows, without those that stand for a name."""
-    pages = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "book").glob("*.md"))),
-             *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("[0-9]*.py")))]
-    lines = [line for block in blocks("bash", *pages) for line in block.replace("\\\n", " ").splitlines()]
-    calls = [re.search(r"(?:^|\")unet3d\b\)?\"?(.*)", re.sub(r"\$\(which unet3d\)", "unet3d", line)) for line in lines]
+    """Words of each call of ``unet3d`` that a page or a chapter shows, without those that stand for
+    a name.
+    """
+    pages = [
+        "README.md",
+        *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "book").glob("*.md"))),
+        *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))),
+    ]
+    lines = [
+        line for block in blocks("bash", *pages) for line in block.replace("\\\n", " ").splitlines()
+    ]
+    calls = [
+        re.search(r"(?:^|\")unet3d\b\)?\"?(.*)", re.sub(r"\$\(which unet3d\)", "unet3d", line))
+        for line in lines
+    ]
     return [shlex.split(call[1], comments=True) for call in calls if call]
 
 
@@ -154,23 +182,32 @@ def test_commands_that_are_shown_are_understood(words: list[str]) -> None:
             cli._parser().parse_args(words)
         return
     options, settings = cli._parser().parse_known_args(words)
-    Config.preset(getattr(options, "preset", None) or "quick").override(settings)  # refuses what is no setting
+    # Refuses what is no setting.
+    Config.preset(getattr(options, "preset", None) or "quick").override(settings)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/intro.md", "book/launch.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "book/intro.md", "book/launch.md"]
+)
 def test_targets_that_are_shown_exist(page: str) -> None:
-    known = set(re.search(r"^\.PHONY: (help .*)$", text("Makefile"), flags=re.M)[1].split()) | {".venv/installed"}
+    known = set(re.search(r"^\.PHONY: (help .*)$", text("Makefile"), flags=re.M)[1].split()) | {
+        ".venv/installed"
+    }
     assert set(re.findall(r"(?:^|`|&& )make ([a-z./]+)", text(page), flags=re.M)) <= known
 
 
-# ---------------------------------------------------------------------------------------------------------- the pitfalls
+# ------------------------------------------------------------------------------------- the pitfalls
 
 
 def section(notebook: nbformat.NotebookNode, anchor: str) -> str:
-    """The text of a chapter's section, from the heading that the site gives this anchor to the next heading."""
+    """The text of a chapter's section, from the heading that the site gives this anchor to the next
+    heading.
+    """
     parts = re.split(r"^#{1,3} (.*)\n", "\n\n".join(markdown(notebook)), flags=re.M)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"): body
-            for title, body in zip(parts[1::2], parts[2::2], strict=True)}[anchor]
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"): body
+        for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    }[anchor]
 
 
 def pitfalls() -> dict[str, str]:
@@ -191,15 +228,21 @@ def test_each_pitfall_is_measured_in_a_section_that_leads_back(number: str, word
     shown = ""
     for name, anchor in links:
         chapter = read(ROOT / "notebooks" / f"{name}.ipynb")
-        assert f"(../book/pitfalls.md#pitfall-{number})" in section(chapter, anchor), f"{name}, {anchor}"
+        assert f"(../book/pitfalls.md#pitfall-{number})" in section(chapter, anchor), (
+            f"{name}, {anchor}"
+        )
         shown += "\n".join(map(cell_text, chapter.cells))
     said = re.sub(r"\]\(.*?\)|`RAS`|HD95", "", measured)
     numbers = re.findall(r"\d(?:[\d.,]*\d)?%?", said)
-    missing = [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", shown)]
+    missing = [
+        number
+        for number in numbers
+        if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", shown)
+    ]
     assert not missing, f"no cell shows {missing}"
 
 
-# -------------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------ figures
 
 
 def test_speed_page_shows_the_stored_measurements() -> None:
@@ -210,26 +253,44 @@ def test_speed_page_shows_the_stored_measurements() -> None:
 
 
 def test_ratio_is_above_one_where_ours_is_better() -> None:
-    rows = [("loss", "ours", 2.0, "s"), ("loss", "theirs", 4.0, "s"), ("crops", "ours", 30.0, "crops/s"),
-            ("crops", "theirs", 60.0, "crops/s")]
+    rows = [
+        ("loss", "ours", 2.0, "s"),
+        ("loss", "theirs", 4.0, "s"),
+        ("crops", "ours", 30.0, "crops/s"),
+        ("crops", "theirs", 60.0, "crops/s"),
+    ]
     pairs = speed.comparisons([speed.Measurement("b", *row, "shared") for row in rows])
     assert [pair.ratio for pair in pairs] == [2.0, 0.5]
     assert [speed.verdict(pair) for pair in pairs] == ["2 times faster", "2 times slower"]
     assert speed.shown(pairs[0].ours) == "(2 s)"
-    near = [speed.Measurement("b", "loss", side, value, "s", "quiet") for side, value in (("ours", 1.0), ("theirs", 0.98))]
+    near = [
+        speed.Measurement("b", "loss", side, value, "s", "quiet")
+        for side, value in (("ours", 1.0), ("theirs", 0.98))
+    ]
     assert speed.verdict(speed.Comparison(*near)) == "as fast"
 
 
 def test_logs_of_benchmarks_are_understood() -> None:
-    log = ("| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n"
-           "\n| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n")
+    log = (
+        "| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n"
+        "\n| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n"
+    )
     found = [(what, value) for what, _, value, _ in collect.train_step(log)]
     step, exported = "training step", "forward pass of the exported network"
-    assert found == [(step, 0.3), (step, 0.5), (step, 0.25), ("forward pass", 0.06), (exported, 0.05), (exported, 0.06)]
+    assert found == [
+        (step, 0.3),
+        (step, 0.5),
+        (step, 0.25),
+        ("forward pass", 0.06),
+        (exported, 0.05),
+        (exported, 0.06),
+    ]
     line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MindSpore 9.1 s, 0.96 GB; MONAI 23.8 s, 1.50 GB; at least 99% equal"
     monai, found = [(23.8, "s"), (1.5, "GB")], [row[2:] for row in collect.sliding_window(line)]
     assert found == [(9.1, "s"), (0.96, "GB"), *monai, (10.3, "s"), (0.86, "GB"), *monai]
-    assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared("busy before: 0.10 cores\n")
+    assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared(
+        "busy before: 0.10 cores\n"
+    )
 
 
 def test_measurements_name_their_machine() -> None:
@@ -246,14 +307,21 @@ def test_text_between_marks_is_replaced_or_nothing_is(tmp_path: Path) -> None:
         results.replace_between(page, "new")
 
 
-# --------------------------------------------------------------------------------------------------- another Python
+# ----------------------------------------------------------------------------------- another Python
 
 
 def run_cells(*sources: str, folder: Path) -> list:
     """Run cells from a fresh kernel, errors included, and give the outputs of each."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True,
-                            resources={"metadata": {"path": str(folder)}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in sources]
+    )
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
     client.execute()
     return [cell.outputs for cell in notebook.cells]
 
@@ -262,7 +330,14 @@ def test_cells_run_elsewhere_and_their_outputs_come_back(tmp_path: Path) -> None
     inner = tmp_path / "inner"
     inner.mkdir()
     setup = f"%run {ROOT / 'tools' / 'elsewhere.py'} {sys.executable} {inner}"
-    outputs = run_cells(setup, "import os\nprint(os.getcwd())", "x = 'a\\n\"b\"'\nx", "1 / 0", "%pwd", folder=tmp_path)
+    outputs = run_cells(
+        setup,
+        "import os\nprint(os.getcwd())",
+        "x = 'a\\n\"b\"'\nx",
+        "1 / 0",
+        "%pwd",
+        folder=tmp_path,
+    )
     assert outputs[1][0].text.strip() == str(inner)
     assert outputs[2][0].data["text/plain"] == repr('a\n"b"')
     assert "ZeroDivisionError" in outputs[3][0].text and outputs[3][-1].output_type == "error"

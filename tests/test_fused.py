@@ -1,24 +1,32 @@
-"""Convolution, batch-norm and PReLU as one operation: the layers' own results, and the layers where it must be."""
+"""Convolution, batch-norm and PReLU as one operation: the layers' own results, and the layers where
+it must be.
+"""
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-
-from unet3d_tutorial import fused, onednn
 from unet3d_tutorial.blocks import IdentityUnit, ResidualUnit, Up
-from unet3d_tutorial.fused import FUSED
-from unet3d_tutorial.model import ResidualUNet3D
-from unet3d_tutorial.runtime import setup
 
-pytestmark = pytest.mark.skipif(onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}")
+from unet3d_tutorial.cpu import onednn
+from unet3d_tutorial.cpu import units as fused
+from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.cpu.units import FUSED
+from unet3d_tutorial.model import ResidualUNet3D
+
+pytestmark = pytest.mark.skipif(
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+)
 CELLS = {
     "residual unit": (lambda: ResidualUnit(2, 16, 2, 3, 0.9), [(2, 2, 8, 8, 12)]),
     "residual unit at the bottom": (lambda: ResidualUnit(32, 48, 1, 1, 0.7), [(2, 32, 4, 4, 6)]),
     "odd channels": (lambda: ResidualUnit(3, 7, 1, 3, 0.9), [(1, 3, 6, 4, 10)]),
     "identity unit": (lambda: IdentityUnit(16, 0.9), [(1, 16, 6, 6, 8)]),
     "up": (lambda: Up(32, 16, 16), [(2, 32, 2, 4, 6), (2, 16, 2, 4, 6)]),
-    "up to few channels": (lambda: Up(16, 16, 4, is_output=True), [(2, 16, 4, 4, 6), (2, 16, 4, 4, 6)]),
+    "up to few channels": (
+        lambda: Up(16, 16, 4, is_output=True),
+        [(2, 16, 4, 4, 6), (2, 16, 4, 4, 6)],
+    ),
     "one voxel": (lambda: ResidualUnit(4, 8, 2, 3, 0.9), [(1, 4, 2, 2, 2)]),
 }
 
@@ -31,7 +39,9 @@ def automatic(monkeypatch) -> None:
 
 
 def pair(build) -> tuple[nn.Cell, nn.Cell]:
-    """A cell as it is, with MindSpore's kernels, and a fused one with the same weights, which are not the first ones."""
+    """A cell as it is, with MindSpore's kernels, and a fused one with the same weights, which are
+    not the first ones.
+    """
     plain, ours = build(), build()
     rng = np.random.default_rng(0)
     for theirs, mine in zip(plain.get_parameters(), ours.get_parameters(), strict=True):
@@ -43,16 +53,22 @@ def pair(build) -> tuple[nn.Cell, nn.Cell]:
 
 
 def everything(cell: nn.Cell, shapes: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Result, gradients of inputs and weights with noise arriving, and what is in the parameters afterwards."""
+    """Result, gradients of inputs and weights with noise arriving, and what is in the parameters
+    afterwards.
+    """
     rng = np.random.default_rng(1)
     inputs = [Tensor(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
 
     def forward(*inputs: Tensor):
         y = cell(*inputs)
-        return (y * Tensor(np.random.default_rng(2).normal(size=y.shape).astype(np.float32))).sum(), y
+        return (
+            y * Tensor(np.random.default_rng(2).normal(size=y.shape).astype(np.float32))
+        ).sum(), y
 
     weights = cell.trainable_params()
-    (_, y), (of_inputs, of_weights) = ops.value_and_grad(forward, tuple(range(len(inputs))), weights, has_aux=True)(*inputs)
+    (_, y), (of_inputs, of_weights) = ops.value_and_grad(
+        forward, tuple(range(len(inputs))), weights, has_aux=True
+    )(*inputs)
     of_inputs = of_inputs if isinstance(of_inputs, tuple) else (of_inputs,)
     found = {"result": y} | {f"input {n}": g for n, g in enumerate(of_inputs)}
     found |= {f"gradient of {p.name}": g for p, g in zip(weights, of_weights, strict=True)}
@@ -77,7 +93,9 @@ def test_results_gradients_and_statistics_are_the_layers_own(name, training, mon
     assert calls
     for key, value in expected.items():
         if name == "one voxel" and training and "variance" in key:
-            assert np.isfinite(found[key]).all()  # MindSpore divides by the number of other voxels, which is 0
+            assert np.isfinite(
+                found[key]
+            ).all()  # MindSpore divides by the number of other voxels, which is 0
         elif name != "one voxel" or not training:  # there, the deviation is 0 and rounding decides
             assert abs(found[key] - value).max() <= 2e-4 * max(abs(value).max(), 1e-2), key
 
@@ -85,7 +103,9 @@ def test_results_gradients_and_statistics_are_the_layers_own(name, training, mon
 def test_in_half_of_the_operations_and_to_the_bit(monkeypatch) -> None:
     network = ResidualUNet3D(1, 4, (8, 16, 16, 32, 32)).set_train(True)
     x = Tensor(np.random.default_rng(0).normal(size=(2, 1, 32, 32, 16)).astype(np.float32))
-    gradients = ops.value_and_grad(lambda x: (network(x) ** 2).mean(), None, network.trainable_params())
+    gradients = ops.value_and_grad(
+        lambda x: (network(x) ** 2).mean(), None, network.trainable_params()
+    )
     calls = count_units(monkeypatch)
     first, again = gradients(x)[1], gradients(x)[1]
     assert len(calls) == 2 * 17  # every convolution that a batch-norm follows

@@ -1,10 +1,12 @@
-"""A whole run in 16-bit floats, on CPU: it trains, it is repeatable, and its checkpoint is one like any other."""
+"""A whole run in 16-bit floats, on CPU: it trains, it is repeatable, and its checkpoint is one like
+any other.
+"""
 
 import numpy as np
 import pytest
 
 from runs import settings, write_data
-from unet3d_tutorial.checkpoints import STATE, read_checkpoint
+from unet3d_tutorial.runs.checkpoints import STATE, read_checkpoint
 from unet3d_tutorial.training import load_network, train
 
 STATIC = ("train.mixed_precision=true", "train.loss_scale=256")
@@ -33,8 +35,16 @@ def test_training_in_16_bits_goes_the_way_of_32(data, full, tmp_path, options, c
 def test_checkpoint_of_16_bits_has_the_names_and_kinds_of_32(data, full, tmp_path) -> None:
     config = settings(data, tmp_path / "half", *STATIC)
     half = train(config)
-    entries = {name: (p.dtype, p.shape) for name, p in read_checkpoint(half.checkpoint).items() if name != STATE}
-    assert entries == {name: (p.dtype, p.shape) for name, p in read_checkpoint(full.checkpoint).items() if name != STATE}
+    entries = {
+        name: (p.dtype, p.shape)
+        for name, p in read_checkpoint(half.checkpoint).items()
+        if name != STATE
+    }
+    assert entries == {
+        name: (p.dtype, p.shape)
+        for name, p in read_checkpoint(full.checkpoint).items()
+        if name != STATE
+    }
     weights = load_network(config, half.checkpoint).down1.down_conv.down_conv_1.weight.asnumpy()
     assert weights.dtype == np.float32 and np.isfinite(weights).all()
     again = train(settings(data, tmp_path / "again", *STATIC))

@@ -2,8 +2,15 @@
 
 import pytest
 
-from unet3d_tutorial.history import HISTORY, append_row, history_columns, read_columns, rewind, validation_columns
 from unet3d_tutorial.labels import STRUCTURES
+from unet3d_tutorial.runs.history import (
+    HISTORY,
+    append_row,
+    history_columns,
+    read_columns,
+    rewind,
+    validation_columns,
+)
 
 COLUMNS = ("step", "loss")
 
@@ -43,7 +50,9 @@ def test_a_table_that_lacks_lines_is_named(table):
 
 
 def test_a_table_of_another_version_is_named(table):
-    with pytest.raises(ValueError, match="table.csv: expected the columns step,loss,norm, found step,loss; it is"):
+    with pytest.raises(
+        ValueError, match="table.csv: expected the columns step,loss,norm, found step,loss; it is"
+    ):
         rewind(table, (*COLUMNS, "norm"), 2)
 
 

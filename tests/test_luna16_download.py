@@ -1,4 +1,6 @@
-"""LUNA16 from a small copy of its archive on this computer: what is missing comes, once, whatever interrupts it."""
+"""LUNA16 from a small copy of its archive on this computer: what is missing comes, once, whatever
+interrupts it.
+"""
 
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +12,12 @@ from loopback import Server, serve
 from test_archives import write_rar
 from test_luna16 import image_array, mask_array, write_mhd
 
-from unet3d_tutorial import archives, download, luna16_download
-from unet3d_tutorial.download import DownloadError
-from unet3d_tutorial.luna16 import LOCK, MASK_FOLDER, convert
-from unet3d_tutorial.luna16_download import RECORDS, fetch, read_record
+from unet3d_tutorial.luna16 import archives
+from unet3d_tutorial.luna16 import download as luna16_download
+from unet3d_tutorial.luna16 import http as download
+from unet3d_tutorial.luna16.conversion import LOCK, MASK_FOLDER, convert
+from unet3d_tutorial.luna16.download import RECORDS, fetch, read_record
+from unet3d_tutorial.luna16.http import DownloadError
 
 
 def packed(folder: Path) -> bytes:
@@ -46,15 +50,24 @@ def names(folder: Path) -> list[str]:
 
 
 def test_records_of_the_ten_subsets_and_the_masks():
-    assert RECORDS["subset6"] == RECORDS[MASK_FOLDER] == 3723295 and RECORDS["subset7"] == RECORDS["subset9"] == 4121926
+    assert (
+        RECORDS["subset6"] == RECORDS[MASK_FOLDER] == 3723295
+        and RECORDS["subset7"] == RECORDS["subset9"] == 4121926
+    )
     assert len(RECORDS) == 11
 
 
 def test_all_of_it_comes_and_can_be_converted(server: Server, tmp_path: Path):
-    server.faults["/subset3.zip"], server.faults["/subset8.zip"] = ["drop", "503", "drop"], ["corrupt"]
+    server.faults["/subset3.zip"], server.faults["/subset8.zip"] = (
+        ["drop", "503", "drop"],
+        ["corrupt"],
+    )
     assert sorted(fetch(tmp_path / "luna", api=server.url("/api"))) == sorted(RECORDS)
     assert names(tmp_path / "luna") == sorted(RECORDS)
-    assert len(convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1).converted) == 10
+    assert (
+        len(convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1).converted)
+        == 10
+    )
 
 
 def test_only_what_is_missing_is_asked_for(server: Server, tmp_path: Path):
@@ -66,17 +79,24 @@ def test_only_what_is_missing_is_asked_for(server: Server, tmp_path: Path):
     assert [path for path, _ in server.requests] == ["/api/4121926", "/subset8.zip"]
 
 
-def test_archives_that_the_reader_has_are_unpacked_without_a_network_and_kept(tmp_path: Path, server: Server):
+def test_archives_that_the_reader_has_are_unpacked_without_a_network_and_kept(
+    tmp_path: Path, server: Server
+):
     luna = tmp_path / "luna"
     luna.mkdir()
     (luna / "subset0.zip").write_bytes(server.files["/subset0.zip"])
     scans = tmp_path / "made" / MASK_FOLDER
-    write_rar(luna / f"{MASK_FOLDER}.rar", {f"{MASK_FOLDER}/{path.name}": path.read_bytes() for path in scans.iterdir()})
+    write_rar(
+        luna / f"{MASK_FOLDER}.rar",
+        {f"{MASK_FOLDER}/{path.name}": path.read_bytes() for path in scans.iterdir()},
+    )
     fetch(luna, [0], api="http://127.0.0.1:9")
     assert names(luna) == [MASK_FOLDER, f"{MASK_FOLDER}.rar", "subset0", "subset0.zip"]
 
 
-def test_an_interrupted_call_goes_on(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_call_goes_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     server.faults["/subset1.zip"] = ["drop", *["503"] * 50]
     with pytest.raises(DownloadError, match="subset1.zip"):
         fetch(tmp_path / "luna", [0, 1, 2], api=server.url("/api"))
@@ -92,23 +112,36 @@ def test_two_callers_on_one_folder_fetch_each_file_once(server: Server, tmp_path
     for name in RECORDS:
         server.faults[f"/{name}.zip"] = ["drop"]
     with ThreadPoolExecutor(2) as both:
-        for done in [both.submit(fetch, tmp_path / "luna", api=server.url("/api")) for _ in range(2)]:
+        for done in [
+            both.submit(fetch, tmp_path / "luna", api=server.url("/api")) for _ in range(2)
+        ]:
             done.result(120)
     assert names(tmp_path / "luna") == sorted(RECORDS)
     assert all(server.requests.count((f"/{name}.zip", 0)) == 1 for name in RECORDS)
     assert "Another process works on" in capsys.readouterr().out
 
 
-def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(server: Server, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="luna: 11 archives and their scans need .* Make room"):
         fetch(tmp_path / "luna", api=server.url("/api"))
-    assert not (tmp_path / "luna").exists() and {path for path, _ in server.requests} == {"/api/3723295", "/api/4121926"}
+    assert not (tmp_path / "luna").exists() and {path for path, _ in server.requests} == {
+        "/api/3723295",
+        "/api/4121926",
+    }
 
 
-@pytest.mark.parametrize("record", [b"<html>busy</html>", b"[]", b'{"files": [{"key": "subset0.zip"}]}',
-                                    b'{"files": [{"key": "a", "size": 1, "checksum": "sha1:0", "links": {"self": "x"}}]}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"<html>busy</html>",
+        b"[]",
+        b'{"files": [{"key": "subset0.zip"}]}',
+        b'{"files": [{"key": "a", "size": 1, "checksum": "sha1:0", "links": {"self": "x"}}]}',
+    ],
+)
 def test_a_record_of_another_form_is_refused(server: Server, record: bytes):
     server.files["/api/1"] = record
     with pytest.raises(DownloadError, match="/api/1: expected a record with files"):
@@ -117,7 +150,9 @@ def test_a_record_of_another_form_is_refused(server: Server, record: bytes):
 
 def test_a_record_without_the_archive_is_refused(server: Server, tmp_path: Path):
     server.record(4121926, ["subset7.zip"])
-    with pytest.raises(DownloadError, match="record 4121926 .* has no subset9.zip, but .'subset7.zip'"):
+    with pytest.raises(
+        DownloadError, match="record 4121926 .* has no subset9.zip, but .'subset7.zip'"
+    ):
         fetch(tmp_path / "luna", [9], api=server.url("/api"))
 
 

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 INSTALL = "#!/bin/sh\ntouch started\ntimeout 100 sh -c 'until [ -e go ]; do sleep 0.05; done' && touch .venv/installed\n"
 
-pytestmark = pytest.mark.skipif(not (shutil.which("make") and shutil.which("flock")), reason="needs make and flock")
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("make") and shutil.which("flock")), reason="needs make and flock"
+)
 
 
 @pytest.fixture
@@ -29,9 +31,19 @@ def folder(tmp_path: Path) -> Path:
 
 def make(folder: Path, *goals: str) -> subprocess.Popen:
     """``make`` as a reader starts it, whatever make these tests were started by."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "BUILD_LOCKED")}
-    return subprocess.Popen(["make", *goals], cwd=folder, text=True, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MAKEFLAGS", "MAKELEVEL", "BUILD_LOCKED")
+    }
+    return subprocess.Popen(
+        ["make", *goals],
+        cwd=folder,
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def wait_for(path: Path) -> None:
@@ -78,4 +90,7 @@ def test_the_lock_outlives_a_killed_make_while_its_work_goes_on(folder: Path):
 
 def test_a_goal_that_does_not_exist_is_still_named(folder: Path):
     wrong = make(folder, "nothing")
-    assert "No rule to make target 'nothing'" in wrong.communicate(timeout=60)[1] and wrong.returncode == 2
+    assert (
+        "No rule to make target 'nothing'" in wrong.communicate(timeout=60)[1]
+        and wrong.returncode == 2
+    )

@@ -1,4 +1,6 @@
-"""The MetaImage reader: what ITK reads it reads the same, what is damaged it refuses by name, whatever the header says."""
+"""The MetaImage reader: what ITK reads it reads the same, what is damaged it refuses by name,
+whatever the header says.
+"""
 
 import time
 import zlib
@@ -9,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from test_luna16 import GRIDS, SHAPE, image_array, write_mhd
 
-from unet3d_tutorial.metaimage import read_mhd, read_mhd_header
+from unet3d_tutorial.files.metaimage import read_mhd, read_mhd_header
 from unet3d_tutorial.volume import BadScanError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -35,11 +37,23 @@ def test_arrays_and_affines_are_those_that_itk_reads(tmp_path: Path, grid: str, 
     assert volume.array.dtype == array.dtype and volume.array.flags.writeable
 
 
-@pytest.mark.parametrize("element, kind", {
-    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-    "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}.items())
+@pytest.mark.parametrize(
+    "element, kind",
+    {
+        "MET_CHAR": "i1",
+        "MET_UCHAR": "u1",
+        "MET_SHORT": "i2",
+        "MET_USHORT": "u2",
+        "MET_INT": "i4",
+        "MET_UINT": "u4",
+        "MET_FLOAT": "f4",
+        "MET_DOUBLE": "f8",
+    }.items(),
+)
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_every_kind_of_number_in_both_byte_orders(tmp_path: Path, element: str, kind: str, order: str):
+def test_every_kind_of_number_in_both_byte_orders(
+    tmp_path: Path, element: str, kind: str, order: str
+):
     numbers = np.random.default_rng(1).integers(0, 100, SHAPE).astype(order + kind)
     write_mhd(tmp_path / "a.mhd", numbers, element=element)
     change(tmp_path / "a.mhd", "BinaryDataByteOrderMSB", str(order == ">"))
@@ -57,7 +71,11 @@ def test_voxels_in_the_same_file_and_bytes_to_skip(tmp_path: Path):
     write_mhd(tmp_path / "a.mhd", image_array())
     (tmp_path / "a.raw").write_bytes(b"12345" + (tmp_path / "a.raw").read_bytes())
     for skip in (5, -1):
-        text = (tmp_path / "a.mhd").read_text(encoding="utf-8").replace("NDims", f"HeaderSize = {skip}\nNDims")
+        text = (
+            (tmp_path / "a.mhd")
+            .read_text(encoding="utf-8")
+            .replace("NDims", f"HeaderSize = {skip}\nNDims")
+        )
         (tmp_path / "b.mhd").write_text(text, encoding="utf-8")
         np.testing.assert_array_equal(read_mhd(tmp_path / "b.mhd").array, image_array())
 
@@ -75,29 +93,44 @@ def change(path: Path, field: str, value: str) -> None:
     path.write_text("\n".join(changed) + "\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("NDims", "2", "NDims: expected 3 for one 3-D volume, found 2"),
-    ("NDims", "4", "NDims: expected 3 for one 3-D volume, found 4"),
-    ("ElementSpacing", "0.7 0.7 0", r"ElementSpacing: expected three positive lengths in mm, found \[0.7, 0.7, 0.0\]"),
-    ("ElementSpacing", "0.7 -0.7 1", "ElementSpacing: expected three positive lengths"),
-    ("ElementSpacing", "0.7 nan 1", "ElementSpacing: expected 3 numbers, found '0.7 nan 1'"),
-    ("ElementSpacing", "0.7 0.7", "ElementSpacing: expected 3 numbers"),
-    ("DimSize", "7 6 -5", "DimSize: expected three whole numbers"),
-    ("DimSize", "7 6 5.5", "DimSize: expected three whole numbers"),
-    ("DimSize", "60000 60000 60000", "expected 432000000000000 bytes of voxels"),
-    ("TransformMatrix", "1 0 0 1 0 0 0 0 1", "TransformMatrix: expected three directions of length 1"),
-    ("TransformMatrix", "2 0 0 0 2 0 0 0 2", "TransformMatrix: expected three directions of length 1"),
-    ("Offset", "1e999 0 0", "Offset: expected 3 numbers"),
-    ("ElementType", "MET_SHORT_ARRAY", "ElementType: expected one of"),
-    ("BinaryData", "False", "voxels written as text"),
-    ("CompressedData", "perhaps", "CompressedData: expected one of True, False"),
-    ("CompressedData", "True", "a.raw is damaged"),
-    ("ElementDataFile", "../secret.raw", "one file beside the header, found '../secret.raw'"),
-    ("ElementDataFile", "/etc/passwd", "one file beside the header"),
-    ("ElementDataFile", "LIST", "one file beside the header"),
-    ("ElementDataFile", "slice%03d.raw 1 5 1", "one file beside the header"),
-    ("ElementDataFile", "none.raw", "none.raw is missing; a.mhd says"),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("NDims", "2", "NDims: expected 3 for one 3-D volume, found 2"),
+        ("NDims", "4", "NDims: expected 3 for one 3-D volume, found 4"),
+        (
+            "ElementSpacing",
+            "0.7 0.7 0",
+            r"ElementSpacing: expected three positive lengths in mm, found \[0.7, 0.7, 0.0\]",
+        ),
+        ("ElementSpacing", "0.7 -0.7 1", "ElementSpacing: expected three positive lengths"),
+        ("ElementSpacing", "0.7 nan 1", "ElementSpacing: expected 3 numbers, found '0.7 nan 1'"),
+        ("ElementSpacing", "0.7 0.7", "ElementSpacing: expected 3 numbers"),
+        ("DimSize", "7 6 -5", "DimSize: expected three whole numbers"),
+        ("DimSize", "7 6 5.5", "DimSize: expected three whole numbers"),
+        ("DimSize", "60000 60000 60000", "expected 432000000000000 bytes of voxels"),
+        (
+            "TransformMatrix",
+            "1 0 0 1 0 0 0 0 1",
+            "TransformMatrix: expected three directions of length 1",
+        ),
+        (
+            "TransformMatrix",
+            "2 0 0 0 2 0 0 0 2",
+            "TransformMatrix: expected three directions of length 1",
+        ),
+        ("Offset", "1e999 0 0", "Offset: expected 3 numbers"),
+        ("ElementType", "MET_SHORT_ARRAY", "ElementType: expected one of"),
+        ("BinaryData", "False", "voxels written as text"),
+        ("CompressedData", "perhaps", "CompressedData: expected one of True, False"),
+        ("CompressedData", "True", "a.raw is damaged"),
+        ("ElementDataFile", "../secret.raw", "one file beside the header, found '../secret.raw'"),
+        ("ElementDataFile", "/etc/passwd", "one file beside the header"),
+        ("ElementDataFile", "LIST", "one file beside the header"),
+        ("ElementDataFile", "slice%03d.raw 1 5 1", "one file beside the header"),
+        ("ElementDataFile", "none.raw", "none.raw is missing; a.mhd says"),
+    ],
+)
 def test_a_field_that_makes_no_sense_is_named(tmp_path: Path, field: str, value: str, message: str):
     write_mhd(tmp_path / "a.mhd", image_array())
     change(tmp_path / "a.mhd", field, value)
@@ -115,13 +148,46 @@ def test_a_small_file_that_unpacks_to_very_much_is_left_at_once(tmp_path: Path):
     assert time.perf_counter() - start < 20
 
 
-WORDS = ["0", "-1", "1", "3", "4", "7", "65535", "99999999999999999999", "1e400", "-1e-400", "nan", "inf", "True", "False",
-         "MET_SHORT", "MET_UCHAR", "MET_DOUBLE", "LOCAL", "LIST", "a.raw", "a.mhd", ".", "..", "/", "%d", "", "=", "\x00",
-         "x" * 5000, "1_0", "0x7", "²"]
+WORDS = [
+    "0",
+    "-1",
+    "1",
+    "3",
+    "4",
+    "7",
+    "65535",
+    "99999999999999999999",
+    "1e400",
+    "-1e-400",
+    "nan",
+    "inf",
+    "True",
+    "False",
+    "MET_SHORT",
+    "MET_UCHAR",
+    "MET_DOUBLE",
+    "LOCAL",
+    "LIST",
+    "a.raw",
+    "a.mhd",
+    ".",
+    "..",
+    "/",
+    "%d",
+    "",
+    "=",
+    "\x00",
+    "x" * 5000,
+    "1_0",
+    "0x7",
+    "²",
+]
 
 
 def mutated(rng: np.random.Generator, header: bytes) -> bytes:
-    """Words of the header exchanged for odd ones, lines doubled, dropped or swapped, bytes thrown in."""
+    """Words of the header exchanged for odd ones, lines doubled, dropped or swapped, bytes thrown
+    in.
+    """
     lines = header.decode().splitlines()
     for _ in range(rng.integers(1, 3)):
         number = int(rng.integers(len(lines)))
@@ -139,7 +205,9 @@ def mutated(rng: np.random.Generator, header: bytes) -> bytes:
     return bytes(data)
 
 
-def test_two_thousand_mutated_headers_are_read_as_itk_reads_them_or_refused_in_one_line(tmp_path: Path):
+def test_two_thousand_mutated_headers_are_read_as_itk_reads_them_or_refused_in_one_line(
+    tmp_path: Path,
+):
     rng, read, judged, longest = np.random.default_rng(0), 0, 0, 0.0
     write_mhd(tmp_path / "a.mhd", image_array(), grid="oblique")
     sound = (tmp_path / "a.mhd").read_bytes()
@@ -149,7 +217,11 @@ def test_two_thousand_mutated_headers_are_read_as_itk_reads_them_or_refused_in_o
         try:
             volume = read_mhd(tmp_path / "a.mhd")
         except BadScanError as error:
-            assert str(tmp_path) in str(error) and len(str(error).splitlines()) == 1 and len(str(error)) < 2000, error
+            assert (
+                str(tmp_path) in str(error)
+                and len(str(error).splitlines()) == 1
+                and len(str(error)) < 2000
+            ), error
             continue
         finally:
             longest = max(longest, time.perf_counter() - start)

@@ -1,4 +1,6 @@
-"""Overlap and distances: values worked out by hand, equality with MedPy, and the contract for empty masks."""
+"""Overlap and distances: values worked out by hand, equality with MedPy, and the contract for empty
+masks.
+"""
 
 import math
 
@@ -16,8 +18,19 @@ from unet3d_tutorial.volume import load_volume
 
 OVERLAPS = (metrics.dice, metrics.jaccard, metrics.precision, metrics.sensitivity)
 DISTANCES = (metrics.hd95, metrics.asd, metrics.assd)
-NAMES = ("dice", "jaccard", "precision", "sensitivity", "specificity", "volume_difference",
-         "relative_volume_difference", "surface_dice", "hd95", "asd", "assd")
+NAMES = (
+    "dice",
+    "jaccard",
+    "precision",
+    "sensitivity",
+    "specificity",
+    "volume_difference",
+    "relative_volume_difference",
+    "surface_dice",
+    "hd95",
+    "asd",
+    "assd",
+)
 
 
 def box(shape, *ranges):
@@ -45,7 +58,8 @@ def test_by_hand():
     assert metrics.dice(a, b) == 2 * 48 / 128
     assert metrics.jaccard(a, b) == 48 / 80
     assert metrics.precision(a, b) == metrics.sensitivity(a, b) == 48 / 64
-    # of 56 border voxels each, the 16 of one face lie one step outside the other cube, and none lies further
+    # of 56 border voxels each, the 16 of one face lie one step outside the other cube, and none
+    # lies further
     assert metrics.hd95(a, b, spacing_mm=(2.5, 1, 1)) == 2.5
     assert metrics.hd95(a, b, spacing_mm=(0.7, 1, 1)) == pytest.approx(0.7)
     far = box((10, 8, 8), (7, 8), (2, 6), (2, 6))
@@ -58,14 +72,24 @@ def test_direction_matters_where_it_should():
     whole, part = box((9, 9, 9), (1, 8), (1, 8), (1, 8)), box((9, 9, 9), (1, 4), (1, 8), (1, 8))
     assert metrics.precision(part, whole) == 1.0
     assert metrics.sensitivity(part, whole) == pytest.approx(3 / 7)
-    assert metrics.asd(part, whole, spacing_mm=(1, 1, 1)) < metrics.asd(whole, part, spacing_mm=(1, 1, 1))
+    assert metrics.asd(part, whole, spacing_mm=(1, 1, 1)) < metrics.asd(
+        whole, part, spacing_mm=(1, 1, 1)
+    )
     for symmetric in (metrics.hd95, metrics.assd):
-        assert symmetric(part, whole, spacing_mm=(1, 2, 3)) == symmetric(whole, part, spacing_mm=(1, 2, 3))
+        assert symmetric(part, whole, spacing_mm=(1, 2, 3)) == symmetric(
+            whole, part, spacing_mm=(1, 2, 3)
+        )
 
 
 def same_as_medpy(a, b, spacing_mm):
-    for ours, theirs in ((metrics.hd95, medpy.hd95), (metrics.asd, medpy.asd), (metrics.assd, medpy.assd)):
-        assert ours(a, b, spacing_mm=spacing_mm) == pytest.approx(theirs(a, b, spacing_mm), rel=1e-9, abs=1e-12)
+    for ours, theirs in (
+        (metrics.hd95, medpy.hd95),
+        (metrics.asd, medpy.asd),
+        (metrics.assd, medpy.assd),
+    ):
+        assert ours(a, b, spacing_mm=spacing_mm) == pytest.approx(
+            theirs(a, b, spacing_mm), rel=1e-9, abs=1e-12
+        )
     overlaps = (medpy.dc, medpy.jc, medpy.precision, medpy.sensitivity)
     for ours, theirs in zip(OVERLAPS, overlaps, strict=True):
         assert ours(a, b) == pytest.approx(theirs(a, b), rel=1e-9)
@@ -81,20 +105,25 @@ def test_same_as_medpy_on_two_thousand_random_pairs():
 
 
 def test_same_as_medpy_on_the_real_ct():
-    """The trachea, as it is and grown unevenly, in the box around it (MedPy takes half a minute for the whole grid)."""
+    """The trachea, as it is and grown unevenly, in the box around it (MedPy takes half a minute for
+    the whole grid).
+    """
     try:
         labels = load_volume(fetch().label)
     except SampleUnavailable as error:
         pytest.skip(str(error))
     reference = labels.array == 3
-    box = tuple(slice(s.start - 8, s.stop + 8) for s in ndimage.find_objects(reference.view(np.uint8))[0])
+    box = tuple(
+        slice(s.start - 8, s.stop + 8) for s in ndimage.find_objects(reference.view(np.uint8))[0]
+    )
     prediction = np.roll(ndimage.binary_dilation(reference[box], iterations=2), 3, axis=1)
     whole = np.zeros_like(reference)
     whole[box] = prediction
     same_as_medpy(prediction, reference[box], labels.spacing_mm)
     for metric in DISTANCES:  # and the rest of the grid changes nothing
         assert metric(whole, reference, spacing_mm=labels.spacing_mm) == metric(
-            prediction, reference[box], spacing_mm=labels.spacing_mm)
+            prediction, reference[box], spacing_mm=labels.spacing_mm
+        )
 
 
 @pytest.mark.filterwarnings("error")
@@ -105,7 +134,9 @@ def test_contract(case):
     for name, value in case.expected.items():
         found = getattr(metrics, name)(prediction, reference, spacing_mm=case.spacing_mm)
         assert found == pytest.approx(value, rel=1e-12), name
-    assert metrics.score(prediction, reference, spacing_mm=case.spacing_mm) == pytest.approx(case.expected, rel=1e-12)
+    assert metrics.score(prediction, reference, spacing_mm=case.spacing_mm) == pytest.approx(
+        case.expected, rel=1e-12
+    )
 
 
 def test_score_is_each_metric_by_name():
@@ -120,32 +151,44 @@ def test_surface_dice_by_hand():
     """Two plates of 16 voxels, 2.5 mm apart but for one voxel that both share."""
     a, b = box((10, 8, 8), (3, 4), (2, 6), (2, 6)), box((10, 8, 8), (4, 5), (2, 6), (2, 6))
     a[4, 2, 2] = True
-    assert metrics.surface_dice(a, b, spacing_mm=(2.5, 9, 9), tolerance_mm=2.4) == pytest.approx(2 / 33)
+    assert metrics.surface_dice(a, b, spacing_mm=(2.5, 9, 9), tolerance_mm=2.4) == pytest.approx(
+        2 / 33
+    )
     assert metrics.surface_dice(a, b, spacing_mm=(2.5, 9, 9), tolerance_mm=2.5) == 1.0
     with pytest.raises(ValueError, match="tolerance_mm.*-1"):
         metrics.surface_dice(a, b, spacing_mm=(1, 1, 1), tolerance_mm=-1)
 
 
-# ------------------------------------------------------------------------------------------- other implementations
+# ---------------------------------------------------------------------------- other implementations
 
 
 def test_same_surface_dice_as_monai_and_another_hd95():
-    """Same surface Dice. MONAI's HD95 is the larger of two percentiles, ours one percentile of all distances."""
+    """Same surface Dice. MONAI's HD95 is the larger of two percentiles, ours one percentile of all
+    distances.
+    """
     torch, monai = pytest.importorskip("torch"), pytest.importorskip("monai.metrics")
     rng = np.random.default_rng(1)
     for _ in range(40):
         a, b, spacing_mm = random_pair(rng)
         tensors = [torch.from_numpy(mask)[None, None].float() for mask in (a, b)]
-        theirs = monai.compute_surface_dice(*tensors, class_thresholds=[1.5], include_background=True, spacing=spacing_mm)
-        assert metrics.surface_dice(a, b, spacing_mm=spacing_mm, tolerance_mm=1.5) == pytest.approx(float(theirs), rel=1e-6)
+        theirs = monai.compute_surface_dice(
+            *tensors, class_thresholds=[1.5], include_background=True, spacing=spacing_mm
+        )
+        assert metrics.surface_dice(a, b, spacing_mm=spacing_mm, tolerance_mm=1.5) == pytest.approx(
+            float(theirs), rel=1e-6
+        )
         there, back = metrics.surface_distances(a, b, spacing_mm=spacing_mm)
         larger = max(np.percentile(there, 95), np.percentile(back, 95))
-        theirs = monai.compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=spacing_mm)
+        theirs = monai.compute_hausdorff_distance(
+            *tensors, include_background=True, percentile=95, spacing=spacing_mm
+        )
         assert float(theirs) == pytest.approx(larger, rel=1e-5, abs=1e-6)
 
 
 def test_same_distances_as_simpleitk():
-    """From one contour to the other by SimpleITK's distance map: the same numbers, sorted, in float32."""
+    """From one contour to the other by SimpleITK's distance map: the same numbers, sorted, in
+    float32.
+    """
     rng = np.random.default_rng(2)
     for _ in range(30):
         a, b, spacing_mm = random_pair(rng)
@@ -165,7 +208,9 @@ def test_same_distances_as_simpleitk():
 
 
 def test_surface_distance_agrees_on_a_shifted_block_and_weighs_by_area():
-    """Its surface lies between voxels and is weighed by area: the same farthest distance, another mean."""
+    """Its surface lies between voxels and is weighed by area: the same farthest distance, another
+    mean.
+    """
     theirs = pytest.importorskip("surface_distance")
     a, b = box((20, 20, 20), (4, 9), (5, 15), (5, 15)), box((20, 20, 20), (7, 12), (5, 15), (5, 15))
     spacing_mm = (2.0, 1.0, 1.0)
@@ -207,7 +252,9 @@ def test_surface_distances_lie_where_the_borders_are():
     forth, back = metrics.surface_distances(a, b, spacing_mm=(1, 1, 2))
     assert (forth.size, back.size) == (25, 10)
     assert np.unique(back) == pytest.approx(7.0)
-    assert np.unique(forth) == pytest.approx([7.0, math.hypot(7, 2), math.hypot(7, 4), math.hypot(7, 6)])
+    assert np.unique(forth) == pytest.approx(
+        [7.0, math.hypot(7, 2), math.hypot(7, 4), math.hypot(7, 6)]
+    )
 
 
 MASK = np.ones((3, 3, 3), bool)
@@ -246,5 +293,7 @@ def test_distances_scale_with_the_voxels_and_not_with_empty_space(seed, factor):
     scaled = metrics.hd95(a, b, spacing_mm=tuple(factor * s for s in spacing_mm))
     assert scaled == pytest.approx(factor * value, rel=1e-9)
     margin = [(2, 1), (0, 3), (1, 1)]
-    assert metrics.hd95(np.pad(a, margin), np.pad(b, margin), spacing_mm=spacing_mm) == pytest.approx(value)
+    assert metrics.hd95(
+        np.pad(a, margin), np.pad(b, margin), spacing_mm=spacing_mm
+    ) == pytest.approx(value)
     assert metrics.jaccard(a, b) == pytest.approx(metrics.dice(a, b) / (2 - metrics.dice(a, b)))

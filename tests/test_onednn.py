@@ -1,4 +1,6 @@
-"""The second oneDNN: its convolutions are MindSpore's, to rounding, and it steps aside where it does not fit."""
+"""The second oneDNN: its convolutions are MindSpore's, to rounding, and it steps aside where it
+does not fit.
+"""
 
 import copy
 import subprocess
@@ -8,13 +10,16 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-
-from unet3d_tutorial import doctor, onednn
 from unet3d_tutorial.blocks import TiledConv3d
-from unet3d_tutorial.model import ResidualUNet3D, UNet3D
-from unet3d_tutorial.runtime import setup
 
-needs_library = pytest.mark.skipif(onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}")
+from unet3d_tutorial import doctor
+from unet3d_tutorial.cpu import onednn
+from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.model import ResidualUNet3D, UNet3D
+
+needs_library = pytest.mark.skipif(
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+)
 SAME = {"pad_mode": "same"}
 PAD = {"pad_mode": "pad", "padding": 1}
 LAYERS = {
@@ -25,10 +30,15 @@ LAYERS = {
     "same": (nn.Conv3d(16, 32, 3, has_bias=True, **SAME), (1, 16, 6, 4, 8)),
     "valid": (nn.Conv3d(3, 16, 3, pad_mode="valid", has_bias=True), (1, 3, 7, 8, 9)),
     "1x1x1": (nn.Conv3d(32, 16, 1, pad_mode="pad"), (2, 32, 4, 4, 4)),
-    "different axes": (nn.Conv3d(2, 3, (1, 3, 5), stride=(1, 2, 1), pad_mode="pad", padding=(0, 0, 1, 1, 2, 2)),
-                       (1, 2, 4, 6, 8)),
+    "different axes": (
+        nn.Conv3d(2, 3, (1, 3, 5), stride=(1, 2, 1), pad_mode="pad", padding=(0, 0, 1, 1, 2, 2)),
+        (1, 2, 4, 6, 8),
+    ),
     "up": (nn.Conv3dTranspose(32, 16, 3, stride=2, output_padding=1, **PAD), (2, 32, 4, 5, 6)),
-    "up to few channels": (nn.Conv3dTranspose(32, 4, 3, stride=2, output_padding=1, **PAD), (2, 32, 4, 4, 6)),
+    "up to few channels": (
+        nn.Conv3dTranspose(32, 4, 3, stride=2, output_padding=1, **PAD),
+        (2, 32, 4, 4, 6),
+    ),
     "up, stride 1": (nn.Conv3dTranspose(16, 4, 3, **PAD), (1, 16, 4, 4, 6)),
     "up, valid": (nn.Conv3dTranspose(8, 8, 2, stride=2, pad_mode="valid"), (1, 8, 3, 4, 5)),
 }
@@ -64,7 +74,9 @@ def values_and_gradients(layer: nn.Cell, shape: tuple[int, ...]) -> list[np.ndar
         y = layer(x)
         return (y * arriving).sum(), y
 
-    (_, y), (dx, weights) = ops.value_and_grad(forward, 0, layer.trainable_params(), has_aux=True)(x)
+    (_, y), (dx, weights) = ops.value_and_grad(forward, 0, layer.trainable_params(), has_aux=True)(
+        x
+    )
     return [value.asnumpy() for value in (y, dx, *weights)]
 
 
@@ -109,9 +121,17 @@ def test_networks_use_it_and_repeat_to_the_bit(build, monkeypatch) -> None:
         network = build(1, 4, (8, 16, 16, 32, 32))
         network.set_train(True)
         optimizer = nn.Adam(network.trainable_params(), 1e-2)
-        gradients = ops.value_and_grad(lambda x: (network(x) ** 2).mean(), None, network.trainable_params())
+        gradients = ops.value_and_grad(
+            lambda x: (network(x) ** 2).mean(), None, network.trainable_params()
+        )
         for _ in range(2):
-            optimizer(gradients(Tensor(np.random.default_rng(0).normal(size=(2, 1, 32, 32, 16)).astype(np.float32)))[1])
+            optimizer(
+                gradients(
+                    Tensor(
+                        np.random.default_rng(0).normal(size=(2, 1, 32, 32, 16)).astype(np.float32)
+                    )
+                )[1]
+            )
         return [p.asnumpy() for p in network.get_parameters()]
 
     calls = count_calls(monkeypatch)
@@ -121,7 +141,8 @@ def test_networks_use_it_and_repeat_to_the_bit(build, monkeypatch) -> None:
     before = len(calls)
     plain = train_twice()
     assert len(calls) == before
-    assert not all(np.array_equal(a, b) for a, b in zip(first, plain, strict=True))  # other kernels, other rounding
+    # Other kernels, other rounding.
+    assert not all(np.array_equal(a, b) for a, b in zip(first, plain, strict=True))
 
 
 @needs_library
@@ -131,7 +152,9 @@ def test_parameters_keep_their_names_and_no_tiles_are_cut(monkeypatch) -> None:
     plain = ResidualUNet3D(1, 4)
     assert [p.name for p in network.get_parameters()] == [p.name for p in plain.get_parameters()]
     last = network.up4.conv.down_conv_1, plain.up4.conv.down_conv_1
-    assert [type(layer) for layer in last] == [TiledConv3d] * 2 and [layer.tiled for layer in last] == [False, True]
+    assert [type(layer) for layer in last] == [TiledConv3d] * 2 and [
+        layer.tiled for layer in last
+    ] == [False, True]
 
 
 @needs_library
@@ -147,7 +170,10 @@ def test_a_compiled_graph_has_mindspores_kernels(monkeypatch) -> None:
 def test_mixed_precision_stays_mixed(monkeypatch) -> None:
     x = Tensor(np.random.default_rng(0).normal(size=(1, 2, 4, 6, 8)).astype(np.float32))
     calls = count_calls(monkeypatch)
-    for mix in (lambda cell: cell.to_float(ms.float16), lambda cell: ms.amp.auto_mixed_precision(cell, "auto", ms.float16)):
+    for mix in (
+        lambda cell: cell.to_float(ms.float16),
+        lambda cell: ms.amp.auto_mixed_precision(cell, "auto", ms.float16),
+    ):
         assert mix(both(nn.Conv3d(2, 4, 3, **PAD))[1])(x).dtype == ms.float16
     assert not calls
 
@@ -161,7 +187,11 @@ def test_what_it_cannot_do_is_left_to_mindspore(options) -> None:
 
 
 def test_without_the_library_or_where_it_does_not_fit(monkeypatch) -> None:
-    for name, value in (("UNET3D_CONVOLUTIONS", "mindspore"), ("UNET3D_LAUNCH", "queue"), ("MS_ROLE", "MS_WORKER")):
+    for name, value in (
+        ("UNET3D_CONVOLUTIONS", "mindspore"),
+        ("UNET3D_LAUNCH", "queue"),
+        ("MS_ROLE", "MS_WORKER"),
+    ):
         monkeypatch.setenv(name, value)
         assert onednn.convolutions() == "mindspore"
         monkeypatch.delenv(name)
@@ -186,14 +216,16 @@ def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) 
 
 def test_unknown_choice_is_refused(monkeypatch) -> None:
     monkeypatch.setenv("UNET3D_CONVOLUTIONS", "fast")
-    with pytest.raises(ValueError, match="^UNET3D_CONVOLUTIONS: expected mindspore or nothing, found 'fast'"):
+    with pytest.raises(
+        ValueError, match="^UNET3D_CONVOLUTIONS: expected mindspore or nothing, found 'fast'"
+    ):
         onednn.convolutions()
 
 
 FORKED = """
 import os, numpy as np, mindspore as ms
-from unet3d_tutorial import onednn
-from unet3d_tutorial.runtime import setup
+from unet3d_tutorial.cpu import onednn
+from unet3d_tutorial.cpu.runtime import setup
 setup()
 x = ms.Tensor(np.ones((2, 16, 8, 8, 8), np.float32))
 layer = ms.nn.Conv3d(16, 16, 3)

@@ -1,4 +1,6 @@
-"""The networks and losses against PyTorch and MONAI: forward, loss, every gradient, batch-norm's memory."""
+"""The networks and losses against PyTorch and MONAI: forward, loss, every gradient, batch-norm's
+memory.
+"""
 
 import mindspore as ms
 import numpy as np
@@ -6,20 +8,38 @@ import pytest
 from mindspore import Tensor, ops
 
 from unet3d_tutorial import model
+from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.losses import DiceCELoss, DiceLoss
-from unet3d_tutorial.runtime import setup
 
 torch = pytest.importorskip("torch")
 twins = pytest.importorskip("torch_twins")
 
 CHANNELS = (4, 6, 8, 10, 12)
 CASES = {
-    "residual": (model.ResidualUNet3D, twins.ResidualUNet3D, (2, 4, CHANNELS), {}, (2, 2, 32, 16, 16)),
+    "residual": (
+        model.ResidualUNet3D,
+        twins.ResidualUNet3D,
+        (2, 4, CHANNELS),
+        {},
+        (2, 2, 32, 16, 16),
+    ),
     "paper": (model.UNet3D, twins.UNet3D, (2, 4, (4, 8, 16)), {}, (2, 2, 16, 8, 12)),
     "group": (model.UNet3D, twins.UNet3D, (2, 4, (8, 16)), {"norm": "group"}, (2, 2, 8, 6, 10)),
-    "instance": (model.UNet3D, twins.UNet3D, (2, 4, (8, 16)), {"norm": "instance"}, (2, 2, 8, 6, 10)),
+    "instance": (
+        model.UNet3D,
+        twins.UNet3D,
+        (2, 4, (8, 16)),
+        {"norm": "instance"},
+        (2, 2, 8, 6, 10),
+    ),
     "none": (model.UNet3D, twins.UNet3D, (2, 4, (8, 16)), {"norm": "none"}, (2, 2, 8, 6, 10)),
-    "valid": (model.UNet3D, twins.UNet3D, (2, 4, (4, 8, 16)), {"padding": "valid"}, (1, 2, 44, 44, 48)),
+    "valid": (
+        model.UNet3D,
+        twins.UNet3D,
+        (2, 4, (4, 8, 16)),
+        {"padding": "valid"},
+        (1, 2, 44, 44, 48),
+    ),
 }
 
 
@@ -42,7 +62,9 @@ def one_hot_like(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def close(ours: np.ndarray, theirs, tolerance: float, scale: float = 0.0) -> None:
-    """Largest difference against the largest entry, as rounding in a sum is relative to its largest terms."""
+    """Largest difference against the largest entry, as rounding in a sum is relative to its largest
+    terms.
+    """
     theirs = theirs.detach().numpy()
     assert ours.shape == theirs.shape
     assert abs(ours - theirs).max() <= tolerance * max(abs(theirs).max(), scale)
@@ -71,7 +93,9 @@ def test_network_is_its_twin(case, training) -> None:
         kept.append(logits)
         return loss_fn(logits, Tensor(target))[0]
 
-    loss, gradients = ops.value_and_grad(forward, None, list(network.trainable_params()))(Tensor(image))
+    loss, gradients = ops.value_and_grad(forward, None, list(network.trainable_params()))(
+        Tensor(image)
+    )
     theirs_loss = torch_loss(theirs_logits, torch.from_numpy(target).double())
     theirs_loss.backward()
     close(kept[0].asnumpy(), theirs_logits, 2e-5)
@@ -80,7 +104,12 @@ def test_network_is_its_twin(case, training) -> None:
     largest = max(float(parameter.grad.abs().max()) for parameter in named.values())
     assert len(gradients) == len(named)
     for parameter, gradient in zip(network.trainable_params(), gradients, strict=True):
-        close(gradient.asnumpy(), named[twins.torch_name(parameter.name)].grad, 1e-4, scale=1e-2 * largest)
+        close(
+            gradient.asnumpy(),
+            named[twins.torch_name(parameter.name)].grad,
+            1e-4,
+            scale=1e-2 * largest,
+        )
     memory = dict(twin.named_buffers())
     for parameter in network.get_parameters():
         if "moving" in parameter.name:
@@ -88,14 +117,24 @@ def test_network_is_its_twin(case, training) -> None:
 
 
 def test_twin_has_the_paper_s_size_too() -> None:
-    counted = sum(p.numel() for name, p in twins.UNet3D(3, 3, (64, 128, 256, 512)).named_parameters() if "bn2d" not in name)
+    counted = sum(
+        p.numel()
+        for name, p in twins.UNet3D(3, 3, (64, 128, 256, 512)).named_parameters()
+        if "bn2d" not in name
+    )
     assert counted == 19_069_955
 
 
-# ------------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 
-OPTIONS = [{}, {"squared": False}, {"batch": False}, {"include_background": False}, {"reduction": "sum"},
-           {"squared": False, "batch": False, "include_background": False}]
+OPTIONS = [
+    {},
+    {"squared": False},
+    {"batch": False},
+    {"include_background": False},
+    {"reduction": "sum"},
+    {"squared": False, "batch": False, "include_background": False},
+]
 
 
 @pytest.mark.parametrize("absent", [False, True], ids=["all classes", "absent class"])
@@ -107,11 +146,26 @@ def test_losses_are_monai_s(options, smooth, absent) -> None:
     logits = rng.normal(0, 3, (2, 4, 6, 5, 4)).astype(np.float32)
     classes = rng.integers(0, 3 if absent else 4, (2, 1, 6, 5, 4))
     words = {"squared": "squared_pred"}
-    theirs_options = {"squared_pred": True, "batch": True, **{words.get(k, k): v for k, v in options.items()}}
-    common = {"softmax": True, "to_onehot_y": True, "smooth_nr": smooth, "smooth_dr": smooth, **theirs_options}
+    theirs_options = {
+        "squared_pred": True,
+        "batch": True,
+        **{words.get(k, k): v for k, v in options.items()},
+    }
+    common = {
+        "softmax": True,
+        "to_onehot_y": True,
+        "smooth_nr": smooth,
+        "smooth_dr": smooth,
+        **theirs_options,
+    }
     mixed = {"lambda_dice": 0.7, "lambda_ce": 1.3}
-    pairs = [(DiceLoss(smooth, **options), monai.DiceLoss(**common)),
-             (lambda z, t: DiceCELoss(smooth, **mixed, **options)(z, t)[0], monai.DiceCELoss(**mixed, **common))]
+    pairs = [
+        (DiceLoss(smooth, **options), monai.DiceLoss(**common)),
+        (
+            lambda z, t: DiceCELoss(smooth, **mixed, **options)(z, t)[0],
+            monai.DiceCELoss(**mixed, **common),
+        ),
+    ]
     if options.get("reduction") == "sum":
         pairs = pairs[:1]  # MONAI sums the cross-entropy too, over all voxels
     for ours, theirs in pairs:
@@ -128,10 +182,22 @@ def test_losses_are_monai_s(options, smooth, absent) -> None:
 def test_dice_of_each_class_is_monai_s() -> None:
     monai = pytest.importorskip("monai.losses")
     rng = np.random.default_rng(3)
-    logits, classes = rng.normal(size=(2, 4, 4, 4, 4)).astype(np.float32), rng.integers(0, 4, (2, 1, 4, 4, 4))
+    logits, classes = (
+        rng.normal(size=(2, 4, 4, 4, 4)).astype(np.float32),
+        rng.integers(0, 4, (2, 1, 4, 4, 4)),
+    )
     for batch, shape in ((True, (4,)), (False, (2, 4))):
-        theirs = monai.DiceLoss(softmax=True, to_onehot_y=True, squared_pred=True, batch=batch, reduction="none",
-                                smooth_nr=1.0, smooth_dr=1.0)(torch.from_numpy(logits), torch.from_numpy(classes))
-        found = DiceLoss(1.0, batch=batch, reduction="none")(Tensor(logits), Tensor(classes)).asnumpy()
+        theirs = monai.DiceLoss(
+            softmax=True,
+            to_onehot_y=True,
+            squared_pred=True,
+            batch=batch,
+            reduction="none",
+            smooth_nr=1.0,
+            smooth_dr=1.0,
+        )(torch.from_numpy(logits), torch.from_numpy(classes))
+        found = DiceLoss(1.0, batch=batch, reduction="none")(
+            Tensor(logits), Tensor(classes)
+        ).asnumpy()
         assert found.shape == shape
         np.testing.assert_allclose(found, theirs.numpy().reshape(shape), rtol=1e-5)

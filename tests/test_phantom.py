@@ -7,12 +7,15 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from unet3d_tutorial import phantom as phantoms
-from unet3d_tutorial import phantom_chest
-from unet3d_tutorial.phantom import generate, write_luna16
+from unet3d_tutorial.phantom import chest as phantom_chest
+from unet3d_tutorial.phantom import recipe as phantoms
+from unet3d_tutorial.phantom.recipe import generate, write_luna16
 
 
-@pytest.fixture(scope="module", params=[("train", 0), ("train", 1), ("train", 2), ("holdout", 0), ("holdout", 1)])
+@pytest.fixture(
+    scope="module",
+    params=[("train", 0), ("train", 1), ("train", 2), ("holdout", 0), ("holdout", 1)],
+)
 def phantom(request):
     family, seed = request.param
     return generate(seed, family=family, spacing_mm=5.0)
@@ -22,11 +25,15 @@ def test_same_seed_same_bits_and_other_seed_other_patient():
     first, second, other = (generate(seed, spacing_mm=6.0) for seed in (3, 3, 4))
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.array, b.array) and np.array_equal(a.affine, b.affine)
-    assert first[0].array.shape != other[0].array.shape or not np.array_equal(first[0].array, other[0].array)
+    assert first[0].array.shape != other[0].array.shape or not np.array_equal(
+        first[0].array, other[0].array
+    )
 
 
 def test_families_differ():
-    train, holdout = (generate(3, spacing_mm=6.0, family=family)[0].array for family in ("train", "holdout"))
+    train, holdout = (
+        generate(3, spacing_mm=6.0, family=family)[0].array for family in ("train", "holdout")
+    )
     assert train.shape != holdout.shape or not np.array_equal(train, holdout)
 
 
@@ -74,7 +81,9 @@ def test_bad_settings():
 def test_layout_values_and_resumption(tmp_path):
     folder = write_luna16(tmp_path / "luna", n=20, seed=1, spacing_mm=8.0)
     scans = sorted(folder.glob("subset*/*.mhd"))
-    assert len(scans) == 20 and {scan.parent.name for scan in scans} == {f"subset{i}" for i in range(10)}
+    assert len(scans) == 20 and {scan.parent.name for scan in scans} == {
+        f"subset{i}" for i in range(10)
+    }
     assert [scan.stem[-4:] for scan in scans[10:]] == [f"{number:04d}" for number in range(10, 20)]
     assert {scan.parent.name for scan in scans[10:]} == {"subset9"}
     image = sitk.ReadImage(str(scans[-1]))
@@ -97,15 +106,24 @@ def test_layout_values_and_resumption(tmp_path):
 @pytest.mark.parametrize("n", [20, 57, 99, 100, 190])
 def test_the_last_ten_are_in_subset9_whose_last_ten_are_validated_on(n):
     names = sorted((phantoms._scan_path(Path(), number, n), number) for number in range(n))
-    assert [number for _, number in names] == list(range(n)) and len({path.parent for path, _ in names}) == 10
+    assert [number for _, number in names] == list(range(n)) and len(
+        {path.parent for path, _ in names}
+    ) == 10
     ninth = [number for path, number in names if path.parent.name == "subset9"]
     assert ninth[-10:] == list(range(n - 10, n)) and (n >= 100 or len(ninth) == 10)
 
 
 def test_what_is_painted_over_a_lung_takes_its_label(monkeypatch) -> None:
-    """Heart, vessels and bones are no lung, wherever chance puts them. Disease and the lung's own vessels are."""
-    for module, name in ((phantoms, "disease"), (phantoms, "scanner"), (phantoms, "airway"),
-                         (phantom_chest, "grow_vessel")):
+    """Heart, vessels and bones are no lung, wherever chance puts them.
+
+    Disease and the lung's own vessels are.
+    """
+    for module, name in (
+        (phantoms, "disease"),
+        (phantoms, "scanner"),
+        (phantoms, "airway"),
+        (phantom_chest, "grow_vessel"),
+    ):
         monkeypatch.setattr(module, name, lambda *parts: None)
     for seed in range(6):
         image, label = generate(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unet3d_tutorial.plotting import compare_planes, loss_curves
+from unet3d_tutorial.view.figures import compare_planes, loss_curves
 from unet3d_tutorial.volume import Volume
 
 
@@ -22,5 +22,8 @@ def test_rows_on_one_grid_show_the_same_planes() -> None:
 
 def test_the_curves_of_a_run_are_of_all_its_structures() -> None:
     names = ["left lung", "label 4", "label 5", "label 6"]
-    figure = loss_curves({"step": [0, 1], "loss": [2.0, 1.0]}, {"step": [1, 2], **{name: [0.1, 0.2] for name in names}})
+    figure = loss_curves(
+        {"step": [0, 1], "loss": [2.0, 1.0]},
+        {"step": [1, 2], **{name: [0.1, 0.2] for name in names}},
+    )
     assert [line.get_label() for line in figure.axes[1].lines] == names

@@ -1,4 +1,6 @@
-"""From files to masks: on the scan's own grid whatever it is, never over another file, and without MindSpore on request."""
+"""From files to masks: on the scan's own grid whatever it is, never over another file, and without
+MindSpore on request.
+"""
 
 import subprocess
 import sys
@@ -10,16 +12,17 @@ import SimpleITK as sitk
 from test_deployment import tiny_onnx
 from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
 
-from unet3d_tutorial import prediction, trained
-from unet3d_tutorial.chapter import fresh_environment
-from unet3d_tutorial.checkpoints import save_checkpoint
+from unet3d_tutorial.book.chapter import fresh_environment
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.deployment import REQUIREMENTS
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.prediction import expand, plan, settle, volumes
+from unet3d_tutorial.phantom.recipe import generate
+from unet3d_tutorial.predict import command as prediction
+from unet3d_tutorial.predict.command import expand, plan, settle, volumes
+from unet3d_tutorial.predict.engines import REQUIREMENTS
+from unet3d_tutorial.runs import networks as trained
+from unet3d_tutorial.runs.checkpoints import save_checkpoint
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import Orientation
 from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
@@ -31,7 +34,9 @@ SMALL = "inference.roi_size=[64,48,32]"
 def threshold(batch: np.ndarray) -> np.ndarray:
     """In place of a trained network: air is left lung."""
     air = batch[:, :1] < 0.3
-    return np.concatenate([np.where(air, -5, 5), np.where(air, 5, -5), *[np.full_like(batch[:, :1], -9)] * 2], axis=1)
+    return np.concatenate(
+        [np.where(air, -5, 5), np.where(air, 5, -5), *[np.full_like(batch[:, :1], -9)] * 2], axis=1
+    )
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def box_scan(affine=AFFINE) -> Volume:
     return Volume(hu, affine)
 
 
-# ------------------------------------------------------------------------------------------------- files of every kind
+# ------------------------------------------------------------------------------ files of every kind
 @pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
 @pytest.mark.parametrize("name", ["s.nii.gz", "s.mhd", "s.nrrd", "s"])
 def test_the_mask_lies_on_the_scans_own_grid(name, affine, here, capsys):
@@ -65,7 +70,10 @@ def test_the_mask_lies_on_the_scans_own_grid(name, affine, here, capsys):
     assert mask.array.dtype == np.uint8 and np.allclose(mask.affine, affine, atol=1e-3)
     assert np.array_equal(mask.array == 1, image.array < -500)
     millilitres = (image.array < -500).sum() * 1.5 * 1.25 * 3 / 1000
-    assert capsys.readouterr().out == f"m.nii.gz: left lung {millilitres:.0f} mL, right lung 0 mL, trachea 0 mL\n"
+    assert (
+        capsys.readouterr().out
+        == f"m.nii.gz: left lung {millilitres:.0f} mL, right lung 0 mL, trachea 0 mL\n"
+    )
 
 
 def test_several_scans_and_patterns_go_to_a_folder(here, capsys):
@@ -73,7 +81,10 @@ def test_several_scans_and_patterns_go_to_a_folder(here, capsys):
         save_volume(box_scan(), here / "ward" / f"p{number}.nii.gz")
     write_dicom(box_scan(), here / "d1")
     assert main(["predict", "ward/*.nii.gz", "d1", "-o", "masks", NATIVE, SMALL]) == 0
-    assert sorted(path.name for path in (here / "masks").iterdir()) == ["d1.nii.gz", *(f"p{n}.nii.gz" for n in range(3))]
+    assert sorted(path.name for path in (here / "masks").iterdir()) == [
+        "d1.nii.gz",
+        *(f"p{n}.nii.gz" for n in range(3)),
+    ]
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
@@ -89,7 +100,9 @@ def test_a_scan_that_cannot_be_used_does_not_stop_the_others(here, capsys):
 
 
 def test_broken_files_on_the_command_line(here, capsys):
-    """525 broken files of every format: a mask and no word of complaint, or one line, exit code 2 and no file at all."""
+    """525 broken files of every format: a mask and no word of complaint, or one line, exit code 2
+    and no file at all.
+    """
     rng, outcomes = np.random.default_rng(60), {0: 0, 2: 0}
     (here / "seeds").mkdir()
     for name, data in seeds(here / "seeds").items():
@@ -97,25 +110,35 @@ def test_broken_files_on_the_command_line(here, capsys):
             path = here / "case" / name  # a slice is broken among sound ones
             path.write_bytes(broken(data, rng))
             scan = path.parent if path.suffix == ".dcm" else path
-            code = main(["predict", str(scan), "-o", "m.nii.gz", NATIVE, "inference.roi_size=[16,16,16]"])
+            code = main(
+                ["predict", str(scan), "-o", "m.nii.gz", NATIVE, "inference.roi_size=[16,16,16]"]
+            )
             told = capsys.readouterr()
             outcomes[code] += 1
             if code == 0:
-                assert told.out.startswith("m.nii.gz: left lung") and told.err == "" and load_volume("m.nii.gz").array.size
+                assert (
+                    told.out.startswith("m.nii.gz: left lung")
+                    and told.err == ""
+                    and load_volume("m.nii.gz").array.size
+                )
                 (here / "m.nii.gz").unlink()
             else:
-                assert told.out == "" and told.err.startswith("unet3d: ") and "case" in told.err, told
+                assert told.out == "" and told.err.startswith("unet3d: ") and "case" in told.err, (
+                    told
+                )
                 assert told.err.count("\n") == 1
             assert sorted(entry.name for entry in here.iterdir()) == ["case", "seeds"]
     assert sum(outcomes.values()) == 525 and outcomes[2] > 260 and outcomes[0] > 50, outcomes
 
 
-# ------------------------------------------------------------------------------------------------ nothing is overwritten
+# --------------------------------------------------------------------------- nothing is overwritten
 def test_existing_files_are_kept_unless_told_otherwise(here, capsys):
     save_volume(box_scan(), here / "s.nii.gz")
     (here / "m.nii.gz").write_bytes(b"precious")
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz"]) == 2
-    assert (here / "m.nii.gz").read_bytes() == b"precious" and "exists already" in capsys.readouterr().err
+    assert (
+        here / "m.nii.gz"
+    ).read_bytes() == b"precious" and "exists already" in capsys.readouterr().err
     assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", "--overwrite", NATIVE, SMALL]) == 0
     assert load_volume(here / "m.nii.gz").array.any()
 
@@ -137,8 +160,15 @@ def test_a_folder_of_masks_that_was_interrupted_goes_on(stop, here, monkeypatch,
     capsys.readouterr()
     assert main(command) == 0 and calls == ["a.nii.gz", "b.nii.gz", "b.nii.gz", "c.nii.gz"]
     kept, *made = capsys.readouterr().out.splitlines()
-    assert kept == "masks/a.nii.gz: kept, it is there already; --overwrite makes it anew" and len(made) == 2
-    assert main([*command, "--overwrite"]) == 0 and calls[4:] == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    assert (
+        kept == "masks/a.nii.gz: kept, it is there already; --overwrite makes it anew"
+        and len(made) == 2
+    )
+    assert main([*command, "--overwrite"]) == 0 and calls[4:] == [
+        "a.nii.gz",
+        "b.nii.gz",
+        "c.nii.gz",
+    ]
 
 
 def test_settings_may_follow_the_scans(here, capsys):
@@ -158,7 +188,9 @@ def test_settings_may_follow_the_scans(here, capsys):
 def test_a_folder_may_have_a_dot_in_its_name(here):
     (here / "a.nii.gz").touch()
     (here / "masks.2026").mkdir()
-    assert [str(output) for _, output in plan(["a.nii.gz"], "masks.2026")] == ["masks.2026/a.nii.gz"]
+    assert [str(output) for _, output in plan(["a.nii.gz"], "masks.2026")] == [
+        "masks.2026/a.nii.gz"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,34 +223,66 @@ def test_volumes_in_millilitres():
     mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
     assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
     labels[5:, 2:4] = 5
-    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
+    assert (
+        volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
+    )
 
 
 def test_a_prediction_imports_no_more_than_it_needs():
     """Plots, training, event files and their own imports would cost seconds at each start."""
-    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.trained; print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.runs.networks; print(*sys.modules)"
+    loaded = set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
     assert "mindspore" in loaded
-    assert not loaded & {"matplotlib", "tensorboardX", "torch", "scipy.interpolate", "unet3d_tutorial.training", "onnx"}
+    assert not loaded & {
+        "matplotlib",
+        "tensorboardX",
+        "torch",
+        "scipy.interpolate",
+        "unet3d_tutorial.training",
+        "onnx",
+    }
 
 
 def test_without_its_network_mindspore_is_not_imported():
-    code = "import sys, unet3d_tutorial.prediction, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
-# --------------------------------------------------------------------------------------------- which network, which settings
+# -------------------------------------------------------------------- which network, which settings
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "onnx", "--checkpoint", "n.onnx", NATIVE], "expected (4.0, 4.0, 4.0), with which n.onnx was trained"),
-        (["--backend", "onnx", "--checkpoint", "n.onnx", "--preset", "luna16"], "data.spacing_mm: expected (4.0, 4.0, 4.0)"),
+        (
+            ["--backend", "onnx", "--checkpoint", "n.onnx", NATIVE],
+            "expected (4.0, 4.0, 4.0), with which n.onnx was trained",
+        ),
+        (
+            ["--backend", "onnx", "--checkpoint", "n.onnx", "--preset", "luna16"],
+            "data.spacing_mm: expected (4.0, 4.0, 4.0)",
+        ),
         (["--backend", "onnx"], "no such model: runs/quick/unet3d.onnx"),
-        (["--checkpoint", "run/unet3d.ckpt", "data.max_val=500"], "data.max_val: expected 400.0, with which run/unet3d."),
-        (["--backend", "310", "--checkpoint", "run/unet3d.ckpt"], "expected the device's result for this window"),
+        (
+            ["--checkpoint", "run/unet3d.ckpt", "data.max_val=500"],
+            "data.max_val: expected 400.0, with which run/unet3d.",
+        ),
+        (
+            ["--backend", "310", "--checkpoint", "run/unet3d.ckpt"],
+            "expected the device's result for this window",
+        ),
     ],
 )
-def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, message, here, capsys):
+def test_settings_that_the_network_was_not_trained_with_are_refused(
+    arguments, message, here, capsys
+):
     save_volume(box_scan(), here / "s.nii.gz")
     tiny_onnx("n.onnx", Config())
     (here / "run").mkdir()
@@ -229,19 +293,32 @@ def test_settings_that_the_network_was_not_trained_with_are_refused(arguments, m
 
 def test_the_override_of_the_run_folder_says_whose_network_and_settings(here, capsys):
     for name, spacing in (("quick", 4), ("fine", 2)):
-        config = Config().updated({"data": {"spacing_mm": [spacing] * 3, "position": False}, "model": {"in_channels": 1},
-                                   "train": {"output_path": f"runs/{name}"}})
+        config = Config().updated(
+            {
+                "data": {"spacing_mm": [spacing] * 3, "position": False},
+                "model": {"in_channels": 1},
+                "train": {"output_path": f"runs/{name}"},
+            }
+        )
         (here / "runs" / name).mkdir(parents=True)
         config.save(here / "runs" / name / "config.yaml")
         tiny_onnx(f"runs/{name}/unet3d.onnx", config, inputs=1)
-    fine = ["train.output_path=runs/fine", "data.position=false"]  # which the default configuration alone does not allow
+    # Which the default configuration alone does not allow.
+    fine = ["train.output_path=runs/fine", "data.position=false"]
     path, config = settle(None, None, fine)
-    assert (str(path), config.data.spacing_mm, config.train.output_path) == ("runs/fine/unet3d.ckpt", (2, 2, 2), "runs/fine")
+    assert (str(path), config.data.spacing_mm, config.train.output_path) == (
+        "runs/fine/unet3d.ckpt",
+        (2, 2, 2),
+        "runs/fine",
+    )
     save_volume(box_scan(), here / "s.nii.gz")
     for backend, name in (("mindspore", "unet3d.ckpt"), ("onnx", "unet3d.onnx")):
         arguments = ["--backend", backend, *fine, "data.spacing_mm=[4,4,4]"]
         assert main(["predict", "s.nii.gz", "-o", "m.nii.gz", *arguments]) == 2
-        assert f"expected (2.0, 2.0, 2.0), with which runs/fine/{name} was trained" in capsys.readouterr().err
+        assert (
+            f"expected (2.0, 2.0, 2.0), with which runs/fine/{name} was trained"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch, capsys):
@@ -278,14 +355,19 @@ def test_windows_of_one_of_several_series(here, capsys):
             file.rename(here / "two" / f"{uid}-{file.name}")
     command = ["export", "--windows", "two", "inference.roi_size=[32,32,16]", NATIVE]
     assert main(command) == 2 and "choose with --series" in capsys.readouterr().err
-    assert main([*command, "--series", "12"]) == 0 and "preprocess_Result: " in capsys.readouterr().out
+    assert (
+        main([*command, "--series", "12"]) == 0 and "preprocess_Result: " in capsys.readouterr().out
+    )
 
 
-# -------------------------------------------------------------------------------------------------- without MindSpore
+# -------------------------------------------------------------------------------- without MindSpore
 def test_onnx_needs_no_mindspore(tmp_path):
     """In a fresh environment that has only what the deployment chapter names."""
     python = fresh_environment(tmp_path / "venv", REQUIREMENTS)
-    tiny_onnx(tmp_path / "n.onnx", Config.from_dict({"data": {"spacing_mm": None}, "inference": {"roi_size": [32] * 3}}))
+    tiny_onnx(
+        tmp_path / "n.onnx",
+        Config.from_dict({"data": {"spacing_mm": None}, "inference": {"roi_size": [32] * 3}}),
+    )
     save_volume(Volume(chest((40, 36, 32)), OBLIQUE), tmp_path / "s.nii.gz")
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -297,13 +379,19 @@ def test_onnx_needs_no_mindspore(tmp_path):
 
     assert "No module named 'mindspore'" in run("-c", "import mindspore").stderr
     done = predict("s.nii.gz", "m.nii.gz")
-    assert done.returncode == 0 and done.stdout.startswith("m.nii.gz: left lung") and not done.stderr
+    assert (
+        done.returncode == 0 and done.stdout.startswith("m.nii.gz: left lung") and not done.stderr
+    )
     assert np.allclose(load_volume(tmp_path / "m.nii.gz").affine, OBLIQUE, atol=1e-4)
     failed = predict("n.onnx", "o.nii.gz")
-    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1 and not (tmp_path / "o.nii.gz").exists()
+    assert (
+        failed.returncode == 2
+        and len(failed.stderr.splitlines()) == 1
+        and not (tmp_path / "o.nii.gz").exists()
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- the round trip
+# ----------------------------------------------------------------------------------- the round trip
 @pytest.fixture(scope="module")
 def patient() -> Volume:
     """The real CT, every fourth voxel of a slice and every second slice; without it, a phantom."""
@@ -312,13 +400,20 @@ def patient() -> Volume:
     except SampleUnavailable:
         whole, _ = generate(seed=1)
     steps = (4, 4, 2) if whole.array.size > 1e7 else (1, 1, 1)
-    return Volume(whole.array[tuple(slice(None, None, step) for step in steps)], whole.affine @ np.diag([*steps, 1.0]))
+    return Volume(
+        whole.array[tuple(slice(None, None, step) for step in steps)],
+        whole.affine @ np.diag([*steps, 1.0]),
+    )
 
 
 def lungs_by_threshold(batch: np.ndarray) -> np.ndarray:
-    """Smooth scores: dark is lung, left or right by the position channel, both in place of a trained network."""
+    """Smooth scores: dark is lung, left or right by the position channel, both in place of a
+    trained network.
+    """
     dark, right = 9 * (0.45 - batch[:, 0]), 4 * batch[:, 1]
-    return np.stack([-dark, dark - right, dark + right, np.full_like(dark, -9)], axis=1).astype(np.float32)
+    return np.stack([-dark, dark - right, dark + right, np.full_like(dark, -9)], axis=1).astype(
+        np.float32
+    )
 
 
 ALL_PIECES = Config.from_dict({"inference": {"largest_component": False}})
@@ -341,12 +436,16 @@ def test_a_moved_header_gives_the_same_mask_to_the_voxel(patient, expected):
     moved = np.eye(4)
     moved[:3, 3] = 128, -64, 512
     found = segment(Volume(patient.array, moved @ patient.affine), lungs_by_threshold, ALL_PIECES)
-    assert np.array_equal(found.array, expected.array) and np.allclose(found.affine, moved @ patient.affine)
+    assert np.array_equal(found.array, expected.array) and np.allclose(
+        found.affine, moved @ patient.affine
+    )
 
 
 @pytest.mark.parametrize("angles", [(8, 0, 0), (0, -8, 0), (0, 0, 8), (20, -11, 17)])
 def test_a_turned_header_turns_the_mask_to_the_voxel(angles, patient, expected):
-    """The working grid keeps the scan's own axes, and so does the position channel: the network sees the same."""
+    """The working grid keeps the scan's own axes, and so does the position channel: the network
+    sees the same.
+    """
     turn = rotation(angles[0], 0) @ rotation(angles[1], 1) @ rotation(angles[2], 2)
     turned = Volume(patient.array, turn @ patient.affine)
     found = segment(turned, lungs_by_threshold, ALL_PIECES)
@@ -363,7 +462,11 @@ def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(pa
     grid.SetOrigin(np.array(grid.GetOrigin()) + offset)
     resampled = sitk.Resample(scan, grid, sitk.Transform(), sitk.sitkLinear, -1000.0)
     affine = nib.affines.from_matvec(*_ras(resampled))
-    found = segment(Volume(sitk.GetArrayFromImage(resampled).transpose(2, 1, 0), affine), lungs_by_threshold, ALL_PIECES)
+    found = segment(
+        Volume(sitk.GetArrayFromImage(resampled).transpose(2, 1, 0), affine),
+        lungs_by_threshold,
+        ALL_PIECES,
+    )
     resampled_mask = sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 255)
     there = sitk.GetArrayFromImage(resampled_mask).transpose(2, 1, 0)
     seen = there < 255
@@ -372,6 +475,6 @@ def test_a_scan_resampled_to_an_oblique_grid_gives_the_mask_in_the_same_place(pa
 
 def _ras(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
     flip = np.diag([-1.0, -1.0, 1.0])
-    return flip @ (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()), flip @ image.GetOrigin()
-
-
+    return flip @ (
+        np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    ), flip @ image.GetOrigin()

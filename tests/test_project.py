@@ -8,14 +8,16 @@ from pathlib import Path
 import check_pairs
 import pytest
 
-from unet3d_tutorial.pipeline import REAL, load_evaluation
+from unet3d_tutorial.predict.evaluate import REAL, load_evaluation
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 
 
 def test_lint() -> None:
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -32,7 +34,9 @@ def test_every_chapter_is_in_the_contents() -> None:
 
 
 def test_results_in_the_readme_are_those_of_the_run() -> None:
-    """The table was written by the run that the authors stored; a run elsewhere may differ a little, not a lot."""
+    """The table was written by the run that the authors stored; a run elsewhere may differ a
+    little, not a lot.
+    """
     stored = ROOT / "runs" / "quick" / "evaluation.json"
     if not stored.exists():
         pytest.skip("no evaluated run")
@@ -45,4 +49,6 @@ def test_results_in_the_readme_are_those_of_the_run() -> None:
             line = re.search(rf"^\| {re.escape(method)} \| (.*) \|$", text, flags=re.M)
             assert line, f"{path.name} has no row for {method!r}"
             dices = [float(cell) for cell in line[1].split(" | ")[::2]]
-            assert dices == pytest.approx([row.dice for row in rows], abs=0.03), f"{path.name}, {method}"
+            assert dices == pytest.approx([row.dice for row in rows], abs=0.03), (
+                f"{path.name}, {method}"
+            )

@@ -1,4 +1,6 @@
-"""Copies from and to a store: against a real server of the S3 protocol on this machine, and against stores that fail."""
+"""Copies from and to a store: against a real server of the S3 protocol on this machine, and against
+stores that fail.
+"""
 
 import os
 import shutil
@@ -9,8 +11,8 @@ import types
 import pytest
 
 from unet3d_tutorial.config import Config, RemoteConfig
-from unet3d_tutorial.distributed import Group
-from unet3d_tutorial.remote import (
+from unet3d_tutorial.runs.processes import Group
+from unet3d_tutorial.runs.store import (
     COPIED,
     DOWNLOADED,
     UPLOADED,
@@ -24,12 +26,16 @@ from unet3d_tutorial.remote import (
 )
 from unet3d_tutorial.training import fetch_data
 
-FILES = {"train/image/a.nii.gz": b"a" * 1000, "train/seg/a.nii.gz": b"b" * 10, "val/image/c d.nii.gz": b""}
+FILES = {
+    "train/image/a.nii.gz": b"a" * 1000,
+    "train/seg/a.nii.gz": b"b" * 10,
+    "val/image/c d.nii.gz": b"",
+}
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("unet3d_tutorial.remote.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("unet3d_tutorial.runs.store.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,13 @@ def server():
 @pytest.fixture
 def bucket(server, monkeypatch):
     """The address of an empty bucket. Keys and end point come by the environment, as for a user."""
-    for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
-                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
         monkeypatch.setenv(name, value)
     import s3fs
 
@@ -69,8 +80,11 @@ def write(folder, files):
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name not in (COPIED, DOWNLOADED, UPLOADED)}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (COPIED, DOWNLOADED, UPLOADED)
+    }
 
 
 def test_to_a_real_server_and_back(bucket, folder, tmp_path):
@@ -82,7 +96,8 @@ def test_to_a_real_server_and_back(bucket, folder, tmp_path):
     assert upload(folder, FsspecStore(bucket)) == 0
     (folder / "train/seg/a.nii.gz").write_bytes(b"c" * 10)  # of the same size
     assert upload(folder, FsspecStore(bucket)) == 1
-    assert download(FsspecStore(bucket), tmp_path / "there") == 1  # noticed, although its size is the same
+    # noticed, although its size is the same.
+    assert download(FsspecStore(bucket), tmp_path / "there") == 1
     assert content(tmp_path / "there") == content(folder)
 
 
@@ -91,7 +106,10 @@ def test_what_somebody_else_put_on_a_real_server_is_noticed(bucket, folder, tmp_
     (tmp_path / "other").write_bytes(b"x" * 10)
     FsspecStore(bucket).put(tmp_path / "other", "train/seg/a.nii.gz")
     assert upload(folder, FsspecStore(bucket)) == 1
-    assert download(FsspecStore(bucket), tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
+    assert (
+        download(FsspecStore(bucket), tmp_path / "there") == 3
+        and content(tmp_path / "there") == FILES
+    )
 
 
 def test_one_file_from_a_real_server(bucket, folder, tmp_path):
@@ -131,8 +149,12 @@ def test_a_failed_or_short_copy_is_made_again(folder, tmp_path):
     assert content(tmp_path / "there") == FILES
 
 
-@pytest.mark.parametrize(("fault", "message"), [("break", "the line broke"), ("short", "expected 1000 bytes, found 3")])
-def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(fault, message, folder, tmp_path):
+@pytest.mark.parametrize(
+    ("fault", "message"), [("break", "the line broke"), ("short", "expected 1000 bytes, found 3")]
+)
+def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(
+    fault, message, folder, tmp_path
+):
     there = tmp_path / "there"
     with pytest.raises(OSError, match=message):
         download(Flaky(f"file://{folder}", [fault] * 4), there)
@@ -141,7 +163,9 @@ def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(fault, mess
 
 
 class Unlisted(FsspecStore):
-    """A store that cannot be listed the first ``failures`` times, with an exception of its own that is no ``OSError``."""
+    """A store that cannot be listed the first ``failures`` times, with an exception of its own that
+    is no ``OSError``.
+    """
 
     class EndpointConnectionError(Exception):
         pass
@@ -160,8 +184,13 @@ class Unlisted(FsspecStore):
 def test_a_list_that_fails_is_asked_for_again(folder, tmp_path):
     assert download(Unlisted(f"file://{folder}", 3), tmp_path / "there") == 3
     assert upload(folder, Unlisted(f"file://{tmp_path / 'store'}", 3)) == 3
-    for copy in (lambda store: download(store, tmp_path / "again"), lambda store: upload(folder, store)):
-        with pytest.raises(OSError, match="^listing the store failed 4 times: EndpointConnectionError: no route"):
+    for copy in (
+        lambda store: download(store, tmp_path / "again"),
+        lambda store: upload(folder, store),
+    ):
+        with pytest.raises(
+            OSError, match="^listing the store failed 4 times: EndpointConnectionError: no route"
+        ):
             copy(Unlisted(f"file://{folder}", 4))
 
 
@@ -180,7 +209,11 @@ def test_a_file_of_the_same_size_is_copied_again_if_the_store_wrote_it_later(fol
     replaced.write_bytes(b"B" * 10)
     os.utime(replaced, ns=(0, 10**18))
     assert is_complete(there) and not is_complete(there, store.entries())
-    assert download(store, there) == 1 and content(there) == content(folder) and is_complete(there, store.entries())
+    assert (
+        download(store, there) == 1
+        and content(there) == content(folder)
+        and is_complete(there, store.entries())
+    )
 
 
 def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(folder, tmp_path):
@@ -191,7 +224,8 @@ def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(fo
     with (there / COPIED).open("a", encoding="utf-8") as file:
         file.write('["train/se')  # killed while it wrote a line
     os.utime(folder / "train/image/a.nii.gz", ns=(0, 10**18))
-    assert download(FsspecStore(f"file://{folder}"), there) == 2  # the third, and the one that was replaced
+    # The third, and the one that was replaced.
+    assert download(FsspecStore(f"file://{folder}"), there) == 2
     assert content(there) == FILES and not (there / COPIED).exists()
 
 
@@ -230,8 +264,11 @@ def test_moxing_is_used_where_it_exists(folder, tmp_path, monkeypatch):
         @staticmethod
         def stat(name):
             found = os.stat(name)
-            return types.SimpleNamespace(length=found.st_size, mtime_nsec=found.st_mtime_ns,
-                                         is_directory=stat.S_ISDIR(found.st_mode))
+            return types.SimpleNamespace(
+                length=found.st_size,
+                mtime_nsec=found.st_mtime_ns,
+                is_directory=stat.S_ISDIR(found.st_mode),
+            )
 
         copy = staticmethod(shutil.copyfile)
 
@@ -253,7 +290,9 @@ def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch
 
 
 def test_one_process_of_each_host_copies(folder, tmp_path):
-    config = Config.preset("quick").override([f"remote.data_url=file://{folder}", f"data.data_path={tmp_path / 'there'}"])
+    config = Config.preset("quick").override(
+        [f"remote.data_url=file://{folder}", f"data.data_path={tmp_path / 'there'}"]
+    )
     fetch_data(config, Group(rank_id=3, local_rank=1))
     assert not (tmp_path / "there").exists()
     fetch_data(config, Group(rank_id=2, local_rank=0))

@@ -1,4 +1,6 @@
-"""Reading scans: every format gives the same voxels in the same place, and what is no CT is refused in one line."""
+"""Reading scans: every format gives the same voxels in the same place, and what is no CT is refused
+in one line.
+"""
 
 import gzip
 import struct
@@ -9,8 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from unet3d_tutorial.dicom import list_series
-from unet3d_tutorial.scans import check_ct, read_scan, scan_name
+from unet3d_tutorial.files.dicom import list_series
+from unet3d_tutorial.files.scans import check_ct, read_scan, scan_name
 from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to ITK's LPS and back
@@ -46,8 +48,12 @@ def as_itk(volume: Volume) -> sitk.Image:
     return image
 
 
-def write_dicom(volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT", skip=(), **tags) -> list[Path]:
-    """One file a slice, stored with the usual intercept of -1024, names in another order than the slices."""
+def write_dicom(
+    volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT", skip=(), **tags
+) -> list[Path]:
+    """One file a slice, stored with the usual intercept of -1024, names in another order than the
+    slices.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     affine = FLIP @ volume.affine
     directions = affine[:3, :3] / volume.spacing_mm
@@ -57,10 +63,19 @@ def write_dicom(volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT
     for k in range(volume.array.shape[2]):
         pixels = sitk.GetImageFromArray(np.ascontiguousarray(volume.array[:, :, k].T))
         pixels.SetSpacing(volume.spacing_mm[:2])
-        values = {"0008|0060": modality, "0020|000e": uid, "0020|000d": "1.2.3", "0008|0018": f"{uid}.{k}",
-                  "0008|0016": "1.2.840.10008.5.1.4.1.1.2", "0008|103e": "chest", "0028|1052": "-1024", "0028|1053": "1",
-                  "0020|0032": "\\".join(f"{x:.6f}" for x in (affine @ [0, 0, k, 1])[:3]),
-                  "0020|0037": "\\".join(f"{x:.8f}" for x in directions[:, :2].T.ravel()), **tags.get(f"slice_{k}", {})}
+        values = {
+            "0008|0060": modality,
+            "0020|000e": uid,
+            "0020|000d": "1.2.3",
+            "0008|0018": f"{uid}.{k}",
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|103e": "chest",
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+            "0020|0032": "\\".join(f"{x:.6f}" for x in (affine @ [0, 0, k, 1])[:3]),
+            "0020|0037": "\\".join(f"{x:.8f}" for x in directions[:, :2].T.ravel()),
+            **tags.get(f"slice_{k}", {}),
+        }
         for tag, value in values.items():
             pixels.SetMetaData(tag, value)
         if k not in skip:
@@ -70,7 +85,7 @@ def write_dicom(volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT
     return files
 
 
-# --------------------------------------------------------------------------------------------------- what can be read
+# --------------------------------------------------------------------------------- what can be read
 @pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mhd", "a.mha", "a.nrrd", "dicom"])
 def test_every_format_gives_the_same_volume(name, affine, tmp_path):
@@ -112,7 +127,9 @@ def test_dicom_of_a_tilted_gantry_keeps_its_shear(tmp_path):
     volume = Volume(chest(), sheared)
     write_dicom(volume, tmp_path / "d")
     found = read_scan(tmp_path / "d")
-    assert np.array_equal(found.array, volume.array) and np.allclose(found.affine, sheared, atol=1e-3)
+    assert np.array_equal(found.array, volume.array) and np.allclose(
+        found.affine, sheared, atol=1e-3
+    )
 
 
 def test_one_of_several_series_is_chosen_by_the_end_of_its_uid(tmp_path):
@@ -122,20 +139,28 @@ def test_one_of_several_series_is_chosen_by_the_end_of_its_uid(tmp_path):
     for file in (tmp_path / "other").iterdir():
         file.rename(tmp_path / f"b-{file.name}")
     (tmp_path / "other").rmdir()
-    assert {uid: len(files) for uid, files in list_series(tmp_path).items()} == {"1.2.3.11": 16, "1.2.3.12": 5}
-    with pytest.raises(ValueError, match=r"--series: 1\.2\.3\.11 \(16 slices, CT, chest\); 1\.2\.3\.12 \(5 slices"):
+    assert {uid: len(files) for uid, files in list_series(tmp_path).items()} == {
+        "1.2.3.11": 16,
+        "1.2.3.12": 5,
+    }
+    with pytest.raises(
+        ValueError, match=r"--series: 1\.2\.3\.11 \(16 slices, CT, chest\); 1\.2\.3\.12 \(5 slices"
+    ):
         read_scan(tmp_path)
     assert read_scan(tmp_path, series=".12").array.shape == (20, 18, 5)
     with pytest.raises(ValueError, match="found 0 of these"):
         read_scan(tmp_path, series="13")
 
 
-@pytest.mark.parametrize(("path", "name"), [("x/a.nii.gz", "a"), ("b.1.mhd", "b.1"), ("folder", "folder"), ("C.NII", "C")])
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("x/a.nii.gz", "a"), ("b.1.mhd", "b.1"), ("folder", "folder"), ("C.NII", "C")],
+)
 def test_scan_name(path, name):
     assert scan_name(path) == name
 
 
-# ------------------------------------------------------------------------------------------------- what cannot be used
+# ------------------------------------------------------------------------------ what cannot be used
 def refuse(path: Path, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_scan(path)
@@ -144,20 +169,28 @@ def refuse(path: Path, message: str) -> None:
 
 DICOM_DEFECTS = {
     "slice missing": ({"skip": (7,)}, "expected neighbours 3 mm apart, found 6 mm"),
-    "slice double": ({"slice_7": {"0020|0032": "-40\\-30\\1"}, "slice_8": {"0020|0032": "-40\\-30\\1"}}, "out of place"),
+    "slice double": (
+        {"slice_7": {"0020|0032": "-40\\-30\\1"}, "slice_8": {"0020|0032": "-40\\-30\\1"}},
+        "out of place",
+    ),
     "slice turned": ({"slice_7": {"0020|0037": "0\\1\\0\\0\\0\\1"}}, "orientation and spacing of"),
     "not a CT": ({"modality": "MR"}, "expected the modality CT, found MR"),
     "one slice": ({"skip": range(1, 16)}, "expected several slices in the series, found one"),
 }
 
 
-@pytest.mark.parametrize(("tag", "name"), [(0x0032, "Image Position"), (0x0037, "Image Orientation")])
+@pytest.mark.parametrize(
+    ("tag", "name"), [(0x0032, "Image Position"), (0x0037, "Image Orientation")]
+)
 def test_a_dicom_slice_without_its_place(tag, name, tmp_path):
     file = write_dicom(Volume(chest(), AFFINE), tmp_path / "d")[7]
     element, other = (struct.pack("<HH", 0x0020, number) for number in (tag, tag + 1))
     assert element in file.read_bytes()
     file.write_bytes(file.read_bytes().replace(element, other, 1))
-    refuse(tmp_path / "d", rf"{file.name}: expected the DICOM field {name} \(0020,{tag:04x}\), found none")
+    refuse(
+        tmp_path / "d",
+        rf"{file.name}: expected the DICOM field {name} \(0020,{tag:04x}\), found none",
+    )
 
 
 @pytest.mark.parametrize("defect", DICOM_DEFECTS)
@@ -197,7 +230,11 @@ NIFTI_DEFECTS = {
     "without intercept": (chest() + 1024, {}, "expected a CT in HU"),
     "MRI": (RNG.integers(0, 900, (20, 20, 20)).astype(np.int16), {}, "expected a CT in HU"),
     "not numbers": (np.full((9, 9, 9), np.nan, np.float32), {}, "expected finite values"),
-    "no spacing": (chest(), {"sform_code": (254, b"\0\0"), "qform": (252, b"\1\0"), "pixdim": (80, bytes(12))}, "spacing"),
+    "no spacing": (
+        chest(),
+        {"sform_code": (254, b"\0\0"), "qform": (252, b"\1\0"), "pixdim": (80, bytes(12))},
+        "spacing",
+    ),
     "no orientation": (chest(), {"codes": (252, bytes(4))}, "neither sform nor qform"),
     "huge": (chest(), {"dim": (42, struct.pack("<3h", 32767, 32767, 32767))}, "at most"),
     "large": (chest(), {"dim": (42, struct.pack("<3h", 1000, 1000, 1000))}, "found a file of"),
@@ -213,21 +250,30 @@ def test_nifti_that_is_no_ct(defect, tmp_path):
 
 def test_itk_formats_that_say_too_little(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
-    for name, line, message in (("a.mhd", b"ElementSpacing", "no ElementSpacing"),
-                                ("b.mha", b"ElementSpacing", "no ElementSpacing"),
-                                ("a.mhd", b"TransformMatrix", "field TransformMatrix"), ("a.mhd", b"Offset", "field Offset"),
-                                ("b.mha", b"TransformMatrix", "field TransformMatrix"), ("b.mha", b"Offset", "field Offset"),
-                                ("c.nrrd", b"space directions", "'space directions'"), ("d.nrrd", b"space:", "'space'")):
+    for name, line, message in (
+        ("a.mhd", b"ElementSpacing", "no ElementSpacing"),
+        ("b.mha", b"ElementSpacing", "no ElementSpacing"),
+        ("a.mhd", b"TransformMatrix", "field TransformMatrix"),
+        ("a.mhd", b"Offset", "field Offset"),
+        ("b.mha", b"TransformMatrix", "field TransformMatrix"),
+        ("b.mha", b"Offset", "field Offset"),
+        ("c.nrrd", b"space directions", "'space directions'"),
+        ("d.nrrd", b"space:", "'space'"),
+    ):
         path = tmp_path / name
         sitk.WriteImage(image, str(path))
-        path.write_bytes(b"\n".join(row for row in path.read_bytes().split(b"\n") if not row.startswith(line)))
+        path.write_bytes(
+            b"\n".join(row for row in path.read_bytes().split(b"\n") if not row.startswith(line))
+        )
         refuse(path, message)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mhd", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp_path):
-    """One infinite voxel among many sound ones passes as a CT, and a network gives an empty mask for all around it."""
+    """One infinite voxel among many sound ones passes as a CT, and a network gives an empty mask
+    for all around it.
+    """
     array = chest().astype(np.float32)
     array[10, 9, 8] = value
     sitk.WriteImage(as_itk(Volume(array, AFFINE)), str(tmp_path / name))
@@ -236,9 +282,11 @@ def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp
 
 def test_itk_sizes_that_cannot_be(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
-    for name, old, new in (("a.mhd", b"DimSize = 20 18 16", b"DimSize = 200000 18000 160"),
-                           ("b.mha", b"DimSize = 20 18 16", b"DimSize = 2000 1800 160"),
-                           ("c.nrrd", b"sizes: 20 18 16", b"sizes: 2000 1800 160")):
+    for name, old, new in (
+        ("a.mhd", b"DimSize = 20 18 16", b"DimSize = 200000 18000 160"),
+        ("b.mha", b"DimSize = 20 18 16", b"DimSize = 2000 1800 160"),
+        ("c.nrrd", b"sizes: 20 18 16", b"sizes: 2000 1800 160"),
+    ):
         path = tmp_path / name
         sitk.WriteImage(image, str(path))
         path.write_bytes(path.read_bytes().replace(old, new))
@@ -257,7 +305,7 @@ def test_spacing_that_no_ct_has(spacing):
         check_ct(Volume(chest(), np.diag([spacing, 1, 1, 1])), "x.nii")
 
 
-# ------------------------------------------------------------------------------------------------------------ the fuzz
+# ----------------------------------------------------------------------------------------- the fuzz
 def seeds(folder: Path) -> dict[str, bytes]:
     """A sound file of each kind, small, with the header in plain sight."""
     volume = Volume(chest((9, 8, 7)), OBLIQUE)
@@ -270,7 +318,9 @@ def seeds(folder: Path) -> dict[str, bytes]:
 
 
 def broken(data: bytes, rng: np.random.Generator) -> bytes:
-    """The file cut short, with bytes changed (mostly in the header), a piece lost, or noise in place of it."""
+    """The file cut short, with bytes changed (mostly in the header), a piece lost, or noise in
+    place of it.
+    """
     kind, raw = rng.integers(4), bytearray(data)
     if kind == 0:
         return bytes(raw[: rng.integers(len(raw))])
@@ -278,12 +328,16 @@ def broken(data: bytes, rng: np.random.Generator) -> bytes:
         at = int(rng.integers(len(raw)))
         return bytes(raw[:at] + raw[at + int(rng.integers(1, 60)) :])
     for _ in range(rng.integers(1, 12)):
-        raw[int(rng.integers(min(len(raw), 400 if kind == 2 else len(raw))))] = int(rng.integers(256))
+        raw[int(rng.integers(min(len(raw), 400 if kind == 2 else len(raw))))] = int(
+            rng.integers(256)
+        )
     return bytes(raw)
 
 
 def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
-    """700 broken files: each gives a volume that passes as a CT, or one line that names the file, and no other error."""
+    """700 broken files: each gives a volume that passes as a CT, or one line that names the file,
+    and no other error.
+    """
     rng = np.random.default_rng(6)
     (tmp_path / "seeds").mkdir()
     outcomes = {"read": 0, "refused": 0}
@@ -301,16 +355,21 @@ def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
     assert sum(outcomes.values()) == 700 and outcomes["refused"] > 350, outcomes
 
 
-# ------------------------------------------------------------------------------------------------------------- the mask
+# ----------------------------------------------------------------------------------------- the mask
 def test_a_mask_names_its_structures(tmp_path):
     labels = np.zeros((4, 5, 6), np.int64)
     labels[1, 2, 3] = 3
     path = save_mask(Volume(labels, OBLIQUE), tmp_path / "m.nii.gz")
     image = nib.load(path)
     assert image.get_data_dtype() == np.uint8 and np.array_equal(np.asarray(image.dataobj), labels)
-    assert np.allclose(image.get_sform(), OBLIQUE, atol=1e-5) and np.allclose(image.get_qform(), OBLIQUE, atol=1e-4)
+    assert np.allclose(image.get_sform(), OBLIQUE, atol=1e-5) and np.allclose(
+        image.get_qform(), OBLIQUE, atol=1e-4
+    )
     assert image.header.get_intent()[0] == "label"
-    assert image.header["descrip"].item().decode() == "0 background, 1 left lung, 2 right lung, 3 trachea"
+    assert (
+        image.header["descrip"].item().decode()
+        == "0 background, 1 left lung, 2 right lung, 3 trachea"
+    )
     table = image.header.extensions[0].content
     assert b'Key="2"' in table and b">right lung</Label>" in table
     as_read_by_itk = sitk.ReadImage(str(path))
@@ -321,7 +380,10 @@ def test_a_mask_with_a_shear_is_stored_by_its_sform(tmp_path):
     sheared = AFFINE.copy()
     sheared[1, 2] = 0.8
     path = save_mask(Volume(np.ones((4, 5, 6), np.uint8), sheared), tmp_path / "m.nii.gz")
-    assert np.allclose(load_volume(path).affine, sheared) and int(nib.load(path).header["qform_code"]) == 0
+    assert (
+        np.allclose(load_volume(path).affine, sheared)
+        and int(nib.load(path).header["qform_code"]) == 0
+    )
 
 
 def test_a_mask_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -335,4 +397,6 @@ def test_a_mask_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(nib, "save", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save_mask(Volume(np.zeros((2, 2, 2), np.uint8), AFFINE), tmp_path / "m.nii.gz")
-    assert (tmp_path / "m.nii.gz").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m.nii.gz"]
+    assert (tmp_path / "m.nii.gz").read_bytes() == before and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["m.nii.gz"]

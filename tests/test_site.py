@@ -1,4 +1,6 @@
-"""The built site: complete, without links that lead nowhere, described pictures, nothing from the network, not too heavy."""
+"""The built site: complete, without links that lead nowhere, described pictures, nothing from the
+network, not too heavy.
+"""
 
 import re
 from pathlib import Path
@@ -15,9 +17,13 @@ def test_every_chapter_has_a_page(site: Path) -> None:
 
 
 def test_no_page_loads_anything_from_the_network(site: Path) -> None:
-    loaded = re.compile(r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^\"']+")
+    loaded = re.compile(
+        r"<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=[\"'](?:https?:)?//[^\"']+"
+    )
     for page in site.rglob("*.html"):
-        assert not loaded.findall(page.read_text(encoding="utf-8")), f"{page.name} loads something from the network"
+        assert not loaded.findall(page.read_text(encoding="utf-8")), (
+            f"{page.name} loads something from the network"
+        )
 
 
 def test_links_pictures_and_weight(site: Path) -> None:
@@ -31,23 +37,34 @@ def write_site(folder: Path, body: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("body", [
-    '<a href="#top">', '<a href="other.html#there">', '<a href="other.html?v=1#there">', '<a href="https://example.org/gone#away">',
-    '<a href="./">', '<img src="other.html" alt="A picture">', '<a href="mailto:someone@example.org">',
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<a href="#top">',
+        '<a href="other.html#there">',
+        '<a href="other.html?v=1#there">',
+        '<a href="https://example.org/gone#away">',
+        '<a href="./">',
+        '<img src="other.html" alt="A picture">',
+        '<a href="mailto:someone@example.org">',
+    ],
+)
 def test_sound_links(tmp_path: Path, body: str) -> None:
     assert list(site_checks.defects(write_site(tmp_path, body))) == []
 
 
-@pytest.mark.parametrize(("body", "complaint"), [
-    ('<a href="#bottom">', "leads to #bottom"),
-    ('<a href="other.html#here">', "leads to #here"),
-    ('<a href="gone.html">', "gone.html, which is not there"),
-    ('<script src="gone.js"></script>', "gone.js, which is not there"),
-    ('<meta http-equiv="Refresh" content="0; url=gone.html">', "gone.html, which is not there"),
-    ('<img src="other.html">', "no alternative text"),
-    ('<img src="other.html" alt=" ">', "no alternative text"),
-])
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ('<a href="#bottom">', "leads to #bottom"),
+        ('<a href="other.html#here">', "leads to #here"),
+        ('<a href="gone.html">', "gone.html, which is not there"),
+        ('<script src="gone.js"></script>', "gone.js, which is not there"),
+        ('<meta http-equiv="Refresh" content="0; url=gone.html">', "gone.html, which is not there"),
+        ('<img src="other.html">', "no alternative text"),
+        ('<img src="other.html" alt=" ">', "no alternative text"),
+    ],
+)
 def test_unsound_pages(tmp_path: Path, body: str, complaint: str) -> None:
     found = list(site_checks.defects(write_site(tmp_path, body)))
     assert len(found) == 1 and complaint in found[0], found

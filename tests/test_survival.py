@@ -1,4 +1,6 @@
-"""Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and can be gone on with."""
+"""Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and
+can be gone on with.
+"""
 
 import fcntl
 import os
@@ -12,10 +14,10 @@ import numpy as np
 import pytest
 
 from runs import finish, record, send_when, settings, start, write_data
-from unet3d_tutorial.history import read_columns
+from unet3d_tutorial.runs.history import read_columns
 
 IN_A_CHECKPOINT = """
-import os, signal, unet3d_tutorial.checkpoints
+import os, signal, unet3d_tutorial.runs.checkpoints
 count = iter(range({nth}))
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = lambda file, fsync=os.fsync: fsync(file) if next(count, None) is not None else kill()
@@ -39,7 +41,9 @@ def note(self, index, get=TrainingCrops.__getitem__):
     return get(self, index)
 TrainingCrops.__getitem__ = note
 """
-STUCK = PIDS + """
+STUCK = (
+    PIDS
+    + """
 import time
 def stuck(self, index, get=TrainingCrops.__getitem__):
     if index >= 8:
@@ -47,6 +51,7 @@ def stuck(self, index, get=TrainingCrops.__getitem__):
     return get(self, index)
 TrainingCrops.__getitem__ = stuck
 """
+)
 FULL_DISK = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -61,7 +66,14 @@ def data(tmp_path_factory):
 
 def longer(data, folder, *overrides):
     """A run of twelve steps that saves at 3, 6, 8, 9 and 12 and looks at 4, 8 and 12."""
-    return settings(data, folder / "run", "train.epoch_size=6", "train.validate_every=4", "train.save_every=3", *overrides)
+    return settings(
+        data,
+        folder / "run",
+        "train.epoch_size=6",
+        "train.validate_every=4",
+        "train.save_every=3",
+        *overrides,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +86,28 @@ def whole(data, tmp_path_factory):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(data, whole, tmp_path):
-    """Three times somewhere in a step, a look at the held-out volumes, a save or the start, and once inside a write."""
+    """Three times somewhere in a step, a look at the held-out volumes, a save or the start, and
+    once inside a write.
+    """
     seed = secrets.randbits(32)  # other moments in each run of this test; the messages tell which
-    rng, config, history = np.random.default_rng(seed), longer(data, tmp_path), tmp_path / "run" / "history.csv"
+    rng, config, history = (
+        np.random.default_rng(seed),
+        longer(data, tmp_path),
+        tmp_path / "run" / "history.csv",
+    )
     codes = []
-    for step, before in zip(np.sort(rng.permutation(np.arange(1, 9))[:4]), ("", "write", "", ""), strict=True):
-        process = start(config, tmp_path, before=before and IN_A_CHECKPOINT.format(nth=rng.integers(3)))
+    for step, before in zip(
+        np.sort(rng.permutation(np.arange(1, 9))[:4]), ("", "write", "", ""), strict=True
+    ):
+        process = start(
+            config, tmp_path, before=before and IN_A_CHECKPOINT.format(nth=rng.integers(3))
+        )
         if not before:
             send_when(process, history, lines=step + 1, delay=rng.uniform(0, 0.05))
         code, text = finish(process)
         torn = list((tmp_path / "run").glob("*.part*"))
-        assert code == 0 or code == -signal.SIGKILL and (torn or not before), (seed, text)  # 0: killed too late
+        # 0: killed too late.
+        assert code == 0 or code == -signal.SIGKILL and (torn or not before), (seed, text)
         codes.append(code)
     assert codes[0] == -signal.SIGKILL, (seed, codes)
     code, text = finish(start(config, tmp_path))
@@ -105,11 +128,16 @@ def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
     assert record(tmp_path / "run")[:2] == whole[:2]
 
 
-@pytest.mark.parametrize("moment", ["while a step is computed", "while the step waits for its batch"])
-def test_a_killed_data_worker_is_one_line_and_the_run_goes_on_with_the_same_bits(moment, data, whole, tmp_path):
+@pytest.mark.parametrize(
+    "moment", ["while a step is computed", "while the step waits for its batch"]
+)
+def test_a_killed_data_worker_is_one_line_and_the_run_goes_on_with_the_same_bits(
+    moment, data, whole, tmp_path
+):
     config = longer(data, tmp_path, "data.worker_processes=true", "data.num_worker=2")
     process = start(config, tmp_path, before=STUCK if moment.startswith("while the step") else PIDS)
-    assert send_when(process, tmp_path / "run" / "history.csv", lines=5, number=0)  # four steps are done
+    # Four steps are done.
+    assert send_when(process, tmp_path / "run" / "history.csv", lines=5, number=0)
     if "waits" in moment:
         time.sleep(1)  # so that all batches that were made ahead are used up
     os.kill(int((tmp_path / "worker").read_text(encoding="utf-8")), signal.SIGKILL)
@@ -136,19 +164,27 @@ def test_a_loss_that_is_not_a_number_names_step_files_and_checkpoint(data, tmp_p
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, whole, tmp_path):
     config = longer(data, tmp_path)
     code, text = finish(start(config, tmp_path, before=FULL_DISK.format(bytes=100_000)))
-    assert code == 2 and "the checkpoint could not be written" in text and "last.ckpt" in text and "Traceback" not in text
+    assert (
+        code == 2
+        and "the checkpoint could not be written" in text
+        and "last.ckpt" in text
+        and "Traceback" not in text
+    )
     assert not list((tmp_path / "run").glob("*.ckpt"))
     code, text = finish(start(config, tmp_path))
     assert code == 0 and record(tmp_path / "run") == whole
 
 
 @pytest.mark.parametrize("workers", [(), ("data.num_worker=2", "data.worker_processes=true")])
-def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(data, whole, tmp_path, workers):
+def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(
+    data, whole, tmp_path, workers
+):
     """Header and length are sound, so only reading it to the end tells: in the middle of the run."""
     shutil.copytree(data, tmp_path / "data")
     scan = tmp_path / "data/train/image/2.nii.gz"
     sound = scan.read_bytes()
-    scan.write_bytes(sound[:-6] + bytes([sound[-6] ^ 0xFF]) + sound[-5:])  # the checksum of all voxels
+    # The checksum of all voxels.
+    scan.write_bytes(sound[:-6] + bytes([sound[-6] ^ 0xFF]) + sound[-5:])
     config = longer(tmp_path / "data", tmp_path, *workers)
     code, text = finish(start(config, tmp_path))
     line = text.strip().splitlines()[-1]
@@ -168,7 +204,11 @@ def test_a_scan_that_is_cut_short_is_one_line_before_anything_is_touched(data, t
     scan.write_bytes(scan.read_bytes()[:-40])
     code, text = finish(start(longer(tmp_path / "data", tmp_path), tmp_path))
     line = text.strip().splitlines()[-1]
-    assert code == 2 and "Traceback" not in text and line.startswith(f"unet3d: {scan} cannot be read as NIfTI")
+    assert (
+        code == 2
+        and "Traceback" not in text
+        and line.startswith(f"unet3d: {scan} cannot be read as NIfTI")
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -187,4 +227,8 @@ def test_the_second_run_on_a_folder_refuses(data, tmp_path):
 def test_an_unwritable_folder_is_one_line(data, tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be", encoding="utf-8")
     code, text = finish(start(longer(data, tmp_path), tmp_path))
-    assert code == 2 and f"train.output_path: cannot write to {tmp_path / 'run'}" in text and "Traceback" not in text
+    assert (
+        code == 2
+        and f"train.output_path: cannot write to {tmp_path / 'run'}" in text
+        and "Traceback" not in text
+    )

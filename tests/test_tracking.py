@@ -1,14 +1,23 @@
-"""What shows a run: event files with every curve, the line of the progress bar, a live figure, a page about the time."""
+"""What shows a run: event files with every curve, the line of the progress bar, a live figure, a
+page about the time.
+"""
 
 import re
 
 import pytest
 
 from runs import settings, write_data
-from unet3d_tutorial.tracking import LivePlot, ProgressBar
+from unet3d_tutorial.runs.curves import LivePlot, ProgressBar
 from unet3d_tutorial.training import train
 
-CURVES = [b"train/loss", b"train/ce", b"train/dice", b"train/lr", b"train/trachea", b"validation/left lung"]
+CURVES = [
+    b"train/loss",
+    b"train/ce",
+    b"train/dice",
+    b"train/lr",
+    b"train/trachea",
+    b"validation/left lung",
+]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +26,10 @@ def run(tmp_path_factory):
     folder, figures = tmp_path_factory.mktemp("run"), []
     live = LivePlot(title="live")
     live.shown = type("Display", (), {"update": staticmethod(figures.append)})
-    train(settings(write_data(folder / "data"), folder / "run", "train.enable_profiling=true"), watch=live)
+    train(
+        settings(write_data(folder / "data"), folder / "run", "train.enable_profiling=true"),
+        watch=live,
+    )
     return folder / "run", figures
 
 
@@ -27,13 +39,20 @@ def test_every_curve_is_in_the_event_files(run, kind):
     assert len(files) >= 1
     for curve in CURVES:
         name = curve.replace(b" ", b"_") if kind == "tensorboard" else curve  # it writes names so
-        assert sum(content.count(name) for content in files) in (3, 6), name  # one value a look, or a step
+        # One value a look, or a step.
+        assert sum(content.count(name) for content in files) in (3, 6), name
 
 
 def test_the_page_about_the_time(run):
     text = (run[0] / "profile.md").read_text(encoding="utf-8")
     assert text.startswith("# Where the time went: 6 steps in ")
-    for phase in ("steps", "looks at held-out volumes", "checkpoints", "waiting for data", "everything else"):
+    for phase in (
+        "steps",
+        "looks at held-out volumes",
+        "checkpoints",
+        "waiting for data",
+        "everything else",
+    ):
         assert f"| {phase} | " in text
     operations = text.partition("from MindSpore's profiler")[2]
     assert len(re.findall(r"^\| \w+ \| \d+ \| \d+ \| [\d.]+% \|$", operations, re.MULTILINE)) == 8
@@ -42,8 +61,14 @@ def test_the_page_about_the_time(run):
 
 def test_the_live_figure_shows_losses_and_looks(run):
     losses, looks = run[1][-1].axes
-    assert [line.get_label() for line in looks.get_lines()] == ["left lung", "right lung", "trachea"]
-    assert len(run[1]) == 3 and {"total", "cross-entropy", "Dice loss"} <= {line.get_label() for line in losses.get_lines()}
+    assert [line.get_label() for line in looks.get_lines()] == [
+        "left lung",
+        "right lung",
+        "trachea",
+    ]
+    assert len(run[1]) == 3 and {"total", "cross-entropy", "Dice loss"} <= {
+        line.get_label() for line in losses.get_lines()
+    }
 
 
 def test_the_progress_bar_tells_loss_rate_waiting_and_time_left(monkeypatch, capsys):

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from unet3d_tutorial.checkpoints import RunState
 from unet3d_tutorial.config import TrainConfig
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.model import ResidualUNet3D, half_precision
-from unet3d_tutorial.train_step import SLOW_HALF, MovingAverage, TrainStep, gradient_norm, make_train_step
+from unet3d_tutorial.runs.checkpoints import RunState
+from unet3d_tutorial.training_step import (
+    SLOW_HALF,
+    MovingAverage,
+    TrainStep,
+    gradient_norm,
+    make_train_step,
+)
 
 START = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
 
@@ -38,7 +44,9 @@ class Half(nn.Cell):
 
 def batch(seed: int):
     rng = np.random.default_rng(seed)
-    return Tensor(rng.normal(size=(2, 2)).astype(np.float32)), Tensor(rng.normal(size=(2, 2)).astype(np.float32))
+    return Tensor(rng.normal(size=(2, 2)).astype(np.float32)), Tensor(
+        rng.normal(size=(2, 2)).astype(np.float32)
+    )
 
 
 def step(options: TrainConfig, batches, steps: int = 1, rate: float = 0.1):
@@ -60,7 +68,10 @@ PLAIN = replace(TrainConfig(), loss_scale=1.0)
 def test_with_the_defaults_it_is_the_plain_step():
     network, other = Product(), Product()
     optimizer = nn.Adam(network.trainable_params(), 0.1), nn.Adam(other.trainable_params(), 0.1)
-    plain, full = make_train_step(network, Half(), optimizer[0]), TrainStep(other, Half(), optimizer[1], PLAIN, RunState())
+    plain, full = (
+        make_train_step(network, Half(), optimizer[0]),
+        TrainStep(other, Half(), optimizer[1], PLAIN, RunState()),
+    )
     for seed in range(3):
         assert [float(v.asnumpy()) for v in plain(*batch(seed))] == full([batch(seed)]).tolist()
     assert np.array_equal(network.weight.asnumpy(), other.weight.asnumpy())
@@ -78,7 +89,10 @@ def test_accumulated_batches_give_the_mean_gradient_and_loss():
 def test_a_long_gradient_is_shortened_and_keeps_its_direction(clip_norm):
     free, _, _ = step(PLAIN, [batch(0)])
     clipped, _, _ = step(replace(PLAIN, clip_norm=clip_norm), [batch(0)])
-    moved = [np.append(START - n.weight.asnumpy(), 0.25 - n.bias.asnumpy()) / 0.1 for n in (free, clipped)]
+    moved = [
+        np.append(START - n.weight.asnumpy(), 0.25 - n.bias.asnumpy()) / 0.1
+        for n in (free, clipped)
+    ]
     length = np.linalg.norm(moved[0])
     assert length > 0.25
     assert np.allclose(moved[1], moved[0] * min(1, clip_norm / length), atol=1e-5)
@@ -87,29 +101,43 @@ def test_a_long_gradient_is_shortened_and_keeps_its_direction(clip_norm):
 def test_a_loss_scale_changes_neither_loss_nor_weights():
     plain, losses, _ = step(PLAIN, [batch(0)])
     scaled, same, state = step(replace(PLAIN, loss_scale=256.0), [batch(0)])
-    assert np.array_equal(plain.weight.asnumpy(), scaled.weight.asnumpy()) and same[0] == pytest.approx(losses[0])
+    assert np.array_equal(plain.weight.asnumpy(), scaled.weight.asnumpy()) and same[
+        0
+    ] == pytest.approx(losses[0])
     assert state.skipped == 0
 
 
 def test_an_overflow_is_skipped_counted_and_halves_a_dynamic_scale():
     huge = 2.0**70
     still, _, state = step(replace(PLAIN, loss_scale=huge), [batch(0)], steps=3)
-    assert np.array_equal(still.weight.asnumpy(), START) and (state.skipped, state.loss_scale) == (3, huge)
-    moved, losses, state = step(replace(PLAIN, loss_scale=huge, dynamic_loss_scale=True), [batch(0)], steps=12)
+    assert np.array_equal(still.weight.asnumpy(), START) and (state.skipped, state.loss_scale) == (
+        3,
+        huge,
+    )
+    moved, losses, state = step(
+        replace(PLAIN, loss_scale=huge, dynamic_loss_scale=True), [batch(0)], steps=12
+    )
     assert 0 < state.skipped < 12 and state.loss_scale == huge / 2**state.skipped
-    assert not np.array_equal(moved.weight.asnumpy(), START) and np.isfinite(moved.weight.asnumpy()).all()
+    assert (
+        not np.array_equal(moved.weight.asnumpy(), START)
+        and np.isfinite(moved.weight.asnumpy()).all()
+    )
 
 
 def test_a_dynamic_scale_grows_after_many_steps_without_overflow(monkeypatch):
-    monkeypatch.setattr("unet3d_tutorial.train_step.GROWTH", 4)
-    _, _, state = step(replace(PLAIN, loss_scale=8.0, dynamic_loss_scale=True), [batch(0)], steps=9, rate=1e-3)
+    monkeypatch.setattr("unet3d_tutorial.training_step.GROWTH", 4)
+    _, _, state = step(
+        replace(PLAIN, loss_scale=8.0, dynamic_loss_scale=True), [batch(0)], steps=9, rate=1e-3
+    )
     assert (state.loss_scale, state.scale_age, state.skipped) == (32.0, 1, 0)
 
 
 def test_weight_decay_shrinks_weights_but_no_biases():
     plain, _, _ = step(PLAIN, [batch(0)])
     decayed, _, _ = step(replace(PLAIN, weight_decay=0.5), [batch(0)])
-    assert np.allclose(plain.weight.asnumpy() - decayed.weight.asnumpy(), 0.1 * 0.5 * START, atol=1e-6)
+    assert np.allclose(
+        plain.weight.asnumpy() - decayed.weight.asnumpy(), 0.1 * 0.5 * START, atol=1e-6
+    )
     assert np.array_equal(plain.bias.asnumpy(), decayed.bias.asnumpy())
 
 
@@ -133,7 +161,10 @@ def test_the_optimiser_goes_on_after_a_look_at_the_averages():
     for decay in (0.0, 0.75):
         network = Product()
         optimizer = nn.Adam(network.trainable_params(), 0.1)
-        train_step, average = TrainStep(network, Half(), optimizer, PLAIN, RunState()), MovingAverage(network, decay)
+        train_step, average = (
+            TrainStep(network, Half(), optimizer, PLAIN, RunState()),
+            MovingAverage(network, decay),
+        )
         for seed in range(2):
             train_step([batch(seed)])
             average.update()
@@ -178,7 +209,9 @@ def test_mixed_precision_keeps_weights_in_32_bits_and_stays_close(capsys):
         network = Small()
         optimizer = nn.SGD(network.trainable_params(), 1e-4)
         options = replace(PLAIN, mixed_precision=mixed, loss_scale=16.0)
-        found[mixed] = TrainStep(network, Half(), optimizer, options, RunState(loss_scale=16.0))([(x, y)])[0]
+        found[mixed] = TrainStep(network, Half(), optimizer, options, RunState(loss_scale=16.0))(
+            [(x, y)]
+        )[0]
         assert network.conv.weight.dtype == ms.float32
     assert found[True] != found[False] and found[True] == pytest.approx(found[False], rel=1e-3)
     assert capsys.readouterr().out == SLOW_HALF + "\n"  # once, on a processor
@@ -196,7 +229,9 @@ def test_mixed_precision_is_the_models_half_precision():
         network.set_train(True)
         optimizer = nn.Adam(network.trainable_params(), 1e-3)
         options = replace(PLAIN, mixed_precision=prepare is not half_precision, loss_scale=256.0)
-        train_step = TrainStep(network, DiceCELoss(), optimizer, options, RunState(loss_scale=256.0))
+        train_step = TrainStep(
+            network, DiceCELoss(), optimizer, options, RunState(loss_scale=256.0)
+        )
         losses.append([train_step([(image, label)]).tolist() for _ in range(3)])
     assert losses[0] == losses[1]
 
@@ -209,7 +244,11 @@ def test_gradients_too_large_for_16_bits_halve_a_dynamic_scale_until_they_fit():
     network, state = ResidualUNet3D(1, 4, (2, 3, 4, 5, 6)), RunState(loss_scale=2.0**24)
     network.set_train(True)
     options = replace(PLAIN, mixed_precision=True, loss_scale=2.0**24, dynamic_loss_scale=True)
-    train_step = TrainStep(network, DiceCELoss(), nn.Adam(network.trainable_params(), 1e-3), options, state)
+    train_step = TrainStep(
+        network, DiceCELoss(), nn.Adam(network.trainable_params(), 1e-3), options, state
+    )
     losses = [train_step([(image, label)])[0] for _ in range(16)]
     assert 0 < state.skipped < 16 and state.loss_scale == 2.0**24 / 2**state.skipped
-    assert losses[-1] < losses[0] and all(np.isfinite(p.asnumpy()).all() for p in network.get_parameters())
+    assert losses[-1] < losses[0] and all(
+        np.isfinite(p.asnumpy()).all() for p in network.get_parameters()
+    )

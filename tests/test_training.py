@@ -1,4 +1,7 @@
-"""Training: repeatable to the bit, written whole, and clear when something does not fit. A tiny network on tiny volumes."""
+"""Training: repeatable to the bit, written whole, and clear when something does not fit.
+
+A tiny network on tiny volumes.
+"""
 
 import json
 import multiprocessing
@@ -12,12 +15,21 @@ from mindspore import ops
 
 from runs import settings as config
 from runs import write_data
-from unet3d_tutorial.checkpoints import STATE, load_state, read_checkpoint
 from unet3d_tutorial.config import WITHOUT_EFFECT, Config
 from unet3d_tutorial.dataset import batch_names, validation_cases
-from unet3d_tutorial.remote import FsspecStore
-from unet3d_tutorial.train_step import TrainStep
-from unet3d_tutorial.training import FINAL, Run, build_network, load_network, load_result, predictor, train, validate
+from unet3d_tutorial.runs.checkpoints import STATE, load_state, read_checkpoint
+from unet3d_tutorial.runs.store import FsspecStore
+from unet3d_tutorial.training import (
+    FINAL,
+    Run,
+    build_network,
+    load_network,
+    load_result,
+    predictor,
+    train,
+    validate,
+)
+from unet3d_tutorial.training_step import TrainStep
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +61,33 @@ def test_history_is_complete_and_the_loss_falls(run):
     assert result.history["loss"][-1] < result.history["loss"][0]
     structures = np.array([result.history[name] for name in ("left lung", "right lung", "trachea")])
     assert structures.min() > 0 and structures.max() < 1
-    background = 4 * (1 - np.array(result.history["dice"])) - structures.sum(axis=0)  # the loss is a mean over four classes
+    # The loss is a mean over four classes.
+    background = 4 * (1 - np.array(result.history["dice"])) - structures.sum(axis=0)
     assert background.min() > 0 and background.max() < 1 + 1e-6
 
 
 def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):
     _, result = run
     names = sorted(path.name for path in result.checkpoint.parent.iterdir())
-    assert names == ["best.ckpt", "config.yaml", "events", "history.csv", "last.ckpt", "lock", "step-00004.ckpt",
-                     "step-00006.ckpt", FINAL, "validation.csv"]
+    assert names == [
+        "best.ckpt",
+        "config.yaml",
+        "events",
+        "history.csv",
+        "last.ckpt",
+        "lock",
+        "step-00004.ckpt",
+        "step-00006.ckpt",
+        FINAL,
+        "validation.csv",
+    ]
 
 
 def test_the_best_checkpoint_is_that_of_the_best_look(run):
     settings, result = run
-    means = np.mean([result.validation[name] for name in ("left lung", "right lung", "trachea")], axis=0)
+    means = np.mean(
+        [result.validation[name] for name in ("left lung", "right lung", "trachea")], axis=0
+    )
     best = int(result.validation["step"][int(means.argmax())])
     folder = result.checkpoint.parent
     assert json.loads(read_checkpoint(folder / "best.ckpt")[STATE])["state"]["step"] == best
@@ -75,7 +100,10 @@ def test_a_finished_run_is_read_back_and_never_replaced_by_another(run, data):
     settings, result = run
     before = result.checkpoint.stat().st_mtime_ns
     assert train(settings) == result and result.checkpoint.stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"holds a run of another configuration \(train.lr is 0.003 there, 0.0001 here\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run of another configuration \(train.lr is 0.003 there, 0.0001 here\)",
+    ):
         train(settings.override(["train.lr=1e-4"]))
 
 
@@ -89,17 +117,22 @@ def test_the_same_command_repeats_a_last_upload_that_failed(run, data, tmp_path,
             raise ConnectionError("the line broke")
         put(self, source, path)
 
-    monkeypatch.setattr("unet3d_tutorial.remote.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("unet3d_tutorial.runs.store.time.sleep", lambda seconds: None)
     with monkeypatch.context() as broken:
         broken.setattr(FsspecStore, "put", put)
-        with pytest.raises(OSError, match=f"^copying {FINAL} to the store failed 4 times: ConnectionError: the line broke"):
+        with pytest.raises(
+            OSError,
+            match=f"^copying {FINAL} to the store failed 4 times: ConnectionError: the line broke",
+        ):
             train(settings)
     assert not (tmp_path / "store" / FINAL).exists()
     assert train(settings).history == run[1].history
     assert (tmp_path / "store" / FINAL).read_bytes() == run[1].checkpoint.read_bytes()
 
 
-def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(data, tmp_path, capsys):
+def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(
+    data, tmp_path, capsys
+):
     (tmp_path / "history.csv").write_text("step,lr\n0,0.1\n", encoding="utf-8")
     (tmp_path / "note.txt").write_text("kept", encoding="utf-8")
     assert train(config(data, tmp_path)).history["step"] == list(range(6))
@@ -108,7 +141,10 @@ def test_what_is_no_run_of_this_configuration_is_cleared_but_other_files_stay(da
 
 
 def interrupted(settings, goes_on=None):
-    """The result of a run that was stopped after four steps, and then gone on with, perhaps with other settings."""
+    """The result of a run that was stopped after four steps, and then gone on with, perhaps with
+    other settings.
+    """
+
     class Enough(Exception):
         pass
 
@@ -125,28 +161,52 @@ def test_a_run_goes_on_with_the_same_bits(run, data, tmp_path):
     """Stopped from inside: the crash tests do the same from outside."""
     resumed = interrupted(config(data, tmp_path / "run", "train.save_every=3"))
     _, whole = run
-    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
-    assert resumed.history["loss"] == whole.history["loss"] and resumed.history["step"] == list(range(6))
+    assert (
+        resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+        and resumed.validation == whole.validation
+    )
+    assert resumed.history["loss"] == whole.history["loss"] and resumed.history["step"] == list(
+        range(6)
+    )
 
 
 def test_settings_without_effect_may_change_when_a_run_goes_on(run, data, tmp_path):
     settings, whole = run
-    other = ["data.num_worker=2", "data.worker_processes=true", f"data.cache_path={tmp_path / 'cache'}",
-             "train.save_every=1", "train.event_files=false", "train.enable_profiling=true", "train.keep_checkpoint_max=1"]
+    other = [
+        "data.num_worker=2",
+        "data.worker_processes=true",
+        f"data.cache_path={tmp_path / 'cache'}",
+        "train.save_every=1",
+        "train.event_files=false",
+        "train.enable_profiling=true",
+        "train.keep_checkpoint_max=1",
+    ]
     assert sorted(text.partition("=")[0] for text in other) == sorted(WITHOUT_EFFECT)
     first = config(data, tmp_path / "run")
     resumed = interrupted(first, first.override(other))
-    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes() and resumed.validation == whole.validation
+    assert (
+        resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+        and resumed.validation == whole.validation
+    )
     assert resumed.history["loss"] == whole.history["loss"]
     assert Config.load(tmp_path / "run" / "config.yaml") == first.override(other)
     before = whole.checkpoint.stat().st_mtime_ns
-    assert train(settings.override(other)) == whole and whole.checkpoint.stat().st_mtime_ns == before
+    assert (
+        train(settings.override(other)) == whole and whole.checkpoint.stat().st_mtime_ns == before
+    )
 
 
-@pytest.mark.parametrize("option", ["train.weight_decay=0.1", "train.average_decay=0.75", "train.clip_norm=0.1"])
+@pytest.mark.parametrize(
+    "option", ["train.weight_decay=0.1", "train.average_decay=0.75", "train.clip_norm=0.1"]
+)
 def test_so_it_does_with_each_option_of_the_step(option, data, tmp_path):
-    whole, resumed = train(config(data, tmp_path / "whole", option)), interrupted(config(data, tmp_path / "run", option))
-    assert resumed.history["loss"] == whole.history["loss"] and resumed.validation == whole.validation
+    whole, resumed = (
+        train(config(data, tmp_path / "whole", option)),
+        interrupted(config(data, tmp_path / "run", option)),
+    )
+    assert (
+        resumed.history["loss"] == whole.history["loss"] and resumed.validation == whole.validation
+    )
     assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
 
 
@@ -155,13 +215,20 @@ def test_a_state_may_be_loaded_between_two_steps(data, run):
     settings, result = run
     moved = Run(settings, result.checkpoint.parent)
     for _ in range(2):
-        load_state(result.checkpoint.parent / "step-00004.ckpt", settings, moved.network, moved.optimizer)
-        before = moved.network.down1.down_conv.down_conv_1.weight.asnumpy().copy()  # what it gives is a view
+        load_state(
+            result.checkpoint.parent / "step-00004.ckpt", settings, moved.network, moved.optimizer
+        )
+        # What it gives is a view.
+        before = moved.network.down1.down_conv.down_conv_1.weight.asnumpy().copy()
         moved.optimizer(tuple(ops.ones_like(p) for p in moved.optimizer.parameters))
-        assert not np.array_equal(moved.network.down1.down_conv.down_conv_1.weight.asnumpy(), before)
+        assert not np.array_equal(
+            moved.network.down1.down_conv.down_conv_1.weight.asnumpy(), before
+        )
 
 
-def test_weights_that_a_step_broke_are_named_with_the_scans_of_that_step(data, tmp_path, monkeypatch):
+def test_weights_that_a_step_broke_are_named_with_the_scans_of_that_step(
+    data, tmp_path, monkeypatch
+):
     def broken(self, batches, step=TrainStep.__call__):
         losses = step(self, batches)
         if self.state.step == 2:
@@ -172,7 +239,10 @@ def test_weights_that_a_step_broke_are_named_with_the_scans_of_that_step(data, t
     settings = config(data, tmp_path, "train.validate_every=3", "train.save_every=3")
     names, others = (", ".join(batch_names(settings, step)) for step in (2, 3))
     assert names != others
-    with pytest.raises(FloatingPointError, match=f"^step 2: the weights of .* are not finite; it came from {names}; there"):
+    with pytest.raises(
+        FloatingPointError,
+        match=f"^step 2: the weights of .* are not finite; it came from {names}; there",
+    ):
         train(settings)
 
 
@@ -205,17 +275,27 @@ def test_missing_data_leave_an_older_run_untouched(run, tmp_path):
 def test_a_warm_up_that_does_not_fit_leaves_an_older_run_untouched(run):
     settings, result = run
     before = {path: path.stat().st_mtime_ns for path in result.checkpoint.parent.rglob("*")}
-    with pytest.raises(ValueError, match="^warmup_step: expected at least 0 and below total_steps = 6, found 20"):
+    with pytest.raises(
+        ValueError, match="^warmup_step: expected at least 0 and below total_steps = 6, found 20"
+    ):
         train(settings.override(["train.warmup_step=20"]), overwrite=True)
     assert {path: path.stat().st_mtime_ns for path in result.checkpoint.parent.rglob("*")} == before
 
 
-@pytest.mark.parametrize(("lower", "upper", "names"), [(5, 5, ["trachea"]),
-                                                       (1, 5, ["label 1", "label 2", "left lung", "right lung", "trachea"])])
+@pytest.mark.parametrize(
+    ("lower", "upper", "names"),
+    [(5, 5, ["trachea"]), (1, 5, ["label 1", "label 2", "left lung", "right lung", "trachea"])],
+)
 def test_the_tables_name_the_structures_by_their_values(lower, upper, names, data, tmp_path):
-    limits = (f"data.lower_limit={lower}", f"data.upper_limit={upper}", f"model.num_classes={upper - lower + 2}")
+    limits = (
+        f"data.lower_limit={lower}",
+        f"data.upper_limit={upper}",
+        f"model.num_classes={upper - lower + 2}",
+    )
     result = train(config(data, tmp_path, "train.epoch_size=1", *limits))
-    assert list(result.validation) == ["step", *names] and list(result.history)[-len(names):] == names
+    assert (
+        list(result.validation) == ["step", *names] and list(result.history)[-len(names) :] == names
+    )
 
 
 def test_the_loaded_network_is_in_evaluation_mode_and_repeats_itself(run):

@@ -1,4 +1,6 @@
-"""Transforms: image, label and affine stay in step, nothing changes its input, bad input is refused by name."""
+"""Transforms: image, label and affine stay in step, nothing changes its input, bad input is refused
+by name.
+"""
 
 import nibabel as nib
 import numpy as np
@@ -41,16 +43,33 @@ def pair(shape=(12, 10, 8), affine=None, seed=0) -> tuple[Volume, Volume]:
 
 def positions(volume: Volume) -> np.ndarray:
     """World position in mm of every voxel, ``(I, J, K, 3)``."""
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.array.shape[-3:]), indexing="ij"), axis=-1)
+    index = np.stack(
+        np.meshgrid(*(np.arange(n) for n in volume.array.shape[-3:]), indexing="ij"), axis=-1
+    )
     return index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
 
 
 affines = st.builds(
-    lambda angles, spacing, flips, order: np.vstack([np.column_stack([
-        (Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * spacing * flips)[:, order], [1.0, -2.0, 3.0]]),
-        [0, 0, 0, 1]]),
-    st.tuples(*[st.floats(-20, 20)] * 3), st.tuples(*[st.floats(0.5, 4)] * 3),
-    st.tuples(*[st.sampled_from([-1, 1])] * 3), st.permutations([0, 1, 2]))
+    lambda angles, spacing, flips, order: np.vstack(
+        [
+            np.column_stack(
+                [
+                    (
+                        Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+                        * spacing
+                        * flips
+                    )[:, order],
+                    [1.0, -2.0, 3.0],
+                ]
+            ),
+            [0, 0, 0, 1],
+        ]
+    ),
+    st.tuples(*[st.floats(-20, 20)] * 3),
+    st.tuples(*[st.floats(0.5, 4)] * 3),
+    st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    st.permutations([0, 1, 2]),
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,7 +86,9 @@ def _same_places(before: Volume, after: Volume) -> bool:
     """Whether two volumes hold the same values at the same positions in the patient."""
     rows = []
     for volume in (before, after):
-        table = np.column_stack([positions(volume).reshape(-1, 3).round(3) + 0.0, volume.array.ravel()])
+        table = np.column_stack(
+            [positions(volume).reshape(-1, 3).round(3) + 0.0, volume.array.ravel()]
+        )
         rows.append(table[np.lexsort(table.T[::-1])])
     return np.allclose(*rows, atol=2e-3)
 
@@ -82,7 +103,9 @@ def test_orientation_is_undone_by_its_inverse(affine):
 
 
 def test_spacing_keeps_a_linear_field_where_it_is():
-    """A field that is linear in world coordinates must have the same value at the same place on the new grid."""
+    """A field that is linear in world coordinates must have the same value at the same place on the
+    new grid.
+    """
     affine = nib.affines.from_matvec(np.diag([-1.0, 2.0, 2.5]), [30, -20, 5])
     image = Volume(np.zeros((40, 30, 24), np.float32), affine)
     world = positions(image)
@@ -96,9 +119,13 @@ def test_spacing_keeps_a_linear_field_where_it_is():
 def test_spacing_agrees_with_scipy_where_no_smoothing_is_needed():
     image, _ = pair((9, 8, 7), np.eye(4))
     new, _ = Spacing((0.5, 0.8, 1.0))(image)
-    place = [(np.arange(n) + 0.5) * r - 0.5 for n, r in zip(new.array.shape, (0.5, 0.8, 1.0), strict=True)]
-    expected = ndimage.map_coordinates(image.array.astype(float), np.meshgrid(*place, indexing="ij"), order=1,
-                                       mode="nearest")
+    place = [
+        (np.arange(n) + 0.5) * r - 0.5
+        for n, r in zip(new.array.shape, (0.5, 0.8, 1.0), strict=True)
+    ]
+    expected = ndimage.map_coordinates(
+        image.array.astype(float), np.meshgrid(*place, indexing="ij"), order=1, mode="nearest"
+    )
     assert np.allclose(new.array, expected, atol=1e-2)
 
 
@@ -112,7 +139,13 @@ def test_spacing_gives_labels_no_new_value_and_keeps_equal_grids():
 
 def test_linear_weights_hit_samples_and_stay_within_ends():
     values = np.array([1.0, 3.0, 7.0], np.float32)
-    assert (linear_weights(np.array([-1.0, 0.0, 0.5, 2.0, 9.0]), 3) @ values).tolist() == [1, 1, 2, 7, 7]
+    assert (linear_weights(np.array([-1.0, 0.0, 0.5, 2.0, 9.0]), 3) @ values).tolist() == [
+        1,
+        1,
+        2,
+        7,
+        7,
+    ]
     assert (linear_weights(np.array([0.0, 2.0]), 1) @ values[:1]).tolist() == [1, 1]
 
 
@@ -151,26 +184,44 @@ def test_convert_label_and_one_hot():
         OneHot(4)(image, label)
 
 
-@pytest.mark.parametrize(("values", "limits", "refused"), [
-    ([0, 1, 2, 3], (3, 5), True), ([0, 1], (3, 5), True), ([1, 3], (3, 5), True),  # the package's own masks
-    ([0, 1, 2, 3], (3, 4), True), ([0, 1, 2, 3], (5, 5), True),
-    ([0, 3, 4, 5], (3, 5), False), ([0], (3, 5), False), ([0, 3], (3, 5), False), ([0, 1, 2, 4], (3, 5), False),  # LUNA16's
-    ([3, 4, 5], (5, 5), False), ([3], (5, 5), False),
-    ([0, 1, 2, 3], (1, 3), False), ([0, 1, 2, 3], (2, 3), False),
-])
+@pytest.mark.parametrize(
+    ("values", "limits", "refused"),
+    [
+        ([0, 1, 2, 3], (3, 5), True),
+        ([0, 1], (3, 5), True),
+        ([1, 3], (3, 5), True),  # the package's own masks
+        ([0, 1, 2, 3], (3, 4), True),
+        ([0, 1, 2, 3], (5, 5), True),
+        ([0, 3, 4, 5], (3, 5), False),
+        ([0], (3, 5), False),
+        ([0, 3], (3, 5), False),
+        ([0, 1, 2, 4], (3, 5), False),  # LUNA16's
+        ([3, 4, 5], (5, 5), False),
+        ([3], (5, 5), False),
+        ([0, 1, 2, 3], (1, 3), False),
+        ([0, 1, 2, 3], (2, 3), False),
+    ],
+)
 def test_masks_of_classes_are_not_taken_for_those_of_luna16(values, limits, refused):
     label = Volume(np.array(values, np.uint8).reshape(-1, 1, 1), np.eye(4))
     if refused:
-        with pytest.raises(ValueError, match="found the classes 1, 2 and 3; .* set data.lower_limit=1 data.upper_limit=3"):
+        with pytest.raises(
+            ValueError,
+            match="found the classes 1, 2 and 3; .* set data.lower_limit=1 data.upper_limit=3",
+        ):
             ConvertLabel(*limits)(None, label)
     else:
         _, found = ConvertLabel(*limits)(None, label)
         low, high = limits
-        assert found.array.ravel().tolist() == [value - low + 1 if low <= value <= high else 0 for value in values]
+        assert found.array.ravel().tolist() == [
+            value - low + 1 if low <= value <= high else 0 for value in values
+        ]
 
 
 def test_clip_hu_replaces_padding_and_nan():
-    image = Volume(np.array([-3024.0, np.nan, -1024.0, 50.0], np.float32).reshape(4, 1, 1), np.eye(4))
+    image = Volume(
+        np.array([-3024.0, np.nan, -1024.0, 50.0], np.float32).reshape(4, 1, 1), np.eye(4)
+    )
     assert ClipHU()(image)[0].array.ravel().tolist() == [-1024, -1024, -1024, 50]
     whole = Volume(np.array([-3024, 7], np.int16).reshape(2, 1, 1), np.eye(4))
     assert ClipHU()(whole)[0].array.dtype == np.int16
@@ -192,7 +243,11 @@ def test_padding_keeps_places_and_values():
 
 
 @settings(max_examples=40, deadline=None)
-@given(affine=affines, body=st.tuples(*[st.tuples(st.integers(0, 6), st.integers(1, 6))] * 3), margin=st.integers(0, 4))
+@given(
+    affine=affines,
+    body=st.tuples(*[st.tuples(st.integers(0, 6), st.integers(1, 6))] * 3),
+    margin=st.integers(0, 4),
+)
 def test_cropping_the_foreground_keeps_all_of_it_in_its_place(affine, body, margin):
     image, label = ExpandChannel()(*pair((12, 12, 12), affine))
     box = tuple(slice(first, first + size) for first, size in body)
@@ -219,7 +274,8 @@ def test_nothing_to_crop():
 
 def test_a_share_of_the_crops_is_centred_on_structures_each_equally_often():
     label = np.zeros((1, 60, 60, 60), np.uint8)
-    label[0, 5:25, 20:40, 20:40], label[0, 50:52, 30:32, 30:32] = 1, 3  # a large one, a small one, and no 2
+    # A large one, a small one, and no 2.
+    label[0, 5:25, 20:40, 20:40], label[0, 50:52, 30:32, 30:32] = (1, 3)
     image = Volume(np.zeros(label.shape, np.int16), np.eye(4))
     crop = RandomCropSamples((6, 6, 6), 400, seed=1, foreground=0.5)
     _, labels = crop(image, Volume(label, np.eye(4)))
@@ -232,8 +288,12 @@ def test_a_share_of_the_crops_is_centred_on_structures_each_equally_often():
 
 
 @settings(max_examples=40, deadline=None)
-@given(shape=st.tuples(*[st.integers(3, 30)] * 3), roi=st.tuples(*[st.integers(4, 24)] * 3), seed=st.integers(0, 99),
-       foreground=st.sampled_from([0.0, 0.5, 1.0]))
+@given(
+    shape=st.tuples(*[st.integers(3, 30)] * 3),
+    roi=st.tuples(*[st.integers(4, 24)] * 3),
+    seed=st.integers(0, 99),
+    foreground=st.sampled_from([0.0, 0.5, 1.0]),
+)
 def test_crops_lie_inside_and_image_and_label_stay_together(shape, roi, seed, foreground):
     index = np.arange(np.prod(shape), dtype=np.int32).reshape(1, *shape) + 1
     image, label = Volume(index, np.eye(4)), Volume(index, np.eye(4))
@@ -241,14 +301,21 @@ def test_crops_lie_inside_and_image_and_label_stay_together(shape, roi, seed, fo
     assert crop.array.shape == (2, 1, *roi)
     inside = crop_label.array > 0
     assert np.array_equal(crop.array[inside], crop_label.array[inside])
-    assert (crop.array[~inside] == 1).all() if (~inside).any() else True  # the minimum fills the padding
-    corner = crop.array[0, 0][tuple(max(r - n, 0) // 2 for n, r in zip(shape, roi, strict=True))] - 1
+    # The minimum fills the padding.
+    assert (crop.array[~inside] == 1).all() if (~inside).any() else True
+    corner = (
+        crop.array[0, 0][tuple(max(r - n, 0) // 2 for n, r in zip(shape, roi, strict=True))] - 1
+    )
     place = np.array(np.unravel_index(corner, shape))
     first = np.array([max(r - n, 0) // 2 for n, r in zip(shape, roi, strict=True)])
     assert np.allclose(crop.affine[:3, :3] @ first + crop.affine[:3, 3], place)
 
 
-RANDOM = [RandomCropSamples((4, 4, 4), 2), RandomCropSamples((4, 4, 4), 2, foreground=1), AddPosition(jitter=True)]
+RANDOM = [
+    RandomCropSamples((4, 4, 4), 2),
+    RandomCropSamples((4, 4, 4), 2, foreground=1),
+    AddPosition(jitter=True),
+]
 
 
 @pytest.mark.parametrize("step", RANDOM, ids=lambda step: type(step).__name__)
@@ -259,10 +326,23 @@ def test_random_steps_repeat_with_their_seed_and_differ_without(step):
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("step", [*RANDOM, Orientation(), Spacing((3, 3, 3)), ScaleIntensityRange(-1000, 400), ClipHU(),
-                                  Pad((16, 16, 16)), CenterCrop((5, 5, 5)), CropForeground(),
-                                  CenterOnBody(), ConvertLabel(), OneHot(7)],
-                         ids=lambda step: type(step).__name__)
+@pytest.mark.parametrize(
+    "step",
+    [
+        *RANDOM,
+        Orientation(),
+        Spacing((3, 3, 3)),
+        ScaleIntensityRange(-1000, 400),
+        ClipHU(),
+        Pad((16, 16, 16)),
+        CenterCrop((5, 5, 5)),
+        CropForeground(),
+        CenterOnBody(),
+        ConvertLabel(),
+        OneHot(7),
+    ],
+    ids=lambda step: type(step).__name__,
+)
 def test_no_step_changes_its_input(step):
     image, label = ExpandChannel()(*pair())
     kept = image.array.copy(), label.array.copy(), image.affine.copy()
@@ -295,8 +375,10 @@ def test_the_whole_way_gives_the_same_network_input_for_every_array_order(axcode
     config = Config.preset("quick").override(["data.roi_size=[16, 16, 16]"])
     image, _ = pair((30, 24, 20), np.diag([4.0, 4.0, 4.0, 1.0]))
     turned, _ = Orientation(axcodes)(image)
-    results = [Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])(volume)[0]
-               for volume in (image, turned)]
+    results = [
+        Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])(volume)[0]
+        for volume in (image, turned)
+    ]
     assert np.allclose(results[0].array, results[1].array, atol=1e-5)
     assert np.allclose(results[0].affine, results[1].affine, atol=1e-4)
 
@@ -309,9 +391,15 @@ def test_loading_names_the_file_that_is_wrong(tmp_path):
     assert np.array_equal(loaded.array, image.array) and loaded_label.array.dtype == np.uint8
     save_volume(Volume(label.array[1:], label.affine), tmp_path / "short.nii.gz")
     save_volume(Volume(label.array, label.affine + np.eye(4)), tmp_path / "moved.nii.gz")
-    with pytest.raises(ValueError, match=r"short.nii.gz: expected .*a.nii.gz's shape \(12, 10, 8\), found \(11, 10, 8\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"short.nii.gz: expected .*a.nii.gz's shape \(12, 10, 8\), found \(11, 10, 8\)",
+    ):
         LoadData()(tmp_path / "a.nii.gz", tmp_path / "short.nii.gz")
-    with pytest.raises(ValueError, match="moved.nii.gz: expected .*a.nii.gz's affine .*, found a grid [0-9.]+ mm away"):
+    with pytest.raises(
+        ValueError,
+        match="moved.nii.gz: expected .*a.nii.gz's affine .*, found a grid [0-9.]+ mm away",
+    ):
         LoadData()(tmp_path / "a.nii.gz", tmp_path / "moved.nii.gz")
     with pytest.raises(FileNotFoundError, match="none.nii.gz"):
         LoadData()(tmp_path / "none.nii.gz")
@@ -324,7 +412,9 @@ def test_a_label_that_lies_beside_its_image_by_rounding_takes_the_images_grid(tm
     shifted[0, 3] += 0.02
     save_volume(Volume(label.array, shifted), tmp_path / "b.nii.gz")
     loaded, loaded_label = LoadData()(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
-    assert np.array_equal(loaded_label.affine, loaded.affine) and np.array_equal(loaded_label.array, label.array)
+    assert np.array_equal(loaded_label.affine, loaded.affine) and np.array_equal(
+        loaded_label.array, label.array
+    )
 
 
 @pytest.mark.parametrize("axcodes", ["RAR", "RA", "XYZ"])

@@ -13,7 +13,9 @@ import pytest
 from unet3d_tutorial import volume
 from unet3d_tutorial.volume import BadScanError, Volume, check_file, load_volume, save_volume
 
-OBLIQUE = np.array([[0.0, -1.2, 0.3, 11.5], [0.8, 0.0, 0.0, -20.25], [0.0, 0.5, 2.9, 300.0], [0, 0, 0, 1]])
+OBLIQUE = np.array(
+    [[0.0, -1.2, 0.3, 11.5], [0.8, 0.0, 0.0, -20.25], [0.0, 0.5, 2.9, 300.0], [0, 0, 0, 1]]
+)
 
 
 def array_of(kind: str, shape: tuple[int, ...] = (4, 5, 6)) -> np.ndarray:
@@ -46,23 +48,36 @@ def test_a_scaled_file_gives_its_real_values_as_float32(tmp_path: Path):
     np.testing.assert_array_equal(loaded.array, 2.0 * stored - 1024.0)
 
 
-@pytest.mark.parametrize("affine, codes", [
-    (np.eye(4), "RAS"), (np.diag([-1.0, -1, 1, 1]), "LPS"), (np.diag([-1.0, 1, 1, 1]), "LAS"), (OBLIQUE, "ALS"),
-])
+@pytest.mark.parametrize(
+    "affine, codes",
+    [
+        (np.eye(4), "RAS"),
+        (np.diag([-1.0, -1, 1, 1]), "LPS"),
+        (np.diag([-1.0, 1, 1, 1]), "LAS"),
+        (OBLIQUE, "ALS"),
+    ],
+)
 def test_axis_codes_say_where_each_axis_points(affine: np.ndarray, codes: str):
     assert Volume(array_of("int16"), affine).axis_codes == codes
 
 
 def test_spacing_is_the_length_of_each_column():
     assert Volume(array_of("int16"), np.diag([-0.7, 0.8, 2.5, 1])).spacing_mm == (0.7, 0.8, 2.5)
-    np.testing.assert_allclose(Volume(array_of("int16"), OBLIQUE).spacing_mm, (0.8, 1.3, np.hypot(0.3, 2.9)))
+    np.testing.assert_allclose(
+        Volume(array_of("int16"), OBLIQUE).spacing_mm, (0.8, 1.3, np.hypot(0.3, 2.9))
+    )
 
 
 def test_the_volume_of_a_voxel_heeds_a_tilted_gantry():
     tilted = np.diag([-0.7, -0.7, 5.0, 1.0])
-    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(0.7 * 0.7 * 5 / 1000, rel=1e-12)
-    tilted[1, 2] = 5 * np.tan(np.radians(25))  # each slice further back: a shear, which changes no volume
-    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(0.7 * 0.7 * 5 / 1000, rel=1e-12)
+    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(
+        0.7 * 0.7 * 5 / 1000, rel=1e-12
+    )
+    # Each slice further back: a shear, which changes no volume.
+    tilted[1, 2] = 5 * np.tan(np.radians(25))
+    assert Volume(array_of("int16"), tilted).voxel_ml == pytest.approx(
+        0.7 * 0.7 * 5 / 1000, rel=1e-12
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
@@ -90,7 +105,9 @@ def test_a_truncated_file_is_named(tmp_path: Path, share: float):
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 2), (4, 5, 6, 1, 3)])
 def test_only_3d_volumes_are_read(tmp_path: Path, shape: tuple[int, ...]):
     nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match=re.escape(f"a.nii.gz: expected a 3-D volume, found shape {shape}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"a.nii.gz: expected a 3-D volume, found shape {shape}")
+    ):
         load_volume(tmp_path / "a.nii.gz")
 
 
@@ -104,11 +121,17 @@ def test_one_frame_is_the_same_as_none(tmp_path: Path, shape: tuple[int, ...]):
 @pytest.mark.parametrize("bad", [0.0, np.nan])
 def test_an_affine_that_places_nothing_is_refused(tmp_path: Path, bad: float):
     image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
-    image.header["sform_code"], image.header["srow_x"], image.header["srow_y"] = 1, [1, 0, 0, 0], [0, 1, 0, 0]
+    image.header["sform_code"], image.header["srow_x"], image.header["srow_y"] = (
+        1,
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+    )
     image.header["srow_z"], image.header["vox_offset"] = [0, 0, bad, 0], 352
     with gzip.open(tmp_path / "a.nii.gz", "wb") as file:
         file.write(image.header.binaryblock + bytes(4) + bytes(240))
-    with pytest.raises(ValueError, match="a.nii.gz: expected a finite affine with positive spacing"):
+    with pytest.raises(
+        ValueError, match="a.nii.gz: expected a finite affine with positive spacing"
+    ):
         load_volume(tmp_path / "a.nii.gz")
 
 
@@ -121,23 +144,37 @@ def header_with(**fields) -> bytes:
     return header.binaryblock + bytes(4)
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"magic": b"n-1"}, "magic"),
-    ({"pixdim": [1, 1, 0, 1, 0, 0, 0, 0]}, r"expected positive spacing, found \[1.0, 0.0, 1.0\] mm"),
-    ({"pixdim": [1, 1, -2, 1, 0, 0, 0, 0]}, "expected positive spacing"),
-    ({"pixdim": [1, 1, np.nan, 1, 0, 0, 0, 0]}, "expected positive spacing"),
-    ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, r"expected a 3-D volume, found shape \(4, 0, 6\)"),
-    ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "cut short, expected 70362301923326 bytes of voxels, found 240"),
-    ({"vox_offset": 100}, "expected the voxels after the header's 348 bytes, found them at 100|too low"),
-    ({"datatype": 128}, "expected one number a voxel"),
-    ({"datatype": 999}, "999"),
-    ({"xyzt_units": 1}, "expected millimetres, found the code 1"),
-    ({"sform_code": 77}, "expected sform_code from 0 to 5, found 77"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"magic": b"n-1"}, "magic"),
+        (
+            {"pixdim": [1, 1, 0, 1, 0, 0, 0, 0]},
+            r"expected positive spacing, found \[1.0, 0.0, 1.0\] mm",
+        ),
+        ({"pixdim": [1, 1, -2, 1, 0, 0, 0, 0]}, "expected positive spacing"),
+        ({"pixdim": [1, 1, np.nan, 1, 0, 0, 0, 0]}, "expected positive spacing"),
+        ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, r"expected a 3-D volume, found shape \(4, 0, 6\)"),
+        (
+            {"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]},
+            "cut short, expected 70362301923326 bytes of voxels, found 240",
+        ),
+        (
+            {"vox_offset": 100},
+            "expected the voxels after the header's 348 bytes, found them at 100|too low",
+        ),
+        ({"datatype": 128}, "expected one number a voxel"),
+        ({"datatype": 999}, "999"),
+        ({"xyzt_units": 1}, "expected millimetres, found the code 1"),
+        ({"sform_code": 77}, "expected sform_code from 0 to 5, found 77"),
+    ],
+)
 def test_a_header_that_makes_no_sense_is_refused(tmp_path: Path, fields: dict, message: str):
     for name, pack in (("a.nii", bytes), ("a.nii.gz", gzip.compress)):
         (tmp_path / name).write_bytes(pack(header_with(**fields) + array_of("int16").tobytes("F")))
-        with pytest.raises(BadScanError, match=f"{re.escape(str(tmp_path / name))}.*({message})") as caught:
+        with pytest.raises(
+            BadScanError, match=f"{re.escape(str(tmp_path / name))}.*({message})"
+        ) as caught:
             load_volume(tmp_path / name)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -155,9 +192,13 @@ def test_the_look_at_a_file_agrees_with_reading_it(tmp_path: Path):
     path = save_volume(Volume(array_of("int16", (20, 20, 20)), OBLIQUE), tmp_path / "a.nii.gz")
     packed, plain = path.read_bytes(), gzip.decompress(path.read_bytes())
     half = len(plain) // 2
-    sound = {"a.nii.gz": packed, "b.nii": plain,
-             "in two parts.nii.gz": gzip.compress(plain[:half]) + gzip.compress(plain[half:]),
-             "more than a volume.nii.gz": gzip.compress(plain + b"more"), "and longer.nii": plain + b"more"}
+    sound = {
+        "a.nii.gz": packed,
+        "b.nii": plain,
+        "in two parts.nii.gz": gzip.compress(plain[:half]) + gzip.compress(plain[half:]),
+        "more than a volume.nii.gz": gzip.compress(plain + b"more"),
+        "and longer.nii": plain + b"more",
+    }
     for name, data in sound.items():
         (tmp_path / name).write_bytes(data)
         shape, affine = check_file(tmp_path / name)
@@ -165,13 +206,17 @@ def test_the_look_at_a_file_agrees_with_reading_it(tmp_path: Path):
         np.testing.assert_array_equal(affine, load_volume(tmp_path / name).affine)
         for missing in (5, 300, len(data) // 2, len(data) - 100):
             (tmp_path / name).write_bytes(data[:-missing])
-            with pytest.raises(BadScanError, match=f"{name}( cannot be read|: cut short|: expected)"):
+            with pytest.raises(
+                BadScanError, match=f"{name}( cannot be read|: cut short|: expected)"
+            ):
                 check_file(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file: .*none.nii.gz"):
         check_file(tmp_path / "none.nii.gz")
 
 
-def test_the_look_at_a_file_does_not_read_its_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_look_at_a_file_does_not_read_its_voxels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = save_volume(Volume(array_of("int16", (20, 20, 20)), OBLIQUE), tmp_path / "a.nii.gz")
     monkeypatch.setattr(volume, "_read_voxels", lambda *_: pytest.fail("read"))
     check_file(path)
@@ -180,7 +225,9 @@ def test_the_look_at_a_file_does_not_read_its_voxels(tmp_path: Path, monkeypatch
 def test_a_damaged_file_is_found_by_its_checksum(tmp_path: Path):
     path = save_volume(Volume(array_of("int16", (30, 30, 30)), np.eye(4)), tmp_path / "a.nii.gz")
     sound = path.read_bytes()
-    for position in range(400, len(sound), 997):  # the deflate stream and, at the end, the checksum and length
+    for position in range(
+        400, len(sound), 997
+    ):  # the deflate stream and, at the end, the checksum and length
         data = bytearray(sound)
         data[position] ^= 1
         path.write_bytes(data)
@@ -206,18 +253,36 @@ def test_both_versions_both_byte_orders_and_wrong_endings_are_read(tmp_path: Pat
 
 
 # What a field may be set to: sizes that overflow, codes that do not exist, numbers that are none.
-NASTY = {"dim": [0, -1, 1, 2, 3, 4, 7, 8, 32767, -32768], "pixdim": [0, -1, np.nan, np.inf, 1e38, 1e-40],
-         "datatype": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 768, 1536, 2304, -1], "bitpix": [0, 8, 64, -1],
-         "vox_offset": [0, -1, 352, 1e30, np.nan, np.inf, 353.5], "scl_slope": [0, -1, np.nan, np.inf, 1e38, 1e-40],
-         "scl_inter": [np.nan, np.inf, 3e38, -5], "qform_code": [0, 1, 2, -1, 99], "sform_code": [0, 1, 2, -1, 99],
-         "quatern_b": [np.nan, np.inf, 2, 1e38], "srow_x": [np.nan, np.inf, 0, 1e38], "xyzt_units": [0, 1, 2, 3, 7, 255],
-         "magic": [b"n+1", b"ni1", b"", b"xxxx"], "sizeof_hdr": [0, 348, 540, -1, 1543569408], "intent_code": [-1, 1007]}
+NASTY = {
+    "dim": [0, -1, 1, 2, 3, 4, 7, 8, 32767, -32768],
+    "pixdim": [0, -1, np.nan, np.inf, 1e38, 1e-40],
+    "datatype": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 768, 1536, 2304, -1],
+    "bitpix": [0, 8, 64, -1],
+    "vox_offset": [0, -1, 352, 1e30, np.nan, np.inf, 353.5],
+    "scl_slope": [0, -1, np.nan, np.inf, 1e38, 1e-40],
+    "scl_inter": [np.nan, np.inf, 3e38, -5],
+    "qform_code": [0, 1, 2, -1, 99],
+    "sform_code": [0, 1, 2, -1, 99],
+    "quatern_b": [np.nan, np.inf, 2, 1e38],
+    "srow_x": [np.nan, np.inf, 0, 1e38],
+    "xyzt_units": [0, 1, 2, 3, 7, 255],
+    "magic": [b"n+1", b"ni1", b"", b"xxxx"],
+    "sizeof_hdr": [0, 348, 540, -1, 1543569408],
+    "intent_code": [-1, 1007],
+}
 
 
 def mutated(rng: np.random.Generator) -> bytes:
-    """A NIfTI file whose header has up to three nasty fields and, half of the time, some bytes thrown in."""
+    """A NIfTI file whose header has up to three nasty fields and, half of the time, some bytes
+    thrown in.
+    """
     header = nib.Nifti1Image(array_of("int16"), OBLIQUE).header
-    header["vox_offset"], header["magic"], header["scl_slope"], header["scl_inter"] = 352, b"n+1", 1, 0
+    header["vox_offset"], header["magic"], header["scl_slope"], header["scl_inter"] = (
+        352,
+        b"n+1",
+        1,
+        0,
+    )
     for name in rng.choice(list(NASTY), rng.integers(0, 4), replace=False):
         value = NASTY[name][rng.integers(len(NASTY[name]))]
         if header[name].ndim:
@@ -227,10 +292,12 @@ def mutated(rng: np.random.Generator) -> bytes:
     data = bytearray(header.binaryblock + bytes(4) + array_of("int16").tobytes("F"))
     for _ in range(rng.integers(0, 6) * rng.integers(0, 2)):
         data[rng.integers(0, 352)] = rng.integers(0, 256)
-    return bytes(data[:rng.integers(0, len(data))] if rng.random() < 0.1 else data)
+    return bytes(data[: rng.integers(0, len(data))] if rng.random() < 0.1 else data)
 
 
-def test_two_thousand_mutated_headers_are_read_as_nibabel_reads_them_or_refused_in_one_line(tmp_path: Path, capfd):
+def test_two_thousand_mutated_headers_are_read_as_nibabel_reads_them_or_refused_in_one_line(
+    tmp_path: Path, capfd
+):
     rng, read, longest = np.random.default_rng(0), 0, 0.0
     for number in range(2000):
         path = tmp_path / ("a.nii", "a.nii.gz")[number % 2]
@@ -245,14 +312,20 @@ def test_two_thousand_mutated_headers_are_read_as_nibabel_reads_them_or_refused_
         finally:
             longest = max(longest, time.perf_counter() - start)
         read += 1
-        assert volume_.array.ndim == 3 and volume_.array.nbytes <= 4 * len(data) and np.isfinite(volume_.array).all()
+        assert (
+            volume_.array.ndim == 3
+            and volume_.array.nbytes <= 4 * len(data)
+            and np.isfinite(volume_.array).all()
+        )
         assert min(volume_.spacing_mm) > 0 and np.isfinite(volume_.affine).all()
         (tmp_path / "b.nii").write_bytes(data)
         with np.errstate(all="ignore"):
             judge = nib.load(tmp_path / "b.nii")
             np.testing.assert_array_equal(volume_.affine, judge.affine)
             assert volume_.array.shape == judge.shape[:3] and set(judge.shape[3:]) <= {1}
-            np.testing.assert_allclose(volume_.array, judge.get_fdata().reshape(volume_.array.shape), rtol=1e-6)
+            np.testing.assert_allclose(
+                volume_.array, judge.get_fdata().reshape(volume_.array.shape), rtol=1e-6
+            )
     assert 200 < read < 1800 and longest < 20
     assert "Traceback" not in capfd.readouterr().err
 
@@ -263,7 +336,9 @@ def test_only_nii_gz_is_written(tmp_path: Path, name: str):
         save_volume(Volume(array_of("int16"), np.eye(4)), tmp_path / name)
 
 
-def test_an_interrupted_write_keeps_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_write_keeps_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = save_volume(Volume(array_of("int16"), np.eye(4)), tmp_path / "a.nii.gz")
 
     def interrupted(_, part: Path):
@@ -277,7 +352,9 @@ def test_an_interrupted_write_keeps_the_old_file_and_nothing_else(tmp_path: Path
     np.testing.assert_array_equal(load_volume(path).array, array_of("int16"))
 
 
-def test_a_write_that_fails_names_the_file_and_keeps_the_error_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_write_that_fails_names_the_file_and_keeps_the_error_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def full(_, part: Path):
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -291,4 +368,6 @@ def test_a_write_that_fails_names_the_file_and_keeps_the_error_number(tmp_path: 
 def test_a_fortran_ordered_or_read_only_view_is_written_as_it_reads(tmp_path: Path):
     view = array_of("int16").transpose(2, 0, 1)[::-1]
     view.flags.writeable = False
-    np.testing.assert_array_equal(load_volume(save_volume(Volume(view, np.eye(4)), tmp_path / "a.nii.gz")).array, view)
+    np.testing.assert_array_equal(
+        load_volume(save_volume(Volume(view, np.eye(4)), tmp_path / "a.nii.gz")).array, view
+    )

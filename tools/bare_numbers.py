@@ -1,10 +1,13 @@
-"""Find numbers in a chapter's prose that nothing shows: ``python tools/bare_numbers.py [NOTEBOOK ...]``.
+"""Find numbers in a chapter's prose that nothing shows:
 
-A number with a decimal point, a percent sign, a unit or four digits must also stand in a code cell or an output of the
-same chapter, or of a chapter that its sentence links to; with a unit, in a cell where the unit occurs, too. Outputs that
-change from run to run show nothing. A sentence that names its source may state what the source says. Questions of
-exercises and quizzes may suppose, and their folded answers may use what was supposed. What is left and yet right stands
-in ``allowed_numbers.txt`` with its reason.
+``python tools/bare_numbers.py [NOTEBOOK ...]``.
+
+A number with a decimal point, a percent sign, a unit or four digits must also stand in a code cell
+or an output of the same chapter, or of a chapter that its sentence links to; with a unit, in a cell
+where the unit occurs, too. Outputs that change from run to run show nothing. A sentence that names
+its source may state what the source says. Questions of exercises and quizzes may suppose, and their
+folded answers may use what was supposed. What is left and yet right stands in
+``allowed_numbers.txt`` with its reason.
 """
 
 import re
@@ -23,30 +26,55 @@ from notebooks import all_notebooks, cell_text, markdown, read
 ALLOWED = Path(__file__).with_name("allowed_numbers.txt")
 #: how a unit is written in prose, and how one recognises it in a cell
 UNITS = {
-    "%": r"%|per ?cent|share", "times": r"times|ratio|\bx\b", "Dice": r"dice",
-    "µs": r"[µu]s\b", "ms": r"ms\b|millisecond", "s": r"(?<![a-z'])s\b|seconds?|time",
-    "minutes": r"minute|\bmin\b", "hours": r"hour",
-    "bytes": r"byte", "kB": r"[kK]i?B\b", "MB": r"Mi?B\b|mega", "GB": r"Gi?B\b|giga",
-    "mm": r"mm\b|millimetre", "cm": r"cm\b", "ml": r"ml\b|millilitre", "HU": r"hu(?![a-z])|hounsfield|window|min_val",
+    "%": r"%|per ?cent|share",
+    "times": r"times|ratio|\bx\b",
+    "Dice": r"dice",
+    "µs": r"[µu]s\b",
+    "ms": r"ms\b|millisecond",
+    "s": r"(?<![a-z'])s\b|seconds?|time",
+    "minutes": r"minute|\bmin\b",
+    "hours": r"hour",
+    "bytes": r"byte",
+    "kB": r"[kK]i?B\b",
+    "MB": r"Mi?B\b|mega",
+    "GB": r"Gi?B\b|giga",
+    "mm": r"mm\b|millimetre",
+    "cm": r"cm\b",
+    "ml": r"ml\b|millilitre",
+    "HU": r"hu(?![a-z])|hounsfield|window|min_val",
 }
-#: units whose sign in a cell must be written as it stands here; of the others capitals and small letters are the same
+#: units whose sign in a cell must be written as it stands here; of the others capitals and small
+#: letters are the same
 EXACT = ("s", "ms", "µs", "kB", "MB", "GB")
 WORDS = {
-    "seconds": "s", "second": "s", "milliseconds": "ms", "minute": "minutes", "hour": "hours",
-    "percent": "%", "per cent": "%",
-    "millimetres": "mm", "millimetre": "mm", "millilitres": "ml", "megabytes": "MB", "gigabytes": "GB",
+    "seconds": "s",
+    "second": "s",
+    "milliseconds": "ms",
+    "minute": "minutes",
+    "hour": "hours",
+    "percent": "%",
+    "per cent": "%",
+    "millimetres": "mm",
+    "millimetre": "mm",
+    "millilitres": "ml",
+    "megabytes": "MB",
+    "gigabytes": "GB",
 }
 MINUS = "\N{MINUS SIGN}"
 SPACE = " \N{NO-BREAK SPACE}"
 NUMBER = rf"[-{MINUS}]?\d+(?:,\d{{3}})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
 UNIT = "|".join(sorted(map(re.escape, [*UNITS, *WORDS]), key=len, reverse=True))
 #: a number, perhaps the first of "1 to 2 mm" or "1, 2 and 3 mm", and the unit that follows
-IN_PROSE = re.compile(rf"(?<![\w.,/])(?P<number>{NUMBER})(?![\w/]|\.\d)"
-                      rf"(?=(?:(?: to| and| or| x| by) {NUMBER})*[{SPACE}]?(?P<unit>{UNIT})(?!\w))?")
+IN_PROSE = re.compile(
+    rf"(?<![\w.,/])(?P<number>{NUMBER})(?![\w/]|\.\d)"
+    rf"(?=(?:(?: to| and| or| x| by) {NUMBER})*[{SPACE}]?(?P<unit>{UNIT})(?!\w))?"
+)
 IN_CELL = re.compile(rf"(?<![A-Za-z\d.]){NUMBER}")
 COUNTED = "figure|chapter|exercise|pitfall|table|section|equation"
 ORDINAL = re.compile(rf"\b(?:{COUNTED})s?\s+[\d.]*\d(?:(?:,| and| to)\s+[\d.]*\d)*", flags=re.I)
-VERSION = re.compile(r"\b(?:[Vv]ersion|Python|NumPy|MindSpore|PyTorch|YAML|WebGL|Jupyter Book|CC BY)\s+\d+(?:\.\d+)*")
+VERSION = re.compile(
+    r"\b(?:[Vv]ersion|Python|NumPy|MindSpore|PyTorch|YAML|WebGL|Jupyter Book|CC BY)\s+\d+(?:\.\d+)*"
+)
 YEAR = re.compile("(?:19|20)[0-9]{2}")
 SOURCE = re.compile(r"https?:|^cite")
 
@@ -92,7 +120,9 @@ def allowances() -> list[tuple[str, str, str]]:
         if line and not line.startswith("#"):
             entry = tuple(part.strip() for part in line.split("|"))
             if len(entry) != 3 or not all(entry):
-                raise ValueError(f"{ALLOWED}: expected 'chapter | words with the number | reason', found {line!r}")
+                raise ValueError(
+                    f"{ALLOWED}: expected 'chapter | words with the number | reason', found {line!r}"
+                )
             entries.append(entry)
     return entries
 
@@ -113,17 +143,27 @@ def unshown(path: Path) -> Iterator[Hit]:
             continue
         own = question if block.folded else set()
         for sentence, links in sentences(block):
-            linked = [_Shown(read(path.parent / link.partition("#")[0])) for link in links if _is_chapter(path.parent, link)]
+            linked = [
+                _Shown(read(path.parent / link.partition("#")[0]))
+                for link in links
+                if _is_chapter(path.parent, link)
+            ]
             if any(SOURCE.search(link) for link in links):
                 continue
             for hit in _numbers_of_results(sentence):
                 value = _value(hit.number)
-                if value not in own and not any(place.has(value, hit.unit) for place in (shown, *linked)):
+                if value not in own and not any(
+                    place.has(value, hit.unit) for place in (shown, *linked)
+                ):
                     yield hit
 
 
 def _begins_question(block: Block) -> bool:
-    return block.kind.startswith("h") or bool(re.match(r"\d+\. ", block.text)) and block.section == "Quiz"
+    return (
+        block.kind.startswith("h")
+        or bool(re.match(r"\d+\. ", block.text))
+        and block.section == "Quiz"
+    )
 
 
 def _supposes(block: Block) -> bool:
@@ -154,19 +194,22 @@ def _value(number: str) -> Decimal:
 
 
 class _Shown:
-    """The numbers in the code and in the outputs of a notebook, cell by cell; the code of solutions is run, too."""
+    """The numbers in the code and in the outputs of a notebook, cell by cell; the code of solutions
+    is run, too.
+    """
 
     def __init__(self, notebook: NotebookNode) -> None:
         texts = [cell_text(cell) or "\n".join(CODE.findall(cell.source)) for cell in notebook.cells]
         self.cells = [(text, set(numbers(text))) for text in texts if text]
 
     def has(self, value: Decimal, unit: str) -> bool:
-        """Whether a cell shows the value, and speaks of the unit if there is one; 40 % may be shown as 0.4, too."""
+        """Whether a cell shows the value, and speaks of the unit if there is one; 40 % may be shown
+        as 0.4, too.
+        """
         like = re.compile(UNITS.get(unit, ""), flags=0 if unit in EXACT else re.I)
         if any(value in found and like.search(text) for text, found in self.cells):
             return True
         return unit == "%" and self.has((value / 100).normalize(), "")
-
 
 
 if __name__ == "__main__":

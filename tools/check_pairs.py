@@ -1,7 +1,9 @@
-"""Hold stored notebooks to their scripts and to the book's rules: ``python tools/check_pairs.py [SCRIPT ...]``.
+"""Hold stored notebooks to their scripts and to the book's rules:
 
-A notebook and its script must have the same cells; the notebook must have been executed from top to bottom and hold
-nothing but content. Prints one line a defect, and how many chapters are sound.
+``python tools/check_pairs.py [SCRIPT ...]``.
+
+A notebook and its script must have the same cells; the notebook must have been executed from top to
+bottom and hold nothing but content. Prints one line a defect, and how many chapters are sound.
 """
 
 import re
@@ -70,8 +72,10 @@ def _viewers(notebook: NotebookNode) -> Iterator[str]:
 
 def _size_defects(size: int, viewers: list[int]) -> Iterator[str]:
     if viewers and (max(viewers) > MAX_VIEWER_BYTES or sum(viewers) > MAX_VIEWERS_BYTES):
-        yield (f"slice viewers of {viewers} bytes, expected at most {MAX_VIEWER_BYTES} each, {MAX_VIEWERS_BYTES} together: "
-               "give them a smaller max_bytes")
+        yield (
+            f"slice viewers of {viewers} bytes, expected at most {MAX_VIEWER_BYTES} each, {MAX_VIEWERS_BYTES} together: "
+            "give them a smaller max_bytes"
+        )
     if size - sum(viewers) > MAX_NOTEBOOK_BYTES:
         yield f"{size - sum(viewers)} bytes besides slice viewers, expected at most {MAX_NOTEBOOK_BYTES}"
 
@@ -115,7 +119,11 @@ def _output_defects(output: NotebookNode, alt: str) -> Iterator[str]:
                 yield 'an image without alternative text: add mystnb={"image": {"alt": "..."}} to the cell'
         elif "widget" in kind:
             yield f"a widget ({kind}), which is blank without a kernel"
-        elif isinstance(content, str) and not content.startswith(VIEWER) and (path := MACHINE_PATH.search(content)):
+        elif (
+            isinstance(content, str)
+            and not content.startswith(VIEWER)
+            and (path := MACHINE_PATH.search(content))
+        ):
             yield f"shows a path of the machine it ran on: {path.group()}"
 
 

@@ -1,8 +1,11 @@
-"""Run a notebook's cells with another Python: ``%run tools/elsewhere.py .venv/bin/python notebooks`` in its first cell.
+"""Run a notebook's cells with another Python:
 
-For services such as Google Colab, whose own Python is too new for MindSpore. From then on every cell goes to a second
-kernel, which runs on the named Python in the named folder; what it prints and draws comes back. Widgets do not: they need
-a connection of their own to the kernel that made them. Only IPython and jupyter_client are needed here.
+``%run tools/elsewhere.py .venv/bin/python notebooks`` in its first cell.
+
+For services such as Google Colab, whose own Python is too new for MindSpore. From then on every
+cell goes to a second kernel, which runs on the named Python in the named folder; what it prints and
+draws comes back. Widgets do not: they need a connection of their own to the kernel that made them.
+Only IPython and jupyter_client are needed here.
 """
 
 import queue
@@ -21,9 +24,13 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def start(python: str, folder: str) -> Callable[[str], None]:
-    """Start a kernel on ``python`` in ``folder``, and give the function that runs a cell's source in it."""
+    """Start a kernel on ``python`` in ``folder``, and give the function that runs a cell's source
+    in it.
+    """
     if not Path(python).is_file():
-        raise FileNotFoundError(f"{python}: expected a Python to run the cells with, found no such file")
+        raise FileNotFoundError(
+            f"{python}: expected a Python to run the cells with, found no such file"
+        )
     manager = KernelManager()
     manager.kernel_spec.argv = [str(Path(python).absolute()), *KERNEL]
     manager.start_kernel(cwd=folder)
@@ -33,7 +40,9 @@ def start(python: str, folder: str) -> Callable[[str], None]:
 
     def run(source: str) -> None:
         try:
-            reply = client.execute_interactive(source, allow_stdin=False, store_history=True, output_hook=show, timeout=None)
+            reply = client.execute_interactive(
+                source, allow_stdin=False, store_history=True, output_hook=show, timeout=None
+            )
         except KeyboardInterrupt:
             manager.interrupt_kernel()
             raise
@@ -46,7 +55,10 @@ def start(python: str, folder: str) -> Callable[[str], None]:
 
 
 class CellFailed(Exception):
-    """A cell ended in an error, which stands above in full. Stops "run all", and shows no traceback of its own."""
+    """A cell ended in an error, which stands above in full.
+
+    Stops "run all", and shows no traceback of its own.
+    """
 
     def _render_traceback_(self) -> list[str]:
         return []
@@ -61,12 +73,19 @@ def show(message: dict[str, Any]) -> None:
         print("\n".join(content["traceback"]), file=sys.stderr)
     elif kind in ("display_data", "execute_result", "update_display_data"):
         data = {name: value for name, value in content["data"].items() if name != WIDGET}
-        publish_display_data(data, content["metadata"], transient=content.get("transient"),
-                             update=kind == "update_display_data")
+        publish_display_data(
+            data,
+            content["metadata"],
+            transient=content.get("transient"),
+            update=kind == "update_display_data",
+        )
 
 
 def redirect(run: Callable[[str], None]) -> None:
-    """Send the source of every later cell to ``run``. Cells that begin with ``%`` or ``!`` stay here."""
+    """Send the source of every later cell to ``run``.
+
+    Cells that begin with ``%`` or ``!`` stay here.
+    """
     shell = get_ipython()
     shell.user_ns["_run_elsewhere"] = run
 

@@ -1,7 +1,8 @@
 """Execute chapters: ``python tools/execute.py notebooks/01_config.py ... --to FOLDER``.
 
-Each script becomes FOLDER/NAME.ipynb with its outputs. The cells run with ``notebooks/`` as the working folder, as in
-JupyterLab. A notebook is written to a temporary name and renamed, so that a half-executed one is never left behind.
+Each script becomes FOLDER/NAME.ipynb with its outputs. The cells run with ``notebooks/`` as the
+working folder, as in JupyterLab. A notebook is written to a temporary name and renamed, so that a
+half-executed one is never left behind.
 """
 
 import argparse
@@ -20,7 +21,10 @@ QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]
 
 
 def execute(script: Path, folder: Path, timeout_s: int) -> None:
-    """Run one chapter from a fresh kernel and write its notebook. Raises what nbclient raises if a cell fails."""
+    """Run one chapter from a fresh kernel and write its notebook.
+
+    Raises what nbclient raises if a cell fails.
+    """
     notebook = read_script(script)
     client = NotebookClient(
         notebook,
@@ -41,10 +45,14 @@ def execute(script: Path, folder: Path, timeout_s: int) -> None:
 
 def main() -> int:
     """Execute every script that was named; stop at the first that fails and say which cell it was."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scripts", nargs="+", type=Path)
     parser.add_argument("--to", required=True, type=Path, help="folder for the executed notebooks")
-    parser.add_argument("--timeout", type=int, default=1800, help="seconds that one cell may take (%(default)s)")
+    parser.add_argument(
+        "--timeout", type=int, default=1800, help="seconds that one cell may take (%(default)s)"
+    )
     args = parser.parse_args()
     for script in args.scripts:
         print(f"  {script} ...", end=" ", flush=True)

@@ -1,10 +1,11 @@
 """Try every exercise from both sides: ``python tools/exercises.py --to FOLDER [NOTEBOOK ...]``.
 
-An exercise is a heading ``### Exercise N: title``, a starter cell with ``...`` in it, a cell that checks the answer, and a
-folded solution that replaces the starter. The check must print a text that begins with "Right" for the solution, and
-another text for the untouched starter. The second is read off the stored outputs. For the first, FOLDER gets a copy of
-each notebook with one more cell after each check; it runs the solution and the check where the chapter stands, and
-leaves no name behind. nbval then runs the copies in place of the notebooks, which costs no second run.
+An exercise is a heading ``### Exercise N: title``, a starter cell with ``...`` in it, a cell that
+checks the answer, and a folded solution that replaces the starter. The check must print a text that
+begins with "Right" for the solution, and another text for the untouched starter. The second is read
+off the stored outputs. For the first, FOLDER gets a copy of each notebook with one more cell after
+each check; it runs the solution and the check where the chapter stands, and leaves no name behind.
+nbval then runs the copies in place of the notebooks, which costs no second run.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from try_solution import RIGHT
 from notebooks import all_notebooks, output_text, read
 
 HEADING = re.compile(r"^### Exercise (\d+): (\S.*)$", flags=re.M)
-FOLD = re.compile(r"\A<details>\n<summary>Solution of exercise (\d+)</summary>\n\n(.*?)\n</details>", flags=re.S)
+FOLD = re.compile(
+    r"\A<details>\n<summary>Solution of exercise (\d+)</summary>\n\n(.*?)\n</details>", flags=re.S
+)
 CODE = re.compile(r"^```python\n(.*?)^```$", flags=re.M | re.S)
 #: what the copies run after a check; the chapters make the project's folder the working folder
 TRIAL = """\
@@ -42,37 +45,50 @@ class Exercise:
 
 
 def exercises(notebook: NotebookNode) -> list[Exercise]:
-    """The exercises of a notebook, in order. Raises ``ValueError`` where one is not of the form that is described above."""
+    """The exercises of a notebook, in order.
+
+    Raises ``ValueError`` where one is not of the form that is described above.
+    """
     found = []
     for index, cell in enumerate(notebook.cells):
         headings = HEADING.findall(cell.source) if cell.cell_type == "markdown" else []
         if len(headings) > 1:
-            raise ValueError(f"cell {index}: exercises {[int(number) for number, _ in headings]} stand in one cell; "
-                             "expected a starter cell and a check cell after each")
+            raise ValueError(
+                f"cell {index}: exercises {[int(number) for number, _ in headings]} stand in one cell; "
+                "expected a starter cell and a check cell after each"
+            )
         if headings:
             found.append(_exercise(notebook, index, int(headings[0][0]), headings[0][1]))
     numbers = [exercise.number for exercise in found]
     if numbers != list(range(1, len(found) + 1)):
-        raise ValueError(f"the exercises have the numbers {numbers}, expected {list(range(1, len(found) + 1))}")
+        raise ValueError(
+            f"the exercises have the numbers {numbers}, expected {list(range(1, len(found) + 1))}"
+        )
     return found
 
 
 def _exercise(notebook: NotebookNode, index: int, number: int, title: str) -> Exercise:
     """The exercise whose heading stands in cell ``index``."""
     name = f"exercise {number} ({title})"
-    cells = notebook.cells[index + 1:index + 4]
+    cells = notebook.cells[index + 1 : index + 4]
     kinds = [cell.cell_type for cell in cells]
     if kinds != ["code", "code", "markdown"]:
-        raise ValueError(f"{name}: expected starter, check and solution in the cells after its text, found {kinds}")
+        raise ValueError(
+            f"{name}: expected starter, check and solution in the cells after its text, found {kinds}"
+        )
     if "..." not in cells[0].source:
         raise ValueError(f"{name}: the starter cell has no ... to replace")
     fold = FOLD.match(cells[2].source)
     if not fold or int(fold[1]) != number:
-        raise ValueError(f"{name}: the cell after the check must begin with <details> and "
-                         f"<summary>Solution of exercise {number}</summary>, and close it; found {cells[2].source[:80]!r}")
+        raise ValueError(
+            f"{name}: the cell after the check must begin with <details> and "
+            f"<summary>Solution of exercise {number}</summary>, and close it; found {cells[2].source[:80]!r}"
+        )
     blocks = CODE.findall(fold[2])
     if len(blocks) != 1:
-        raise ValueError(f"{name}: expected one ```python block in the solution, found {len(blocks)}")
+        raise ValueError(
+            f"{name}: expected one ```python block in the solution, found {len(blocks)}"
+        )
     return Exercise(number, title, index + 1, index + 2, blocks[0])
 
 
@@ -94,15 +110,24 @@ def with_trials(notebook: NotebookNode) -> NotebookNode:
     for exercise in reversed(exercises(notebook)):
         check = notebook.cells[exercise.check].source
         code = TRIAL.format(number=exercise.number, solution=exercise.solution, check=check)
-        notebook.cells.insert(exercise.check + 1, new_code_cell(code, id=f"trial-{exercise.number}"))
+        notebook.cells.insert(
+            exercise.check + 1, new_code_cell(code, id=f"trial-{exercise.number}")
+        )
     return notebook
 
 
 def main() -> int:
-    """Make the copies afresh. A chapter whose exercises have not the form is copied as it is; ``structure.py`` tells."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Make the copies afresh.
+
+    A chapter whose exercises have not the form is copied as it is; ``structure.py`` tells.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("notebooks", nargs="*", type=Path)
-    parser.add_argument("--to", required=True, type=Path, help="folder for the copies; the notebooks in it go")
+    parser.add_argument(
+        "--to", required=True, type=Path, help="folder for the copies; the notebooks in it go"
+    )
     args = parser.parse_args()
     args.to.mkdir(parents=True, exist_ok=True)
     for stale in args.to.glob("*.ipynb"):

@@ -1,6 +1,7 @@
 """What a chapter or a page says in words: its Markdown cut into blocks, and these into sentences.
 
-Code, mathematics and the targets of links are no words; they are left out, and each leaves :data:`GAP` in its place.
+Code, mathematics and the targets of links are no words; they are left out, and each leaves
+:data:`GAP` in its place.
 """
 
 import re
@@ -15,7 +16,8 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.myst_role import myst_role_plugin
 
 GAP = "\N{REPLACEMENT CHARACTER}"
-#: where a sentence ends: a full stop and so on, closing marks, white space, and a beginning that is no small letter
+#: where a sentence ends: a full stop and so on, closing marks, white space, and a beginning that is
+#: no small letter
 SENTENCE_END = re.compile(r"(?<=[.!?:;])[*_)\"”]*\s+(?=[^a-z\s])")
 PARSER = MarkdownIt("commonmark").enable("table")
 PARSER.use(dollarmath_plugin).use(myst_role_plugin).use(colon_fence_plugin)
@@ -23,11 +25,14 @@ PARSER.use(dollarmath_plugin).use(myst_role_plugin).use(colon_fence_plugin)
 
 @dataclass(frozen=True)
 class Block:
-    """One paragraph, heading, item or table cell: its words, where its links lead, and where it stands."""
+    """One paragraph, heading, item or table cell: its words, where its links lead, and where it
+    stands.
+    """
 
     text: str
     kind: str  # "h1" to "h6", "p", "td", ...
-    links: tuple[tuple[int, str], ...]  # position in the text and target, of links, images and citations
+    # Position in the text and target, of links, images and citations.
+    links: tuple[tuple[int, str], ...]
     section: str = ""  # text of the last h2, or ""
     part: str = ""  # text of the last heading
     folded: str = ""  # the <summary> of the <details> that it stands in, or ""
@@ -83,7 +88,10 @@ def sentences(block: Block) -> Iterator[tuple[str, list[str]]]:
     """Each sentence of a block, with the targets of the links in it."""
     start = 0
     for end in [*(found.end() for found in SENTENCE_END.finditer(block.text)), len(block.text)]:
-        yield block.text[start:end].strip(), [target for at, target in block.links if start <= at < end]
+        yield (
+            block.text[start:end].strip(),
+            [target for at, target in block.links if start <= at < end],
+        )
         start = end
 
 

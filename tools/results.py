@@ -1,7 +1,10 @@
-"""Put the results of the run into README.md and book/intro.md: a table, the costs and one figure. ``make store`` calls it.
+"""Put the results of the run into README.md and book/intro.md: a table, the costs and one figure.
 
-The table stands between ``<!-- results -->`` and ``<!-- /results -->``; everything between is replaced. The figure tells
-the book in one row: a phantom, the training on many such, a real patient segmented, and what was found in three dimensions.
+``make store`` calls it.
+
+The table stands between ``<!-- results -->`` and ``<!-- /results -->``; everything between is
+replaced. The figure tells the book in one row: a phantom, the training on many such, a real patient
+segmented, and what was found in three dimensions.
 """
 
 import os
@@ -21,16 +24,19 @@ from unet3d_tutorial.config import Config
 from unet3d_tutorial.evaluation import StructureScore
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.labels import COLORS, STRUCTURES
-from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.pipeline import REAL, load_evaluation, trained_predictor
-from unet3d_tutorial.plotting import WINDOW, plane
+from unet3d_tutorial.phantom.recipe import generate
+from unet3d_tutorial.predict.evaluate import REAL, load_evaluation, trained_predictor
 from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.training import load_result
 from unet3d_tutorial.transforms import Compose, ExpandChannel, Orientation, Spacing
+from unet3d_tutorial.view.figures import WINDOW, plane
 from unet3d_tutorial.volume import Volume, load_volume
 
 #: one row of pictures for wide pages, two for narrow ones
-FIGURES = {Path("book/_static/results.png"): (1, 4), Path("book/_static/results-narrow.png"): (2, 2)}
+FIGURES = {
+    Path("book/_static/results.png"): (1, 4),
+    Path("book/_static/results-narrow.png"): (2, 2),
+}
 PHANTOM = [0, 4]  #: seed of the phantom that is shown, one of those trained on
 RENDERED_MM = 1.0  #: voxels of the three-dimensional picture
 SMOOTH_MM = 2.0  #: its surfaces are smoothed by this much, for the eye only
@@ -43,12 +49,18 @@ def table(methods: dict[str, list[StructureScore]]) -> str:
     head = " | ".join(f"{name}, Dice | HD95 (mm)" for name in names)
     lines = [f"| | {head} |", "|:--" + "|--:" * (2 * len(names)) + "|"]
     for method, rows in methods.items():
-        lines.append(f"| {method} | " + " | ".join(f"{row.dice:.3f} | {row.hd95_mm:.1f}" for row in rows) + " |")
+        lines.append(
+            f"| {method} | "
+            + " | ".join(f"{row.dice:.3f} | {row.hd95_mm:.1f}" for row in rows)
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def replace_between(path: Path, text: str, mark: str = "results") -> None:
-    """Replace what stands between ``<!-- mark -->`` and ``<!-- /mark -->``, whole file or not at all."""
+    """Replace what stands between ``<!-- mark -->`` and ``<!-- /mark -->``, whole file or not at
+    all.
+    """
     old, marks = path.read_text(encoding="utf-8"), (f"<!-- {mark} -->", f"<!-- /{mark} -->")
     pattern = ".*?".join(f"({re.escape(each)})" for each in marks)
     new, count = re.subn(pattern, lambda found: f"{found[1]}\n{text}\n{found[2]}", old, flags=re.S)
@@ -59,19 +71,26 @@ def replace_between(path: Path, text: str, mark: str = "results") -> None:
     part.replace(path)
 
 
-# ----------------------------------------------------------------------------------------------------------- the figure
+# --------------------------------------------------------------------------------------- the figure
 
 
 def headline(
-    grid: tuple[int, int], history: dict[str, list[float]], image: Volume, reference: Volume, mask: Volume
+    grid: tuple[int, int],
+    history: dict[str, list[float]],
+    image: Volume,
+    reference: Volume,
+    mask: Volume,
 ) -> Figure:
-    """The book in four pictures: phantom, loss of each step, the patient's scan with both masks, the organs from the front.
+    """The book in four pictures: phantom, loss of each step, the patient's scan with both masks,
+    the organs from the front.
 
-    ``grid`` is rows and columns. ``history`` has the columns ``step`` and ``loss``; ``image``, ``reference`` and ``mask``
-    are ``(I, J, K)`` on one grid.
+    ``grid`` is rows and columns. ``history`` has the columns ``step`` and ``loss``; ``image``,
+    ``reference`` and ``mask`` are ``(I, J, K)`` on one grid.
     """
     rows, columns = grid
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3 * rows + 0.5), layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3 * columns, 3 * rows + 0.5), layout="constrained"
+    )
     axes = axes.ravel()
     turn = Orientation("RAS")
     phantom, drawn = (turn(volume, None)[0] for volume in generate(PHANTOM))
@@ -92,17 +111,24 @@ def headline(
 
 
 def draw_coronal(axis: Axes, image: Volume, label: Volume, mask: Volume | None) -> None:
-    """The coronal slice with the most trachea of volumes in RAS order: ``label`` filled, ``mask`` outlined."""
+    """The coronal slice with the most trachea of volumes in RAS order:
+
+    ``label`` filled, ``mask`` outlined.
+    """
     index = int((label.array == 3).sum(axis=(0, 2)).argmax())
     pixels, (width, height) = plane(image, "coronal", index)
     extent = (width, 0, 0, height)
     axis.imshow(pixels, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], extent=extent)
     shown = np.ma.masked_equal(plane(label, "coronal", index)[0], 0)
-    axis.imshow(shown, cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.5, extent=extent)
+    axis.imshow(
+        shown, cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.5, extent=extent
+    )
     for value in (1, 2, 3) if mask else ():
         found = plane(mask, "coronal", index)[0] == value
         for width, color in ((2.2, "black"), (1.1, "white")):
-            axis.contour(found, [0.5], colors=color, linewidths=width, extent=extent, origin="upper")
+            axis.contour(
+                found, [0.5], colors=color, linewidths=width, extent=extent, origin="upper"
+            )
     axis.set_axis_off()
 
 
@@ -119,11 +145,16 @@ def draw_loss(axis: Axes, history: dict[str, list[float]]) -> None:
 
 
 def render(mask: Volume) -> np.ndarray:
-    """Look at labels 1..3 of ``(I, J, K)`` from the patient's front, as lit surfaces: RGB ``(rows, columns, 3)``, 0..1.
+    """Look at labels 1..3 of ``(I, J, K)`` from the patient's front, as lit surfaces:
 
-    Each line of sight ends at the first labelled voxel, which is shaded by how much its surface faces the light.
+    RGB ``(rows, columns, 3)``, 0..1.
+
+    Each line of sight ends at the first labelled voxel, which is shaded by how much its surface
+    faces the light.
     """
-    labels = Compose([ExpandChannel(), Orientation("RAS"), Spacing((RENDERED_MM,) * 3)])(mask, mask)[1].array[0]
+    labels = Compose([ExpandChannel(), Orientation("RAS"), Spacing((RENDERED_MM,) * 3)])(
+        mask, mask
+    )[1].array[0]
     labels = labels[:, ::-1]  # the front comes first
     hit = (labels > 0).argmax(axis=1)
     i, k = np.indices(hit.shape)
@@ -131,11 +162,16 @@ def render(mask: Volume) -> np.ndarray:
     picture = np.ones((*hit.shape, 3))
     for value, name in enumerate(STRUCTURES, start=1):
         here = seen == value
-        soft = ndimage.gaussian_filter((labels == value).astype(np.float32), SMOOTH_MM / RENDERED_MM)
+        soft = ndimage.gaussian_filter(
+            (labels == value).astype(np.float32), SMOOTH_MM / RENDERED_MM
+        )
         outwards = -np.stack(np.gradient(soft), axis=-1)[i[here], hit[here], k[here]] * [1, -1, 1]
         outwards /= np.linalg.norm(outwards, axis=-1, keepdims=True) + 1e-6
         light = np.clip(outwards @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
-        picture[here] = np.array(to_rgb(COLORS[name])) * (0.35 + 0.65 * light[:, None]) + 0.25 * light[:, None] ** 8
+        picture[here] = (
+            np.array(to_rgb(COLORS[name])) * (0.35 + 0.65 * light[:, None])
+            + 0.25 * light[:, None] ** 8
+        )
     rows = np.flatnonzero((seen > 0).any(axis=0))
     return np.clip(picture, 0, 1).transpose(1, 0, 2)[rows[-1] : rows[0] : -1, ::-1]
 
@@ -145,10 +181,14 @@ def main() -> None:
     config = Config.preset("quick")
     methods = load_evaluation(config.train.output_path).get(REAL)
     if methods is None:
-        sys.exit("the run was evaluated without the real CT; run unet3d data sample, then make store")
+        sys.exit(
+            "the run was evaluated without the real CT; run unet3d data sample, then make store"
+        )
     minutes = load_result(config.train.output_path).history["seconds"][-1] / 60
-    text = (f"\n{table(methods)}\n\nOne real CT, never trained on, scored on its own grid. "
-            f"Training took {minutes:.1f} minutes on {os.cpu_count()} cores.\n")
+    text = (
+        f"\n{table(methods)}\n\nOne real CT, never trained on, scored on its own grid. "
+        f"Training took {minutes:.1f} minutes on {os.cpu_count()} cores.\n"
+    )
     for path in (Path("README.md"), Path("book/intro.md")):
         replace_between(path, text)
     sample = fetch()

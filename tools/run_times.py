@@ -1,4 +1,7 @@
-"""Write the table of book/run_times.md: what each chapter, as it is stored, measured of itself. ``make store`` calls it."""
+"""Write the table of book/run_times.md: what each chapter, as it is stored, measured of itself.
+
+``make store`` calls it.
+"""
 
 import csv
 import re
@@ -12,8 +15,10 @@ from notebooks import all_notebooks, output_text, read
 
 PAGE, HISTORY = Path("book/run_times.md"), Path("runs/quick/history.csv")
 MARK = "run times"
-#: what unet3d_tutorial.chapter.leave() leaves in a chapter's first output
-MEASURED = re.compile(r"measured: ([\d.]+) (s|minutes), ([\d.]+) GB of memory at the peak, (\d+) cores")
+#: what unet3d_tutorial.book.chapter.leave() leaves in a chapter's first output
+MEASURED = re.compile(
+    r"measured: ([\d.]+) (s|minutes), ([\d.]+) GB of memory at the peak, (\d+) cores"
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,10 @@ def run_time(path: Path) -> RunTime:
     outputs = next(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     found = MEASURED.search("\n".join(map(output_text, outputs)))
     if not found:
-        raise ValueError(f"{path}: expected a line like 'measured: 12 s, 0.9 GB of memory at the peak, 2 cores' in the "
-                         "first code cell's output; tools/execute.py makes it")
+        raise ValueError(
+            f"{path}: expected a line like 'measured: 12 s, 0.9 GB of memory at the peak, 2 cores' in the "
+            "first code cell's output; tools/execute.py makes it"
+        )
     title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
     seconds = float(found[1]) * (60 if found[2] == "minutes" else 1)
     return RunTime(path.stem, title, seconds, float(found[3]), int(found[4]))
@@ -44,7 +51,9 @@ def table(times: list[RunTime]) -> str:
     """One row a chapter, and their sum."""
     lines = ["| chapter | time | memory at the peak |", "|:--|--:|--:|"]
     for each in times:
-        lines.append(f"| [{each.title}](../notebooks/{each.name}.ipynb) | {_spoken(each.seconds)} | {each.peak_gb:.1f} GB |")
+        lines.append(
+            f"| [{each.title}](../notebooks/{each.name}.ipynb) | {_spoken(each.seconds)} | {each.peak_gb:.1f} GB |"
+        )
     total, peak = sum(each.seconds for each in times), max(each.peak_gb for each in times)
     lines.append(f"| **all {len(times)} chapters** | **{_spoken(total)}** | **{peak:.1f} GB** |")
     cores = sorted({each.cores for each in times})

@@ -1,4 +1,7 @@
-"""Check a built site: ``python tools/site_checks.py FOLDER``. Links and anchors inside it, alternative texts, weight."""
+"""Check a built site: ``python tools/site_checks.py FOLDER``.
+
+Links and anchors inside it, alternative texts, weight.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,9 @@ MAX_BYTES = 40_000_000
 
 @dataclass
 class Page:
-    """What of a page matters here: the names one can jump to, where it leads, and pictures without a description."""
+    """What of a page matters here: the names one can jump to, where it leads, and pictures without
+    a description.
+    """
 
     anchors: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
@@ -48,7 +53,9 @@ def defects(site: Path) -> Iterator[str]:
         yield f"{site} has no pages"
     for path, page in pages.items():
         name = path.relative_to(site.resolve())
-        yield from (f"{name}: picture {source} has no alternative text" for source in page.undescribed)
+        yield from (
+            f"{name}: picture {source} has no alternative text" for source in page.undescribed
+        )
         for link in dict.fromkeys(page.links):
             if reason := _broken(link, path, pages):
                 yield f"{name}: {link} {reason}"

@@ -1,7 +1,8 @@
 """Hold chapters to the form that the book promises: ``python tools/structure.py [NOTEBOOK ...]``.
 
-Promise, "You will learn", "You need", measured time, a failure on purpose, two or three exercises, a quiz, "What to
-remember", "References", "Next"; headings in order; a caption with its number below each figure.
+Promise, "You will learn", "You need", measured time, a failure on purpose, two or three exercises,
+a quiz, "What to remember", "References", "Next"; headings in order; a caption with its number below
+each figure.
 """
 
 import re
@@ -22,7 +23,9 @@ EXERCISES, QUESTIONS = (2, 3), (3, 5)
 FEWEST_WORDS = 8  # of an answer: which one it is, and why
 #: bold from end to end, over one line or several; it may stress a word
 QUESTION = re.compile(r"^\*\*(\d+)\. (?:[^*\n]|\*(?!\*)|\n(?!\n))+(?<=[?.])\*\*\s*$", flags=re.M)
-ANSWER = re.compile(r"^<details>\n<summary>Answer (\d+)</summary>\n\n(.*?)\n\n</details>$", flags=re.M | re.S)
+ANSWER = re.compile(
+    r"^<details>\n<summary>Answer (\d+)</summary>\n\n(.*?)\n\n</details>$", flags=re.M | re.S
+)
 CAPTION = re.compile(r"\A\*Figure (\d+)\. [^*]+\*")
 
 
@@ -63,8 +66,8 @@ def level_defects(found: list[Block]) -> Iterator[str]:
 
 def _section_defects(headings: list[Block]) -> Iterator[str]:
     names = [heading.text for heading in headings if heading.kind == "h2"]
-    if names[-len(LAST):] != LAST:
-        yield f"the last sections are {names[-len(LAST):]}, expected {LAST}"
+    if names[-len(LAST) :] != LAST:
+        yield f"the last sections are {names[-len(LAST) :]}, expected {LAST}"
     if not any("failure" in heading.text.lower() for heading in headings):
         yield "no section on a failure on purpose: its heading has the word failure"
 
@@ -107,10 +110,14 @@ def _quiz_defects(text: str) -> Iterator[str]:
     asked = [(found.start(), "question", found[1]) for found in QUESTION.finditer(quiz[1])]
     answered = [(found.start(), "answer", found[1]) for found in ANSWER.finditer(quiz[1])]
     order = [f"{kind} {number}" for _, kind, number in sorted(asked + answered)]
-    expected = [f"{kind} {number}" for number in range(1, len(asked) + 1) for kind in ("question", "answer")]
+    expected = [
+        f"{kind} {number}" for number in range(1, len(asked) + 1) for kind in ("question", "answer")
+    ]
     if order != expected or quiz[1].count("<details>") != len(answered):
-        yield (f"the quiz has {', '.join(order) or 'nothing'}; expected **1. ...?** on a line, then "
-               "<details>, <summary>Answer 1</summary>, an empty line, the text, an empty line, </details>, and so on")
+        yield (
+            f"the quiz has {', '.join(order) or 'nothing'}; expected **1. ...?** on a line, then "
+            "<details>, <summary>Answer 1</summary>, an empty line, the text, an empty line, </details>, and so on"
+        )
     elif not QUESTIONS[0] <= len(asked) <= QUESTIONS[1]:
         yield f"{len(asked)} questions in the quiz, expected {QUESTIONS[0]} to {QUESTIONS[1]}"
     for found in ANSWER.finditer(quiz[1]):
@@ -119,7 +126,9 @@ def _quiz_defects(text: str) -> Iterator[str]:
 
 
 def _figure_defects(notebook: NotebookNode) -> Iterator[str]:
-    """Each cell with a picture or a slice viewer is followed by a caption, and the captions are numbered."""
+    """Each cell with a picture or a slice viewer is followed by a caption, and the captions are
+    numbered.
+    """
     number = 0
     for index, cell in enumerate(notebook.cells):
         if not _shows_figure(cell):
@@ -135,7 +144,9 @@ def _figure_defects(notebook: NotebookNode) -> Iterator[str]:
 def _shows_figure(cell: NotebookNode) -> bool:
     for output in cell.get("outputs", []):
         data = output.get("data", {})
-        if any(kind.startswith("image/") for kind in data) or data.get("text/html", "").startswith(VIEWER):
+        if any(kind.startswith("image/") for kind in data) or data.get("text/html", "").startswith(
+            VIEWER
+        ):
             return True
     return False
 

@@ -1,4 +1,5 @@
-"""Run an exercise's solution and its check inside a chapter, as the cells that ``exercises.py`` adds to its copies do.
+"""Run an exercise's solution and its check inside a chapter, as the cells that ``exercises.py``
+adds to its copies do.
 
 It stands alone, because a chapter's kernel does not find the other tools.
 """
@@ -12,7 +13,8 @@ RIGHT = "Right"
 def try_solution(number: int, solution: str, check: str) -> None:
     """Run solution and check as cells of this kernel, then put back every name that they bound.
 
-    Raises ``AssertionError`` with what the check printed, if it does not begin with "Right", and what a cell raises.
+    Raises ``AssertionError`` with what the check printed, if it does not begin with "Right", and
+    what a cell raises.
     """
     shell = get_ipython()
     names = dict(shell.user_ns)
@@ -25,4 +27,6 @@ def try_solution(number: int, solution: str, check: str) -> None:
         shell.user_ns.clear()
         shell.user_ns.update(names)
     if not printed.stdout.startswith(RIGHT):
-        raise AssertionError(f"exercise {number}: the check does not call the solution right; it prints {printed.stdout!r}")
+        raise AssertionError(
+            f"exercise {number}: the check does not call the solution right; it prints {printed.stdout!r}"
+        )

@@ -1,9 +1,13 @@
-"""A 3D U-Net for chest CT in MindSpore: the package behind the book. Importing it is cheap: MindSpore comes on use."""
+"""A 3D U-Net for chest CT in MindSpore: the package behind the book.
 
-import os
+``import unet3d_tutorial as u3`` offers the names that people use most; ``__init__.pyi`` lists them.
+Each is loaded when it is first used, so that the import costs next to nothing and changes nothing
+in the program around it. MindSpore comes with the first name that needs it.
 
-# oneDNN reads this once, before its first convolution. Without it MindSpore 2.10 runs 3-D convolutions on a CPU that has
-# AVX-512 through oneDNN's reference kernel, which is many times slower. A value that the user set stays.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-# Threads of oneDNN that have nothing to do sleep rather than wait busily: MindSpore's threads need the same cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+The modules at this level are the chapters of the book. What no chapter teaches lies in the rooms
+behind them: ``files``, ``luna16``, ``phantom``, ``runs``, ``predict``, ``view``, ``cpu``, ``book``.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

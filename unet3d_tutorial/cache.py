@@ -15,18 +15,24 @@ PARTS = ("image", "label", "affine")
 
 
 class PreparedCases:
-    """Cases on the working grid: ``cases[n]`` is image (int16 HU) and label (uint8), each prepared at its first use.
+    """Cases on the working grid:
 
-    Without ``folder`` they stay in memory, 3 bytes a voxel. With it they are written there as NumPy files and
-    memory-mapped: only what is in use takes memory, and a later run finds them. An entry's name is a hash of the files'
-    content, of the steps with their settings, and of the code of the steps, so that nothing stale is ever found; entries
-    that no run uses any more may be deleted by hand. Several processes may share a folder.
+    ``cases[n]`` is image (int16 HU) and label (uint8), each prepared at its first use.
+
+    Without ``folder`` they stay in memory, 3 bytes a voxel. With it they are written there as NumPy
+    files and memory-mapped: only what is in use takes memory, and a later run finds them. An
+    entry's name is a hash of the files' content, of the steps with their settings, and of the code
+    of the steps, so that nothing stale is ever found; entries that no run uses any more may be
+    deleted by hand. Several processes may share a folder.
 
     ``steps`` must give the same result each time. Errors of reading name the file.
     """
 
-    def __init__(self, files: list[tuple[Path, Path]], steps: Compose, folder: str | Path | None = None):
-        self.files, self.steps = files, steps
+    def __init__(
+        self, files: list[tuple[Path, Path]], steps: Compose, folder: str | Path | None = None
+    ):
+        self.files = files
+        self.steps = steps
         self.folder = Path(folder) if folder else None
         self.recipe = recipe(steps)
         self.held: dict[int, Pair] = {}
@@ -45,7 +51,9 @@ class PreparedCases:
     def _prepare(self, number: int) -> Pair:
         image, label = convert_files(self.steps, *self.files[number])
         hu = np.clip(np.rint(image.array), -32768, 32767).astype(np.int16)
-        return Volume(np.ascontiguousarray(hu), image.affine), Volume(np.ascontiguousarray(label.array), image.affine)
+        return Volume(np.ascontiguousarray(hu), image.affine), Volume(
+            np.ascontiguousarray(label.array), image.affine
+        )
 
     def _mapped(self, number: int) -> Pair:
         if number not in self.entries:  # the hash is taken once a process
@@ -65,24 +73,34 @@ class PreparedCases:
             with TemporaryDirectory(prefix="part-", dir=self.folder) as temporary:
                 part = Path(temporary) / entry.name
                 part.mkdir()
-                for name, array in zip(PARTS, (image.array, label.array, image.affine), strict=True):
+                for name, array in zip(
+                    PARTS, (image.array, label.array, image.affine), strict=True
+                ):
                     np.save(part / f"{name}.npy", array)
                 _rename(part, entry)
         except OSError as error:
-            raise OSError(f"{self.folder}: cannot keep the prepared {self.files[number][0].name} there: {error}; "
-                          "make room, or choose another data.cache_path") from error
+            raise OSError(
+                f"{self.folder}: cannot keep the prepared {self.files[number][0].name} there: {error}; "
+                "make room, or choose another data.cache_path"
+            ) from error
 
 
 def recipe(steps: Compose) -> str:
-    """All that decides what the steps make of a file: their settings, their code, the libraries they call."""
-    code = [Path(module.__file__).read_bytes() for module in (transforms, volume)] + [Path(__file__).read_bytes()]
+    """All that decides what the steps make of a file: their settings, their code, the libraries
+    they call.
+    """
+    code = [Path(module.__file__).read_bytes() for module in (transforms, volume)] + [
+        Path(__file__).read_bytes()
+    ]
     settings = [(type(step).__name__, sorted(vars(step).items())) for step in steps.steps]
     libraries = [version(name) for name in ("numpy", "scipy", "nibabel")]
     return repr((settings, libraries, [hashlib.sha256(text).hexdigest() for text in code]))
 
 
 def key(recipe: str, files: tuple[Path, ...]) -> str:
-    """A name for the result of ``recipe`` on the content of ``files``; what the files are called does not matter."""
+    """A name for the result of ``recipe`` on the content of ``files``; what the files are called
+    does not matter.
+    """
     digest = hashlib.sha256(recipe.encode())
     for path in files:
         with path.open("rb") as file:

@@ -1,6 +1,7 @@
 """Every number that a run depends on, in one place: typed, validated, saved beside the result.
 
-The names are those of the original case. Lengths are millimetres, intensities Hounsfield units (HU), sizes voxels.
+The names are those of the original case. Lengths are millimetres, intensities Hounsfield units
+(HU), sizes voxels.
 """
 
 import difflib
@@ -20,23 +21,31 @@ class DataConfig:
     """Where the volumes are and how they are prepared for the network."""
 
     data_path: str = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
-    spacing_mm: tuple[float, ...] | None = (4.0, 4.0, 4.0)  #: resample to this grid; None keeps the scan's own
+    #: resample to this grid; None keeps the scan's own
+    spacing_mm: tuple[float, ...] | None = (4.0, 4.0, 4.0)
     min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
     max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
-    lower_limit: int = 3  #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
-    upper_limit: int = 5  #: largest label value of a structure; everything outside the limits is background
+    #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
+    lower_limit: int = 3
+    #: largest label value of a structure; everything outside the limits is background
+    upper_limit: int = 5
     roi_size: tuple[int, ...] = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
     num_samples: int = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
     low_resolution: bool = False  #: make some training crops coarser
-    mirror: bool = False  #: mirror some training scans left to right, with the names of the lungs exchanged
+    #: mirror some training scans left to right, with the names of the lungs exchanged
+    mirror: bool = False
     deform: bool = False  #: turn, scale and bend some training scans
-    foreground: float = 0.0  #: share of training crops that are centred on a structure, each structure equally often
-    crop_first: bool = False  #: cut, then vary the crop, not the whole scan: much less work on large scans
-    position: bool = True  #: second channel with the distance from the body's middle plane, to tell left from right
+    #: share of training crops that are centred on a structure, each structure equally often
+    foreground: float = 0.0
+    #: cut, then vary the crop, not the whole scan: much less work on large scans
+    crop_first: bool = False
+    #: second channel with the distance from the body's middle plane, to tell left from right
+    position: bool = True
     cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
     num_worker: int = 1  #: threads or processes that make training crops, at most one a core
-    worker_processes: bool = False  #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
+    #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
+    worker_processes: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,10 @@ class ModelConfig:
     name: str = "ResidualUNet3D"  #: ResidualUNet3D (the case's) or UNet3D (the paper's)
     in_channels: int = 2  #: the HU, and the position if data.position
     num_classes: int = 4  #: background, left lung, right lung, trachea
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256)  #: feature maps at each level; five for ResidualUNet3D
-    norm: str = "batch"  #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
+    #: feature maps at each level; five for ResidualUNet3D
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
+    norm: str = "batch"
 
 
 @dataclass(frozen=True)
@@ -61,21 +72,30 @@ class TrainConfig:
     warmup_step: int = 20  #: steps of linear warm-up
     warmup_epoch: float = 0.0  #: epochs of linear warm-up, in place of warmup_step, if above 0
     warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
-    weight_decay: float = 0.0  #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
-    accumulate: int = 1  #: batches whose gradients are averaged into one step; makes up for a small batch_size
+    #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
+    weight_decay: float = 0.0
+    #: batches whose gradients are averaged into one step; makes up for a small batch_size
+    accumulate: int = 1
     clip_norm: float = 0.0  #: a gradient longer than this is shortened to it; 0 never shortens
-    average_decay: float = 0.0  #: decay of the moving average of the weights that is validated and kept; 0 keeps none
+    #: decay of the moving average of the weights that is validated and kept; 0 keeps none
+    average_decay: float = 0.0
     mixed_precision: bool = False  #: all but batch-norm in 16-bit floats; weights stay in 32 bits
-    loss_scale: float = 1.0  #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
-    dynamic_loss_scale: bool = False  #: halve loss_scale at an overflow, double it after 1000 steps without one
-    keep_checkpoint_max: int = 2  #: checkpoints of the newest this many looks are kept, and the best one; others go
+    #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
+    loss_scale: float = 1.0
+    #: halve loss_scale at an overflow, double it after 1000 steps without one
+    dynamic_loss_scale: bool = False
+    #: checkpoints of the newest this many looks are kept, and the best one; others go
+    keep_checkpoint_max: int = 2
     validate_every: int = 150  #: steps between looks at the held-out volumes
-    save_every: int = 60  #: steps between checkpoints to go on from; at most this many are repeated after a crash
+    #: steps between checkpoints to go on from; at most this many are repeated after a crash
+    save_every: int = 60
     seed: int = 1  #: seeds weights, order, crops and augmentation
     output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
-    event_files: bool = True  #: beside the tables, write the curves for TensorBoard and as MindSpore summary
+    #: beside the tables, write the curves for TensorBoard and as MindSpore summary
+    event_files: bool = True
     enable_profiling: bool = False  #: record where the time goes, with MindSpore's profiler; slower
-    run_distribute: bool = False  #: one of several processes that msrun started; each sees its share of the data
+    #: one of several processes that msrun started; each sees its share of the data
+    run_distribute: bool = False
     device_target: str = "CPU"  #: CPU, GPU or Ascend
     device_id: int = 0  #: which of the machine's devices; under msrun each process gets its own
 
@@ -84,23 +104,33 @@ class TrainConfig:
 class InferenceConfig:
     """From a whole scan to a mask."""
 
-    roi_size: tuple[int, ...] = (96, 96, 96)  #: voxels of a sliding window; larger than the crop, for more context
+    #: voxels of a sliding window; larger than the crop, for more context
+    roi_size: tuple[int, ...] = (96, 96, 96)
     overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
     mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
-    placement: str = "fixed"  #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
-    batch_size: int = 1  #: windows predicted at once; more needs more memory, and is faster on a GPU
-    flip_axes: tuple[int, ...] = ()  #: also predict windows mirrored along these axes, 0 left-right, and average
-    hu_weight: float = 3.0  #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
+    #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
+    placement: str = "fixed"
+    #: windows predicted at once; more needs more memory, and is faster on a GPU
+    batch_size: int = 1
+    flip_axes: tuple[
+        int, ...
+    ] = ()  #: also predict windows mirrored along these axes, 0 left-right, and average
+    #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
+    hu_weight: float = 3.0
     largest_component: bool = True  #: keep only the largest connected piece of each structure
-    whole_air: bool = True  #: give each piece of air that walls enclose to the structure that nearly fills it
+    #: give each piece of air that walls enclose to the structure that nearly fills it
+    whole_air: bool = True
     fill_holes: bool = False  #: give background that a structure encloses to the structure
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The network as a file for other programs, and the folders that an Ascend 310 reads and writes."""
+    """The network as a file for other programs, and the folders that an Ascend 310 reads and
+    writes.
+    """
 
-    file_name: str = "unet3d"  #: of the exported file, without suffix; it goes beside the checkpoint
+    #: of the exported file, without suffix; it goes beside the checkpoint
+    file_name: str = "unet3d"
     file_format: str = "ONNX"  #: ONNX or MINDIR
     pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin file each
     post_result_path: str = "result_Files"  #: the device's answers, one .bin file a window
@@ -108,15 +138,19 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class RemoteConfig:
-    """Data and results that lie elsewhere: ``s3://bucket/folder`` or any other address that fsspec knows. Empty is local.
+    """Data and results that lie elsewhere:
+
+    ``s3://bucket/folder`` or any other address that fsspec knows. Empty is local.
 
     Keys and end points come from the store's own environment variables, never from here.
     """
 
     data_url: str = ""  #: folder that is copied to data.data_path before the run
-    train_url: str = ""  #: folder to which train.output_path is copied, at each checkpoint and at the end
+    #: folder to which train.output_path is copied, at each checkpoint and at the end
+    train_url: str = ""
     checkpoint_url: str = ""  #: checkpoint whose weights a new run begins with
-    enable_modelarts: bool = False  #: copy with moxing, the library of the ModelArts service, in place of fsspec
+    #: copy with moxing, the library of the ModelArts service, in place of fsspec
+    enable_modelarts: bool = False
 
 
 NETWORKS = ("ResidualUNet3D", "UNet3D")
@@ -149,13 +183,26 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "keep_checkpoint_max": 1,
             "output_path": "runs/luna16",
         },
-        "inference": {"roi_size": (224, 224, 96), "mode": "constant", "hu_weight": 0.0, "whole_air": False},
+        "inference": {
+            "roi_size": (224, 224, 96),
+            "mode": "constant",
+            "hu_weight": 0.0,
+            "whole_air": False,
+        },
     },
 }
 
-#: how a run is done: its result is the same to the bit whatever these are, so they may change when it goes on
-WITHOUT_EFFECT = ("data.num_worker", "data.worker_processes", "data.cache_path", "train.save_every",
-                  "train.keep_checkpoint_max", "train.event_files", "train.enable_profiling")
+#: how a run is done: its result is the same to the bit whatever these are, so they may change when
+#: it goes on
+WITHOUT_EFFECT = (
+    "data.num_worker",
+    "data.worker_processes",
+    "data.cache_path",
+    "train.save_every",
+    "train.keep_checkpoint_max",
+    "train.event_files",
+    "train.enable_profiling",
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +228,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, dict[str, Any]]) -> "Config":
-        """Defaults, with ``values[section][name]`` in place of some. Unknown names raise ``ValueError``."""
+        """Defaults, with ``values[section][name]`` in place of some.
+
+        Unknown names raise ``ValueError``.
+        """
         return cls().updated(values)
 
     @classmethod
@@ -192,11 +242,14 @@ class Config:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}")
+            raise ValueError(
+                f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}"
+            )
         return cls.from_dict(values).override(overrides)
 
     def override(self, overrides: list[str]) -> "Config":
-        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as YAML.
+        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as
+        YAML.
 
         >>> faster = Config.preset("quick").override(["train.lr=1e-2", "data.spacing_mm=[5, 5, 5]"])
         >>> faster.train.lr, faster.data.spacing_mm
@@ -207,11 +260,15 @@ class Config:
             key, equals, value = text.partition("=")
             section, dot, name = key.strip().partition(".")
             if not (equals and dot):
-                raise ValueError(f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3")
+                raise ValueError(
+                    f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3"
+                )
             try:
                 values.setdefault(section, {})[name] = yaml.safe_load(value)
             except yaml.YAMLError as error:
-                raise ValueError(f"{key.strip()}: {value!r} is not valid YAML; is a bracket or a quote missing?") from error
+                raise ValueError(
+                    f"{key.strip()}: {value!r} is not valid YAML; is a bracket or a quote missing?"
+                ) from error
         return self.updated(values)
 
     def updated(self, values: dict[str, dict[str, Any]]) -> "Config":
@@ -220,11 +277,16 @@ class Config:
         for section, entries in values.items():
             _known(section, _names(self), "section")
             if not isinstance(entries, dict):
-                raise ValueError(f"section {section!r}: expected name: value pairs, found {entries!r}")
+                raise ValueError(
+                    f"section {section!r}: expected name: value pairs, found {entries!r}"
+                )
             old = getattr(self, section)
             for name in entries:
                 _known(name, _names(old), f"setting in section {section!r}")
-            typed = {name: _typed(f"{section}.{name}", value, getattr(old, name)) for name, value in entries.items()}
+            typed = {
+                name: _typed(f"{section}.{name}", value, getattr(old, name))
+                for name, value in entries.items()
+            }
             sections[section] = replace(old, **typed)
         return replace(self, **sections)
 
@@ -232,26 +294,41 @@ class Config:
         """Write YAML that :meth:`load` reads back to an equal configuration."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None), encoding="utf-8")
+        part.write_text(
+            yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None),
+            encoding="utf-8",
+        )
         part.replace(path)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain nested dictionaries, with lists in place of tuples."""
         return {
-            section: {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
+            section: {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in entries.items()
+            }
             for section, entries in asdict(self).items()
         }
 
 
 def differences(stored: Config, wanted: Config) -> str:
-    """The settings in which two configurations differ, in words; those :data:`WITHOUT_EFFECT` are left aside."""
-    pairs = ((f"{section}.{name}", value, wanted.to_dict()[section][name])
-             for section, entries in stored.to_dict().items() for name, value in entries.items())
-    return ", ".join(f"{name} is {old} there, {new} here" for name, old, new in pairs
-                     if old != new and name not in WITHOUT_EFFECT)
+    """The settings in which two configurations differ, in words; those :data:`WITHOUT_EFFECT` are
+    left aside.
+    """
+    pairs = (
+        (f"{section}.{name}", value, wanted.to_dict()[section][name])
+        for section, entries in stored.to_dict().items()
+        for name, value in entries.items()
+    )
+    return ", ".join(
+        f"{name} is {old} there, {new} here"
+        for name, old, new in pairs
+        if old != new and name not in WITHOUT_EFFECT
+    )
 
 
-#: where each setting of the original case lives now: its place, several if it was split, and a remark
+#: where each setting of the original case lives now: its place, several if it was split, and a
+#: remark
 CASE: dict[str, tuple[str, str]] = {
     "enable_fp16_gpu": ("train.mixed_precision", "on any device that computes in 16 bits"),
     "enable_modelarts": ("remote.enable_modelarts", "copies with moxing"),
@@ -266,7 +343,10 @@ CASE: dict[str, tuple[str, str]] = {
     "device_target": ("train.device_target", ""),
     "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
-    "num_worker": ("data.num_worker, data.worker_processes", "threads, or processes as in the case"),
+    "num_worker": (
+        "data.num_worker, data.worker_processes",
+        "threads, or processes as in the case",
+    ),
     "lr": ("train.lr", ""),
     "batch_size": ("train.batch_size", "takes effect"),
     "epoch_size": ("train.epoch_size", "takes effect"),
@@ -276,7 +356,10 @@ CASE: dict[str, tuple[str, str]] = {
     "in_channels": ("model.in_channels", ""),
     "keep_checkpoint_max": ("train.keep_checkpoint_max", "takes effect"),
     "loss_scale": ("train.loss_scale, train.dynamic_loss_scale", "takes effect"),
-    "roi_size": ("data.roi_size, inference.roi_size", "the crop in training, the sliding window in use"),
+    "roi_size": (
+        "data.roi_size, inference.roi_size",
+        "the crop in training, the sliding window in use",
+    ),
     "overlap": ("inference.overlap", ""),
     "min_val": ("data.min_val", "the HU that becomes 0"),
     "max_val": ("data.max_val", "the HU that becomes 1"),
@@ -351,7 +434,10 @@ def _finite(value: Any) -> float:
 
 def _check(config: Config) -> None:
     """Refuse values that cannot work, naming the setting."""
-    data, model, train, inference = config.data, config.model, config.train, config.inference
+    data = config.data
+    model = config.model
+    train = config.train
+    inference = config.inference
     one_of("model.name", model.name, NETWORKS)
     one_of("model.norm", model.norm, NORMS)
     one_of("train.loss", train.loss, LOSSES)
@@ -363,24 +449,60 @@ def _check(config: Config) -> None:
         (train.output_path != "", "train.output_path", "a folder", "none"),
         (train.seed >= 0, "train.seed", "at least 0", train.seed),
         (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
-        (data.lower_limit >= 1, "data.lower_limit", "at least 1, because 0 is background", data.lower_limit),
-        (data.lower_limit <= data.upper_limit, "data.lower_limit", "at most data.upper_limit", data.lower_limit),
-        *((len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi), f"{section}.roi_size",
-           f"three multiples of {multiple}, which the network halves {levels - 1} times", roi)
-          for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))),
-        (data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0), "data.spacing_mm",
-         "three positive lengths in mm", data.spacing_mm),
-        (not data.mirror or structures[:2] == STRUCTURES[:2], "data.mirror",
-         "false unless left and right lung, whose names it exchanges, are the first two structures", data.mirror),
+        (
+            data.lower_limit >= 1,
+            "data.lower_limit",
+            "at least 1, because 0 is background",
+            data.lower_limit,
+        ),
+        (
+            data.lower_limit <= data.upper_limit,
+            "data.lower_limit",
+            "at most data.upper_limit",
+            data.lower_limit,
+        ),
+        *(
+            (
+                len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi),
+                f"{section}.roi_size",
+                f"three multiples of {multiple}, which the network halves {levels - 1} times",
+                roi,
+            )
+            for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))
+        ),
+        (
+            data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0),
+            "data.spacing_mm",
+            "three positive lengths in mm",
+            data.spacing_mm,
+        ),
+        (
+            not data.mirror or structures[:2] == STRUCTURES[:2],
+            "data.mirror",
+            "false unless left and right lung, whose names it exchanges, are the first two structures",
+            data.mirror,
+        ),
         (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
         (0 <= data.foreground <= 1, "data.foreground", "from 0 to 1", data.foreground),
         (data.num_worker >= 1, "data.num_worker", "at least 1", data.num_worker),
-        (model.num_classes == data.upper_limit - data.lower_limit + 2, "model.num_classes",
-         "one more than the label values from data.lower_limit to data.upper_limit", model.num_classes),
-        ((levels == 5 or model.name == "UNet3D" and levels >= 2) and min(model.channels) >= 2, "model.channels",
-         "five numbers, at least 2 (UNet3D: two or more)", model.channels),
-        (model.in_channels == 1 + data.position, "model.in_channels", "2 with data.position, 1 without",
-         model.in_channels),
+        (
+            model.num_classes == data.upper_limit - data.lower_limit + 2,
+            "model.num_classes",
+            "one more than the label values from data.lower_limit to data.upper_limit",
+            model.num_classes,
+        ),
+        (
+            (levels == 5 or model.name == "UNet3D" and levels >= 2) and min(model.channels) >= 2,
+            "model.channels",
+            "five numbers, at least 2 (UNet3D: two or more)",
+            model.channels,
+        ),
+        (
+            model.in_channels == 1 + data.position,
+            "model.in_channels",
+            "2 with data.position, 1 without",
+            model.in_channels,
+        ),
         (train.lr > 0, "train.lr", "positive", train.lr),
         (train.batch_size >= 1, "train.batch_size", "at least 1", train.batch_size),
         (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
@@ -390,23 +512,60 @@ def _check(config: Config) -> None:
         (train.weight_decay >= 0, "train.weight_decay", "at least 0", train.weight_decay),
         (train.accumulate >= 1, "train.accumulate", "at least 1", train.accumulate),
         (train.clip_norm >= 0, "train.clip_norm", "at least 0", train.clip_norm),
-        (0 <= train.average_decay < 1, "train.average_decay", "at least 0 and below 1", train.average_decay),
+        (
+            0 <= train.average_decay < 1,
+            "train.average_decay",
+            "at least 0 and below 1",
+            train.average_decay,
+        ),
         (train.loss_scale >= 1, "train.loss_scale", "at least 1", train.loss_scale),
         (train.save_every >= 1, "train.save_every", "at least 1", train.save_every),
         (train.device_id >= 0, "train.device_id", "at least 0", train.device_id),
-        (train.keep_checkpoint_max >= 1, "train.keep_checkpoint_max", "at least 1", train.keep_checkpoint_max),
+        (
+            train.keep_checkpoint_max >= 1,
+            "train.keep_checkpoint_max",
+            "at least 1",
+            train.keep_checkpoint_max,
+        ),
         (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
-        (train.device_target in ("CPU", "GPU", "Ascend"), "train.device_target", "CPU, GPU or Ascend",
-         train.device_target),
-        (0 <= inference.overlap < 1, "inference.overlap", "at least 0 and below 1", inference.overlap),
+        (
+            train.device_target in ("CPU", "GPU", "Ascend"),
+            "train.device_target",
+            "CPU, GPU or Ascend",
+            train.device_target,
+        ),
+        (
+            0 <= inference.overlap < 1,
+            "inference.overlap",
+            "at least 0 and below 1",
+            inference.overlap,
+        ),
         (inference.hu_weight >= 0, "inference.hu_weight", "at least 0", inference.hu_weight),
-        (inference.mode in ("constant", "gaussian"), "inference.mode", "constant or gaussian", inference.mode),
-        (inference.placement in ("fixed", "even"), "inference.placement", "fixed or even", inference.placement),
+        (
+            inference.mode in ("constant", "gaussian"),
+            "inference.mode",
+            "constant or gaussian",
+            inference.mode,
+        ),
+        (
+            inference.placement in ("fixed", "even"),
+            "inference.placement",
+            "fixed or even",
+            inference.placement,
+        ),
         (inference.batch_size >= 1, "inference.batch_size", "at least 1", inference.batch_size),
-        (sorted(set(inference.flip_axes) & {0, 1, 2}) == sorted(inference.flip_axes), "inference.flip_axes",
-         "each of 0, 1 and 2 at most once", inference.flip_axes),
-        (config.export.file_format in ("ONNX", "MINDIR"), "export.file_format", "ONNX or MINDIR",
-         config.export.file_format),
+        (
+            sorted(set(inference.flip_axes) & {0, 1, 2}) == sorted(inference.flip_axes),
+            "inference.flip_axes",
+            "each of 0, 1 and 2 at most once",
+            inference.flip_axes,
+        ),
+        (
+            config.export.file_format in ("ONNX", "MINDIR"),
+            "export.file_format",
+            "ONNX or MINDIR",
+            config.export.file_format,
+        ),
     ]
     for holds, name, expected, found in rules:
         if not holds:

@@ -1,5 +1,7 @@
 """``unet3d doctor``: is this machine set up as the book expects, and as fast as it can be?"""
 
+import unet3d_tutorial.environment  # noqa: F401
+
 import os
 import platform
 import statistics
@@ -11,16 +13,18 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from .cpu.onednn import PACKAGE, convolutions
+from .cpu.runtime import convolution_kernel, launch_mode, setup
 from .losses import DiceCELoss
 from .model import ResidualUNet3D
-from .onednn import PACKAGE, convolutions
-from .runtime import convolution_kernel, launch_mode, setup
 from .training import make_train_step
 
 MINDSPORE, NUMPY = "2.10", "1.26"  #: the versions that the book is written and run with
 STEP = (2, 1, 64, 64, 64)  #: batch of the micro-benchmark, (N, C, D, H, W)
-_WHOSE = {"onednn": f"oneDNN in its own layouts ({PACKAGE})",
-          "mindspore": f"MindSpore's own; those of {PACKAGE} are faster, where it can be installed"}
+_WHOSE = {
+    "onednn": f"oneDNN in its own layouts ({PACKAGE})",
+    "mindspore": f"MindSpore's own; those of {PACKAGE} are faster, where it can be installed",
+}
 EXPECTED_S = 1.0  #: a step of the case's network takes about a third of this on two idle cores
 
 
@@ -36,7 +40,9 @@ class Finding:
 def examine(seconds: float = 10.0) -> list[Finding]:
     """Look at versions, processor and settings, and time training steps for about ``seconds``."""
     setup()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return [
         _version("Python", platform.python_version(), "3.11"),
         _version("MindSpore", ms.__version__, MINDSPORE),
@@ -51,7 +57,9 @@ def examine(seconds: float = 10.0) -> list[Finding]:
 
 
 def step_seconds(seconds: float) -> float:
-    """Median time of a training step of the case's network, measured for about ``seconds``, at least twice."""
+    """Median time of a training step of the case's network, measured for about ``seconds``, at
+    least twice.
+    """
     step = _make_step()
     step()  # the first one also builds the kernels
     times = []
@@ -74,7 +82,11 @@ def _make_step() -> Callable[[], object]:
 
 def _version(name: str, found: str, expected: str) -> Finding:
     fits = found.startswith(expected + ".") or found == expected
-    return Finding(name, found, "" if fits else f"the book is written for {expected}: install as in environment.yml")
+    return Finding(
+        name,
+        found,
+        "" if fits else f"the book is written for {expected}: install as in environment.yml",
+    )
 
 
 def _cores(cores: int) -> Finding:
@@ -93,7 +105,9 @@ def _kernel(kernel: str) -> Finding:
 
 def _launch(mode: str, cores: int) -> Finding:
     stalls = mode == "queue" and cores <= 4 and ms.get_context("device_target") == "CPU"
-    return Finding("launch of operations", mode, "stalls on few cores: unset UNET3D_LAUNCH" if stalls else "")
+    return Finding(
+        "launch of operations", mode, "stalls on few cores: unset UNET3D_LAUNCH" if stalls else ""
+    )
 
 
 def _speed(seconds: float, cores: int) -> Finding:
@@ -112,4 +126,11 @@ def report(findings: list[Finding]) -> str:
         if finding.remedy:
             lines.append(f"  {'':{width}}  -> {finding.remedy}")
     wrong = sum(bool(finding.remedy) for finding in findings)
-    return "\n".join([*lines, f"{wrong} of {len(findings)} need attention" if wrong else "everything is as it should be"])
+    return "\n".join(
+        [
+            *lines,
+            f"{wrong} of {len(findings)} need attention"
+            if wrong
+            else "everything is as it should be",
+        ]
+    )

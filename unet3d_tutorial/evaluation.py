@@ -1,4 +1,6 @@
-"""Score masks of whole scans, structure by structure and case by case, and the classical method to beat."""
+"""Score masks of whole scans, structure by structure and case by case, and the classical method to
+beat.
+"""
 
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +17,25 @@ from .labels import STRUCTURES
 from .transforms import ClipHU, Compose, Orientation, Spacing
 from .volume import Volume, check_same_grid
 
-TOLERANCE_MM = 2.0  #: a surface this near counts as right in the surface Dice; two people who draw differ by about as much
-NAMES = {"dice": "Dice", "surface_dice": f"surface Dice, {TOLERANCE_MM:.0f} mm", "sensitivity": "sensitivity",
-         "precision": "precision", "hd95_mm": "HD95 (mm)", "assd_mm": "ASSD (mm)"}
+#: a surface this near counts as right in the surface Dice; two people who draw differ by about as
+#: much
+TOLERANCE_MM = 2.0
+NAMES = {
+    "dice": "Dice",
+    "surface_dice": f"surface Dice, {TOLERANCE_MM:.0f} mm",
+    "sensitivity": "sensitivity",
+    "precision": "precision",
+    "hd95_mm": "HD95 (mm)",
+    "assd_mm": "ASSD (mm)",
+}
 
 
 @dataclass(frozen=True)
 class StructureScore:
-    """How well one structure was segmented. For empty masks see the contract in :mod:`unet3d_tutorial.metrics`."""
+    """How well one structure was segmented.
+
+    For empty masks see the contract in :mod:`unet3d_tutorial.metrics`.
+    """
 
     structure: str
     dice: float  #: overlap, 0..1
@@ -33,7 +46,8 @@ class StructureScore:
     assd_mm: float  #: mean surface distance; inf if missed
     volume_ml: float  #: of the prediction
     reference_ml: float  #: of the reference
-    missed: int = 0  #: 1 if one of the two masks is empty and the other is not; in a mean, the number of such cases
+    #: 1 if one of the two masks is empty and the other is not; in a mean, the number of such cases
+    missed: int = 0
 
 
 #: Scores of several cases: method, then case, then one row for each of ``STRUCTURES``.
@@ -41,13 +55,16 @@ Results = dict[str, dict[str, list[StructureScore]]]
 
 
 def evaluate(prediction: Volume, reference: Volume) -> list[StructureScore]:
-    """Score labels 0..3 of ``(I, J, K)`` against the reference's, on one grid; one row for each of ``STRUCTURES``.
+    """Score labels 0..3 of ``(I, J, K)`` against the reference's, on one grid; one row for each of
+    ``STRUCTURES``.
 
     Raises ``ValueError`` if shape or affine differ, or if there are labels other than 0..3.
     """
     _check_pair(prediction, reference)
-    return [_score(structure, prediction.array == value, reference.array == value, reference)
-            for value, structure in enumerate(STRUCTURES, start=1)]
+    return [
+        _score(structure, prediction.array == value, reference.array == value, reference)
+        for value, structure in enumerate(STRUCTURES, start=1)
+    ]
 
 
 def _score(structure: str, found: np.ndarray, true: np.ndarray, grid: Volume) -> StructureScore:
@@ -66,11 +83,13 @@ def _score(structure: str, found: np.ndarray, true: np.ndarray, grid: Volume) ->
 
 
 def evaluate_cases(
-    cases: Iterable[tuple[str, Volume, Volume]], segmenters: Callable[[Volume], Mapping[str, Volume]]
+    cases: Iterable[tuple[str, Volume, Volume]],
+    segmenters: Callable[[Volume], Mapping[str, Volume]],
 ) -> Results:
     """Score every case ``(name, image, reference)`` with every method.
 
-    ``segmenters`` takes an image and gives one mask a method, by the method's name. Cases are read one at a time.
+    ``segmenters`` takes an image and gives one mask a method, by the method's name. Cases are read
+    one at a time.
     """
     results: Results = {}
     for name, image, reference in cases:
@@ -79,15 +98,16 @@ def evaluate_cases(
     return results
 
 
-# ----------------------------------------------------------------------------------------------- several cases together
+# --------------------------------------------------------------------------- several cases together
 
 
 @dataclass(frozen=True)
 class Summary:
     """One metric of one structure over several cases.
 
-    A missed case has no distance: mean, interval and median of a distance are those of the cases that were found, and
-    ``missed`` says how many were not. The overlap of a missed case is 0 and counts.
+    A missed case has no distance: mean, interval and median of a distance are those of the cases
+    that were found, and ``missed`` says how many were not. The overlap of a missed case is 0 and
+    counts.
     """
 
     structure: str
@@ -113,16 +133,30 @@ def _summary(cases: Mapping[str, Sequence[StructureScore]], row: int, metric: st
     values = np.array([getattr(rows[row], metric) for rows in cases.values()])
     found = values[np.isfinite(values)]
     worst = int(values.argmax() if metric.endswith("_mm") else values.argmin())
-    mean, median = (float(found.mean()), float(np.median(found))) if found.size else (float("inf"),) * 2
-    return Summary(STRUCTURES[row], metric, mean, *bootstrap_interval(found), median, float(values[worst]),
-                   list(cases)[worst], len(values), sum(rows[row].missed for rows in cases.values()))
+    mean, median = (
+        (float(found.mean()), float(np.median(found))) if found.size else (float("inf"),) * 2
+    )
+    return Summary(
+        STRUCTURES[row],
+        metric,
+        mean,
+        *bootstrap_interval(found),
+        median,
+        float(values[worst]),
+        list(cases)[worst],
+        len(values),
+        sum(rows[row].missed for rows in cases.values()),
+    )
 
 
-def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 5000, seed: int = 0) -> tuple[float, float]:
-    """Say how far the mean of as many other cases might have been off: the percentile bootstrap (Efron, 1979).
+def bootstrap_interval(
+    values: np.ndarray, *, level: float = 0.95, draws: int = 5000, seed: int = 0
+) -> tuple[float, float]:
+    """Say how far the mean of as many other cases might have been off: the percentile bootstrap
+    (Efron, 1979).
 
-    Draws ``len(values)`` cases with replacement, again and again, and gives the middle ``level`` of the means. Knows
-    nothing of cases unlike those at hand. No values give (inf, inf).
+    Draws ``len(values)`` cases with replacement, again and again, and gives the middle ``level`` of
+    the means. Knows nothing of cases unlike those at hand. No values give (inf, inf).
     """
     if not len(values):
         return float("inf"), float("inf")
@@ -132,22 +166,33 @@ def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 
 
 
 def mean_scores(cases: Mapping[str, Sequence[StructureScore]]) -> list[StructureScore]:
-    """Mean of each structure's scores over the cases: distances over those found, ``missed`` counts the others."""
+    """Mean of each structure's scores over the cases: distances over those found, ``missed`` counts
+    the others.
+    """
     means = []
     for rows in zip(*cases.values(), strict=True):
-        values = {entry.name: np.array([getattr(row, entry.name) for row in rows]) for entry in fields(StructureScore)[1:]}
+        values = {
+            entry.name: np.array([getattr(row, entry.name) for row in rows])
+            for entry in fields(StructureScore)[1:]
+        }
         missed = int(values.pop("missed").sum())
         found = {name: column[np.isfinite(column)] for name, column in values.items()}
-        numbers = {name: float(column.mean()) if column.size else float("inf") for name, column in found.items()}
+        numbers = {
+            name: float(column.mean()) if column.size else float("inf")
+            for name, column in found.items()
+        }
         means.append(StructureScore(rows[0].structure, **numbers, missed=missed))
     return means
 
 
-# ------------------------------------------------------------------------------------------------------ tables and files
+# --------------------------------------------------------------------------------- tables and files
 
 
 def scores_table(results: Mapping[str, Sequence[StructureScore]]) -> str:
-    """Lay the rows of several methods out as one Markdown table; ``results`` goes from method to :func:`evaluate`'s."""
+    """Lay the rows of several methods out as one Markdown table;
+
+    ``results`` goes from method to :func:`evaluate`'s.
+    """
     lines = [
         "| method | structure | Dice | surface Dice | HD95 (mm) | ASSD (mm) | volume (mL) | reference (mL) |",
         "|:--|:--|--:|--:|--:|--:|--:|--:|",
@@ -163,20 +208,31 @@ def scores_table(results: Mapping[str, Sequence[StructureScore]]) -> str:
 
 
 def summary_table(results: Results, metric_names: Sequence[str] = ("dice", "hd95_mm")) -> str:
-    """Lay :func:`summarise` of every method out as one Markdown table; the interval is that of the mean."""
-    lines = ["| method | structure | metric | mean | 95 % interval | median | worst | in case | missed |",
-             "|:--|:--|:--|--:|--:|--:|--:|:--|--:|"]
+    """Lay :func:`summarise` of every method out as one Markdown table; the interval is that of the
+    mean.
+    """
+    lines = [
+        "| method | structure | metric | mean | 95 % interval | median | worst | in case | missed |",
+        "|:--|:--|:--|--:|--:|--:|--:|:--|--:|",
+    ]
     for method, cases in results.items():
         for s in summarise(cases, metric_names):
-            mean, low, high, median, worst = (_text(value, 1 if s.metric.endswith("_mm") else 3)
-                                              for value in (s.mean, s.low, s.high, s.median, s.worst))
-            lines.append(f"| {method} | {s.structure} | {NAMES[s.metric]} | {mean} | {low} to {high} | {median} | {worst} "
-                         f"| {s.worst_case} | {s.missed} of {s.cases} |")
+            mean, low, high, median, worst = (
+                _text(value, 1 if s.metric.endswith("_mm") else 3)
+                for value in (s.mean, s.low, s.high, s.median, s.worst)
+            )
+            lines.append(
+                f"| {method} | {s.structure} | {NAMES[s.metric]} | {mean} | {low} to {high} | {median} | {worst} "
+                f"| {s.worst_case} | {s.missed} of {s.cases} |"
+            )
     return "\n".join(lines)
 
 
 def write_csv(results: Mapping[str, Results], path: str | Path) -> Path:
-    """Write one line for each data set, method, case and structure, whole file or not at all. A missed distance is inf."""
+    """Write one line for each data set, method, case and structure, whole file or not at all.
+
+    A missed distance is inf.
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     columns = ["data", "method", "case", *(entry.name for entry in fields(StructureScore))]
@@ -185,8 +241,11 @@ def write_csv(results: Mapping[str, Results], path: str | Path) -> Path:
         writer.writeheader()
         for data, methods in results.items():
             for method, cases in methods.items():
-                writer.writerows({"data": data, "method": method, "case": case, **asdict(row)}
-                                 for case, rows in cases.items() for row in rows)
+                writer.writerows(
+                    {"data": data, "method": method, "case": case, **asdict(row)}
+                    for case, rows in cases.items()
+                    for row in rows
+                )
     return part.replace(path)
 
 
@@ -201,24 +260,31 @@ def _check_pair(prediction: Volume, reference: Volume) -> None:
             whole = volume.array.astype(np.uint8)
         odd = np.unique(volume.array[(whole != volume.array) | (whole > len(STRUCTURES))])
         if odd.size:
-            raise ValueError(f"{name}: expected labels 0 to {len(STRUCTURES)}, found {odd[:5].tolist()}")
+            raise ValueError(
+                f"{name}: expected labels 0 to {len(STRUCTURES)}, found {odd[:5].tolist()}"
+            )
 
 
-# ------------------------------------------------------------------------------------------- the classical baseline
+# --------------------------------------------------------------------------- the classical baseline
 
-GRID_MM = 2.0  #: the baseline works on a grid of this spacing: fine enough for a bronchus, coarse enough for seconds
+#: the baseline works on a grid of this spacing: fine enough for a bronchus, coarse enough for
+#: seconds
+GRID_MM = 2.0
 AIR_HU = -400.0  #: half way between lung and soft tissue
 LUNG_ML = 100.0  #: smaller pieces of air are not a lung
-AIRWAY_ML = (5.0, 100.0)  #: trachea and main bronchi are about 30 ml; more means that the lung leaked in
+#: trachea and main bronchi are about 30 ml; more means that the lung leaked in
+AIRWAY_ML = (5.0, 100.0)
 AIRWAY_MM = 40.0  #: the least height of a piece of air that may be the trachea
 
 
 def classical_baseline(image: Volume) -> Volume:
-    """Segment lungs and trachea without learning: thresholds, connected components, and anatomy put into rules.
+    """Segment lungs and trachea without learning: thresholds, connected components, and anatomy put
+    into rules.
 
-    ``image`` is ``(I, J, K)`` in HU, of any orientation. Returns uint8 labels 0..3 on its grid; a structure that no
-    rule finds is missing. The rules hold for healthy chests that lie within the field of view. They break where a
-    disease fills the lung, where a lung reaches the edge of the picture, and where emphysema is as thin as the airway.
+    ``image`` is ``(I, J, K)`` in HU, of any orientation. Returns uint8 labels 0..3 on its grid; a
+    structure that no rule finds is missing. The rules hold for healthy chests that lie within the
+    field of view. They break where a disease fills the lung, where a lung reaches the edge of the
+    picture, and where emphysema is as thin as the airway.
     """
     grid, _ = Compose([ClipHU(), Orientation("RAS"), Spacing((GRID_MM,) * 3)])(image)
     inner = air_inside_body(grid.array)
@@ -229,27 +295,34 @@ def classical_baseline(image: Volume) -> Volume:
         labels[close_slices(mask)] = value
     labels[airway] = 3
     scores = np.stack([labels == value for value in range(4)]).astype(np.float32)
-    return Volume(labels_on_grid(Volume(scores, grid.affine), image.array.shape, image.affine), image.affine)
+    return Volume(
+        labels_on_grid(Volume(scores, grid.affine), image.array.shape, image.affine), image.affine
+    )
 
 
 def air_inside_body(hu: np.ndarray) -> np.ndarray:
-    """Mark air that tissue surrounds in its axial slice: lungs, airway, gas in the bowel; RAS order.
+    """Mark air that tissue surrounds in its axial slice: lungs, airway, gas in the bowel;
 
-    The body is the largest piece of tissue once thin bridges, as to the table, are cut by an opening.
+    RAS order.
+
+    The body is the largest piece of tissue once thin bridges, as to the table, are cut by an
+    opening.
     """
     tissue = ndimage.binary_opening(hu >= AIR_HU, iterations=2)
     body = cc3d.largest_k(tissue, k=1, connectivity=6) > 0
-    filled = np.stack([ndimage.binary_fill_holes(axial) for axial in np.moveaxis(body, 2, 0)], axis=2)
+    filled = np.stack(
+        [ndimage.binary_fill_holes(axial) for axial in np.moveaxis(body, 2, 0)], axis=2
+    )
     return filled & (hu < AIR_HU)
 
 
 def find_airway(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """Find trachea and main bronchi: lower the threshold until they come loose from the lungs.
 
-    Air in the trachea has -1000 HU, lung about -850. At each threshold the airway is looked for among the pieces of
-    air that are tall, of a trachea's volume, and centred above the middle of all air. The first hit counts, so the
-    airway is as complete as can be without a leak. Blurred voxels at its wall lie above the threshold: one layer is
-    added back.
+    Air in the trachea has -1000 HU, lung about -850. At each threshold the airway is looked for
+    among the pieces of air that are tall, of a trachea's volume, and centred above the middle of
+    all air. The first hit counts, so the airway is as complete as can be without a leak. Blurred
+    voxels at its wall lie above the threshold: one layer is added back.
     """
     if not inner.any():
         return inner
@@ -258,8 +331,12 @@ def find_airway(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
         pieces = cc3d.connected_components(inner & (hu < threshold), connectivity=6)
         found = cc3d.statistics(pieces)
         millilitres = found["voxel_counts"] * GRID_MM**3 / 1000
-        heights = np.array([(box[2].stop - box[2].start) * GRID_MM for box in found["bounding_boxes"]])
-        fits = (AIRWAY_ML[0] <= millilitres) & (millilitres <= AIRWAY_ML[1]) & (heights >= AIRWAY_MM)
+        heights = np.array(
+            [(box[2].stop - box[2].start) * GRID_MM for box in found["bounding_boxes"]]
+        )
+        fits = (
+            (AIRWAY_ML[0] <= millilitres) & (millilitres <= AIRWAY_ML[1]) & (heights >= AIRWAY_MM)
+        )
         fits &= found["centroids"][:, 2] > middle
         fits[0] = False  # piece 0 is everything else
         if fits.any():
@@ -271,8 +348,9 @@ def find_airway(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
 def split_lungs(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tell the left lung (lower index of the first axis) from the right, even where they touch.
 
-    Erode until two pieces of a lung's size remain; then each voxel of air joins the piece that is nearest. If two never
-    appear, the one piece counts as the side of the volume's middle on which it lies.
+    Erode until two pieces of a lung's size remain; then each voxel of air joins the piece that is
+    nearest. If two never appear, the one piece counts as the side of the volume's middle on which
+    it lies.
     """
     least = LUNG_ML * 1000 / GRID_MM**3
     eroded = air
@@ -288,15 +366,23 @@ def split_lungs(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.zeros_like(air), np.zeros_like(air)
         is_left = np.nonzero(lung)[0].mean() < air.shape[0] / 2
         return (lung, np.zeros_like(air)) if is_left else (np.zeros_like(air), lung)
-    nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(
+        pieces == 0, return_distances=False, return_indices=True
+    )
     connected = cc3d.connected_components(air, connectivity=6)
     lungs = pieces[tuple(nearest)] * np.isin(connected, np.unique(connected[pieces > 0]))
     first, second = lungs == 1, lungs == 2
-    return (first, second) if np.nonzero(first)[0].mean() < np.nonzero(second)[0].mean() else (second, first)
+    return (
+        (first, second)
+        if np.nonzero(first)[0].mean() < np.nonzero(second)[0].mean()
+        else (second, first)
+    )
 
 
 def close_slices(mask: np.ndarray, radius_mm: float = 10.0) -> np.ndarray:
-    """Close each axial slice of a lung: vessels and small bronchi belong to it although they are not air."""
+    """Close each axial slice of a lung: vessels and small bronchi belong to it although they are
+    not air.
+    """
     closed = mask.copy()
     for box in ndimage.find_objects(mask.astype(np.uint8)):
         reach = int(radius_mm / GRID_MM) + 1  # room to grow, and one voxel of background around it

@@ -1,4 +1,5 @@
-"""The structures that the network learns, with the value and the colour of each: the same everywhere in the book.
+"""The structures that the network learns, with the value and the colour of each: the same
+everywhere in the book.
 
 >>> {value: name for value, name in enumerate(STRUCTURES, start=1)}
 {1: 'left lung', 2: 'right lung', 3: 'trachea'}
@@ -12,7 +13,8 @@ LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3
 def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:
     """Names of the structures whose values in the files are ``lower_limit`` to ``upper_limit``.
 
-    In LUNA16's masks 3 is the left lung, 4 the right lung and 5 the trachea; masks that hold 1 to 3 count from 1.
+    In LUNA16's masks 3 is the left lung, 4 the right lung and 5 the trachea; masks that hold 1 to 3
+    count from 1.
 
     >>> structure_names(3, 5) == structure_names(1, 3) == STRUCTURES
     True
@@ -21,7 +23,9 @@ def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:
     """
     first = 1 if (lower_limit, upper_limit) == (1, len(STRUCTURES)) else 3
     known = dict(enumerate(STRUCTURES, start=first))
-    return tuple(known.get(value, f"label {value}") for value in range(lower_limit, upper_limit + 1))
+    return tuple(
+        known.get(value, f"label {value}") for value in range(lower_limit, upper_limit + 1)
+    )
 
 
 #: Okabe and Ito's palette, which readers with colour-blindness can tell apart too.

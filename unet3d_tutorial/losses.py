@@ -1,8 +1,11 @@
 """Losses on logits ``(N, K, D, H, W)``: Dice, cross-entropy, and their sum.
 
-Labels are one-hot, of the logits' shape, or class numbers ``(N, D, H, W)`` or ``(N, 1, D, H, W)`` of any integer type.
-Logits of 16 bits are taken as float32 first: a sum over the voxels of a crop does not fit into float16, which ends at 65504.
+Labels are one-hot, of the logits' shape, or class numbers ``(N, D, H, W)`` or ``(N, 1, D, H, W)``
+of any integer type. Logits of 16 bits are taken as float32 first: a sum over the voxels of a crop
+does not fit into float16, which ends at 65504.
 """
+
+import unet3d_tutorial.environment  # noqa: F401
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -23,8 +26,9 @@ def log_softmax(logits: Tensor) -> Tensor:
 def _log_softmax(logits: Tensor, p: Tensor) -> Tensor:
     """Logarithm of ``p = softmax(logits)``.
 
-    Exact as long as the logarithm of ``p`` is. For a ``p`` near the smallest number of float32 it is MindSpore's own, which
-    is off by up to 5e-6 on CPU; raised by twice that it is never the smaller of the two anywhere else.
+    Exact as long as the logarithm of ``p`` is. For a ``p`` near the smallest number of float32 it
+    is MindSpore's own, which is off by up to 5e-6 on CPU; raised by twice that it is never the
+    smaller of the two anywhere else.
     """
     return ops.minimum(ops.log(p + 1e-35), ops.LogSoftmax(axis=1)(logits) + 1e-5)
 
@@ -32,17 +36,20 @@ def _log_softmax(logits: Tensor, p: Tensor) -> Tensor:
 def class_sum(x: Tensor) -> Tensor:
     """Sum over the classes, repeated for each class, so that it has the shape of ``x``.
 
-    As a product with matrices of ones, which MindSpore does several times faster on CPU than ``sum(axis=1)``.
+    As a product with matrices of ones, which MindSpore does several times faster on CPU than
+    ``sum(axis=1)``.
     """
     n, k = x.shape[:2]
     return ops.BatchMatMul()(ops.ones((n, k, k), x.dtype), x.reshape((n, k, -1))).reshape(x.shape)
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, smooth: float) -> Tensor:
-    """Dice coefficient of each class over the whole batch, ``(K,)``, with squares in the denominator.
+    """Dice coefficient of each class over the whole batch, ``(K,)``, with squares in the
+    denominator.
 
-    Milletari et al., V-Net, 2016, section 3; ``smooth`` is added above and below, so that an absent class counts 1.
-    The plain formula, to read and to compare with; :class:`DiceLoss` gives the same from logits, faster.
+    Milletari et al., V-Net, 2016, section 3; ``smooth`` is added above and below, so that an absent
+    class counts 1. The plain formula, to read and to compare with; :class:`DiceLoss` gives the same
+    from logits, faster.
     """
     overlap = voxel_sum(probabilities * target).sum(0)
     size = voxel_sum(probabilities * probabilities + target * target).sum(0)
@@ -50,20 +57,25 @@ def soft_dice(probabilities: Tensor, target: Tensor, smooth: float) -> Tensor:
 
 
 def voxel_sum(x: Tensor) -> Tensor:
-    """Sum over all axes but the first two: ``(N, K, ...) -> (N, K)``. As rows of a matrix, MindSpore's fastest on CPU."""
+    """Sum over all axes but the first two:
+
+    ``(N, K, ...) -> (N, K)``. As rows of a matrix, MindSpore's fastest on CPU.
+    """
     n, k = x.shape[:2]
     return x.reshape((n * k, -1)).sum(1).reshape((n, k))
 
 
 class ClassSums(nn.Cell):
-    """What each loss is made of: sums over the voxels, one for each sample and class. Logits and one-hot labels in.
+    """What each loss is made of: sums over the voxels, one for each sample and class.
 
-    With probabilities ``p = softmax(logits)`` and labels ``t`` it gives three tensors ``(N, K)``: the overlap, sum of
-    ``p * t``; the size, sum of ``p * p`` (of ``p`` unless ``squared``); the log-likelihood, sum of ``t * log(p)``. A
-    fourth, ``p`` itself, is for :meth:`bprop` only.
+    Logits and one-hot labels in.
 
-    The gradient is written by hand, in :meth:`bprop`, because what automatic differentiation makes of the softmax takes
-    several times as long on CPU.
+    With probabilities ``p = softmax(logits)`` and labels ``t`` it gives three tensors ``(N, K)``:
+    the overlap, sum of ``p * t``; the size, sum of ``p * p`` (of ``p`` unless ``squared``); the
+    log-likelihood, sum of ``t * log(p)``. A fourth, ``p`` itself, is for :meth:`bprop` only.
+
+    The gradient is written by hand, in :meth:`bprop`, because what automatic differentiation makes
+    of the softmax takes several times as long on CPU.
     """
 
     def __init__(self, squared: bool = True):
@@ -73,23 +85,36 @@ class ClassSums(nn.Cell):
     def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p = softmax(logits)
         size = p * p if self.squared else p
-        return voxel_sum(p * target), voxel_sum(size), voxel_sum(target * _log_softmax(logits, p)), p
+        return (
+            voxel_sum(p * target),
+            voxel_sum(size),
+            voxel_sum(target * _log_softmax(logits, p)),
+            p,
+        )
 
-    def bprop(self, logits: Tensor, target: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, Tensor]:
-        """Gradient for the logits, from the gradients ``dout`` for the three sums; none for the labels.
+    def bprop(
+        self, logits: Tensor, target: Tensor, out: tuple, dout: tuple
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient for the logits, from the gradients ``dout`` for the three sums; none for the
+        labels.
 
-        With ``g`` the gradient for ``log(p)``, that for the logits is ``g - p * sum(g)``, the sum over the classes.
+        With ``g`` the gradient for ``log(p)``, that for the logits is ``g - p * sum(g)``, the sum
+        over the classes.
         """
         n, k = logits.shape[:2]
         target = target.reshape((n, k, -1))
         p = out[3].reshape((n, k, -1))
         size = 2 * p * p if self.squared else p
         g = scale(p * target, dout[0]) + scale(size, dout[1]) + scale(target, dout[2])
-        return (g - p * class_sum(g)).reshape(logits.shape), ops.zeros_like(target).reshape(logits.shape)
+        return (g - p * class_sum(g)).reshape(logits.shape), ops.zeros_like(target).reshape(
+            logits.shape
+        )
 
 
 def scale(x: Tensor, factors: Tensor) -> Tensor:
-    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: a product with diagonal matrices, fast on CPU."""
+    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: a product with diagonal
+    matrices, fast on CPU.
+    """
     n, k = factors.shape
     return ops.BatchMatMul()(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
 
@@ -102,7 +127,8 @@ def in_float32(logits: Tensor) -> Tensor:
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels as float32 of the logits' shape: one-hot ones unchanged, class numbers expanded.
 
-    Raises ``ValueError`` if the shapes do not fit, and for a class number that is not from 0 to ``K - 1``.
+    Raises ``ValueError`` if the shapes do not fit, and for a class number that is not from 0 to ``K
+    - 1``.
     """
     if logits.ndim != 5:
         raise ValueError(f"logits: expected five axes (N, K, D, H, W), found shape {logits.shape}")
@@ -110,8 +136,10 @@ def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     if labels.shape == logits.shape:
         return labels
     if labels.shape not in ((n, *size), (n, 1, *size)) or labels.is_floating_point():
-        raise ValueError(f"labels: expected one-hot of the logits' shape {logits.shape}, or integers of shape "
-                         f"{(n, *size)}, found {labels.dtype} of shape {labels.shape}")
+        raise ValueError(
+            f"labels: expected one-hot of the logits' shape {logits.shape}, or integers of shape "
+            f"{(n, *size)}, found {labels.dtype} of shape {labels.shape}"
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= k:
         raise ValueError(f"labels: expected class numbers from 0 to {k - 1}, found {low} to {high}")
@@ -122,23 +150,35 @@ def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
 class DiceLoss(nn.Cell):
     """``1 - Dice`` on softmax probabilities, one Dice for each class. Takes logits and labels.
 
-    Dice is ``(2 * overlap + smooth) / (size + smooth)``, where size is that of the probabilities and of the labels:
-    the sum of their squares (Milletari et al., 2016), or of the values themselves if not ``squared`` (Dice, 1945).
-    Where a class is absent from both, ``smooth`` makes Dice 1 and keeps the gradient finite.
+    Dice is ``(2 * overlap + smooth) / (size + smooth)``, where size is that of the probabilities
+    and of the labels: the sum of their squares (Milletari et al., 2016), or of the values
+    themselves if not ``squared`` (Dice, 1945). Where a class is absent from both, ``smooth`` makes
+    Dice 1 and keeps the gradient finite.
 
-    ``batch`` sums over all samples before the division, so that a structure missing from one crop does no harm;
-    otherwise each sample has its own Dice. Without ``include_background`` class 0 is left out. ``reduction`` is
-    ``"mean"`` or ``"sum"``, a scalar, or ``"none"``: ``(K,)``, or ``(N, K)`` without ``batch``.
+    ``batch`` sums over all samples before the division, so that a structure missing from one crop
+    does no harm; otherwise each sample has its own Dice. Without ``include_background`` class 0 is
+    left out. ``reduction`` is ``"mean"`` or ``"sum"``, a scalar, or ``"none"``: ``(K,)``, or ``(N,
+    K)`` without ``batch``.
 
-    MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=smooth, smooth_dr=smooth)``.
+    MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=smooth,
+    smooth_dr=smooth)``.
     """
 
-    def __init__(self, smooth: float = 1.0, *, squared: bool = True, batch: bool = True, include_background: bool = True,
-                 reduction: str = "mean"):
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        *,
+        squared: bool = True,
+        batch: bool = True,
+        include_background: bool = True,
+        reduction: str = "mean",
+    ):
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction: expected mean, sum or none, found {reduction!r}")
-        self.smooth, self.squared, self.batch = smooth, squared, batch
+        self.smooth = smooth
+        self.squared = squared
+        self.batch = batch
         self.first = 0 if include_background else 1
         self.reduction = reduction
         self.sums = ClassSums(squared)
@@ -159,7 +199,7 @@ class DiceLoss(nn.Cell):
         if self.batch:
             overlap, size = overlap.sum(0), size.sum(0)
         loss = 1 - (2 * overlap + self.smooth) / (size + self.smooth)
-        return loss[..., self.first:]
+        return loss[..., self.first :]
 
     def reduce(self, loss: Tensor) -> Tensor:
         """Mean or sum over the classes, or nothing."""
@@ -182,20 +222,33 @@ class CrossEntropyLoss(nn.Cell):
 
 
 class DiceCELoss(nn.Cell):
-    """``lambda_dice * Dice loss + lambda_ce * cross-entropy``. Gives the sum, the cross-entropy and the Dice loss.
+    """``lambda_dice * Dice loss + lambda_ce * cross-entropy``.
 
-    Both come from one softmax. ``options`` are those of :class:`DiceLoss`; cross-entropy always counts the background.
-    With ``per_class`` the Dice loss of each class, before its reduction, comes as a fourth; it costs next to nothing.
+    Gives the sum, the cross-entropy and the Dice loss.
+
+    Both come from one softmax. ``options`` are those of :class:`DiceLoss`; cross-entropy always
+    counts the background. With ``per_class`` the Dice loss of each class, before its reduction,
+    comes as a fourth; it costs next to nothing.
     """
 
-    def __init__(self, smooth: float = 1.0, *, lambda_dice: float = 1.0, lambda_ce: float = 1.0, per_class: bool = False,
-                 **options):
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        *,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        per_class: bool = False,
+        **options,
+    ):
         super().__init__()
         self.per_class = per_class
         self.dice = DiceLoss(smooth, **options)
         if self.dice.reduction == "none":
-            raise ValueError("reduction: expected mean or sum, found 'none', which leaves no single number to minimise")
-        self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
+            raise ValueError(
+                "reduction: expected mean or sum, found 'none', which leaves no single number to minimise"
+            )
+        self.lambda_dice = lambda_dice
+        self.lambda_ce = lambda_ce
 
     def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         logits = in_float32(logits)
@@ -214,10 +267,15 @@ def voxels(logits: Tensor) -> int:
 
 
 def make_loss(name: str, *, per_class: bool = False) -> DiceCELoss:
-    """The loss of a training run by its name, one of ``LOSSES``: the sum, or one part with the other only reported.
+    """The loss of a training run by its name, one of ``LOSSES``: the sum, or one part with the
+    other only reported.
 
-    ``per_class`` is that of :class:`DiceCELoss`. Raises ``ValueError`` with the nearest name for an unknown one.
+    ``per_class`` is that of :class:`DiceCELoss`. Raises ``ValueError`` with the nearest name for an
+    unknown one.
     """
     one_of("train.loss", name, LOSSES)
-    parts = {"lambda_dice": float(name != "CrossEntropyLoss"), "lambda_ce": float(name != "DiceLoss")}
+    parts = {
+        "lambda_dice": float(name != "CrossEntropyLoss"),
+        "lambda_ce": float(name != "DiceLoss"),
+    }
     return DiceCELoss(**parts, per_class=per_class)

@@ -1,58 +1,272 @@
-"""The networks: the 3D U-Net of its paper and the residual one of the case.
+"""The two networks, block by block: the residual 3D U-Net of the case, and that of the 3D U-Net
+paper.
 
-Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package feeds volumes in RAS
-order, so D runs from left to right, H from posterior to anterior, W from inferior to superior.
+Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package
+feeds volumes in RAS order, so D runs from left to right, H from posterior to anterior, W from
+inferior to superior.
+
+Everything here is plain MindSpore and runs on every device that MindSpore has. What makes a network
+faster on a CPU is put on from outside, by :func:`unet3d_tutorial.cpu.accelerate`.
 """
 
-import re
+import unet3d_tutorial.environment  # noqa: F401
+
+import math
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal
 
-from . import forward, fused, onednn
-from .blocks import NORMALISATIONS, Down, Up, normalisation
 from .config import one_of
-from .runtime import launch_at_once
+
+NORMALISATIONS = ("batch", "group", "instance", "none")
+
+
+# ------------------------------------------------------------------------------------------ layers
+
+
+class PReLU(nn.Cell):
+    """``max(x, 0) + a * min(x, 0)`` with one learned slope ``a`` (He et al., 2015, equation 1).
+
+    MindSpore's own PReLU has a slightly wrong gradient on CPU that may change from call to call.
+    This form is exact and repeatable, and its parameter has the same name, ``w``.
+    """
+
+    def __init__(self, slope: float = 0.25):
+        super().__init__()
+        self.w = Parameter(Tensor([slope], ms.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.relu(x) - self.w * ops.relu(-x)
+
+
+class BatchNorm3d(nn.Cell):
+    """Batch normalisation of ``(N, C, D, H, W)``: fold D and H into one axis and use the 2-D
+    kernel.
+
+    The statistics run over all axes but C, so folding changes nothing. The layout is the one that
+    the public model zoo's checkpoints were written with.
+    """
+
+    def __init__(self, channels: int, momentum: float):
+        super().__init__()
+        self.bn2d = nn.BatchNorm2d(channels, momentum=momentum)
+
+    def construct(self, x: Tensor) -> Tensor:
+        n, c, d, h, w = x.shape
+        return self.bn2d(x.reshape((n, c, d * h, w))).reshape((n, c, d, h, w))
+
+
+def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
+    """The layer between convolution and ReLU:
+
+    ``"batch"``, ``"group"`` (8 groups at most), ``"instance"`` or ``"none"``.
+
+    Instance norm is group norm with a group for each channel, and has a CPU kernel only in that
+    form.
+    """
+    if kind == "batch":
+        return BatchNorm3d(channels, momentum)
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    return nn.GroupNorm(channels, channels) if kind == "instance" else nn.Identity()
+
+
+def he_normal() -> HeNormal:
+    """First weights that keep the spread of the values through a PReLU of slope 0.25 (He et al.,
+    2015, equation 15).
+    """
+    return HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
+
+
+def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv3d:
+    """A convolution without bias (a batch-norm follows) whose output has the input's size divided
+    by ``stride``.
+    """
+    return nn.Conv3d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        pad_mode="pad",
+        padding=kernel_size // 2,
+        weight_init=he_normal(),
+    )
+
+
+# ------------------------------------------------------------------------------ the case's network
+
+
+class ResidualUnit(nn.Cell):
+    """Two convolutions beside a shortcut:
+
+    ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        shortcut_kernel: int,
+        momentum: float,
+        norm: str = "batch",
+    ):
+        super().__init__()
+        self.down_conv_1 = conv3d(in_channels, out_channels, stride=stride)
+        self.batchNormal1 = normalisation(norm, out_channels, momentum)
+        self.relu1 = PReLU()
+        self.down_conv_2 = conv3d(out_channels, out_channels)
+        self.batchNormal2 = normalisation(norm, out_channels, momentum)
+        self.relu2 = PReLU()
+        self.residual = conv3d(in_channels, out_channels, shortcut_kernel, stride)
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.batchNormal1(self.down_conv_1(x)))
+        y = self.relu2(self.batchNormal2(self.down_conv_2(y)))
+        return y + self.residual(x)
+
+
+class IdentityUnit(nn.Cell):
+    """One convolution beside the identity: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
+
+    def __init__(self, channels: int, momentum: float, norm: str = "batch"):
+        super().__init__()
+        self.down_conv_1 = conv3d(channels, channels)
+        self.batchNormal1 = normalisation(norm, channels, momentum)
+        self.relu1 = PReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x + self.relu1(self.batchNormal1(self.down_conv_1(x)))
+
+
+class OutputUnit(nn.Cell):
+    """One plain convolution, so that logits can take any value:
+
+    ``(N, C, D, H, W) -> (N, C, D, H, W)``.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.down_conv_1 = conv3d(channels, channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.down_conv_1(x)
+
+
+class Down(nn.Cell):
+    """One level of the encoder; ``stride=2`` halves the volume."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 2,
+        shortcut_kernel: int = 3,
+        momentum: float = 0.9,
+        norm: str = "batch",
+    ):
+        super().__init__()
+        self.down_conv = ResidualUnit(
+            in_channels, out_channels, stride, shortcut_kernel, momentum, norm
+        )
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.down_conv(x)
+
+
+class Up(nn.Cell):
+    """One level of the decoder: join the skip connection, double the volume, refine."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        out_channels: int,
+        is_output: bool = False,
+        momentum: float = 0.9,
+        norm: str = "batch",
+    ):
+        super().__init__()
+        self.conv3d_transpose = nn.Conv3dTranspose(
+            in_channels + skip_channels,
+            out_channels,
+            3,
+            stride=2,
+            pad_mode="pad",
+            padding=1,
+            output_padding=1,
+            weight_init=he_normal(),
+        )
+        self.batchNormal1 = normalisation(norm, out_channels, momentum)
+        self.relu = PReLU()
+        self.conv = (
+            OutputUnit(out_channels) if is_output else IdentityUnit(out_channels, momentum, norm)
+        )
+
+    def construct(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = ops.concat((x, skip), axis=1)
+        return self.conv(self.relu(self.batchNormal1(self.conv3d_transpose(x))))
 
 
 class SegmentationNetwork(nn.Cell):
-    """What both networks share: an input that does not fit is refused in one line, before any layer sees it."""
+    """What both networks share: an input that does not fit is refused in one line, before any layer
+    sees it.
+    """
 
     def __init__(self, in_channels: int, multiple: int):
         super().__init__()
-        launch_at_once()  # also where nobody called runtime.setup
-        self.in_channels, self.multiple = in_channels, multiple
+        self.in_channels = in_channels
+        self.multiple = multiple
 
-    def __call__(self, x: Tensor) -> Tensor:  # not in construct, so that an exported graph has no checks
+    def __call__(
+        self, x: Tensor
+    ) -> Tensor:  # not in construct, so that an exported graph has no checks
         self.check_input(x.shape)
         logits = super().__call__(x)
-        return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)  # after half_precision
+        # After half_precision.
+        return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)
 
     def check_input(self, shape: tuple[int, ...]) -> None:
         """Raise ``ValueError`` unless a batch of this shape fits."""
         if len(shape) != 5 or shape[1] != self.in_channels:
-            raise ValueError(f"input: expected shape (N, {self.in_channels}, D, H, W), found {shape}")
+            raise ValueError(
+                f"input: expected shape (N, {self.in_channels}, D, H, W), found {shape}"
+            )
         if any(n == 0 or n % self.multiple for n in shape[2:]):
-            raise ValueError(f"input: expected D, H and W that are multiples of {self.multiple}, found {shape[2:]}")
+            raise ValueError(
+                f"input: expected D, H and W that are multiples of {self.multiple}, found {shape[2:]}"
+            )
 
 
 class ResidualUNet3D(SegmentationNetwork):
-    """The case's network: five residual encoder levels, four of them with stride 2, and four decoder levels.
+    """The case's network: five residual encoder levels, four of them with stride 2, and four
+    decoder levels.
 
-    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step. ``norm`` is one of
-    ``NORMALISATIONS``; the case has batch-norm, and its layers keep their names with another one in their place.
+    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
+    ``norm`` is one of ``NORMALISATIONS``; the case has batch-norm, and its layers keep their names
+    with another one in their place.
 
-    Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``, where D, H and W
-    are multiples of 16. Raises ``ValueError`` unless ``channels`` has five entries.
+    Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``,
+    where D, H and W are multiples of 16. Raises ``ValueError`` unless ``channels`` has five
+    entries.
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (16, 32, 64, 128, 256),
-                 momentum: float = 0.9, *, norm: str = "batch"):
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 4,
+        channels: tuple[int, ...] = (16, 32, 64, 128, 256),
+        momentum: float = 0.9,
+        *,
+        norm: str = "batch",
+    ):
         super().__init__(in_channels, multiple=16)
         one_of("norm", norm, NORMALISATIONS)
         if len(channels) != 5:
-            raise ValueError(f"channels: expected five, one for each level, found {len(channels)}: {tuple(channels)}")
+            raise ValueError(
+                f"channels: expected five, one for each level, found {len(channels)}: {tuple(channels)}"
+            )
         c1, c2, c3, c4, c5 = channels
         options = {"momentum": momentum, "norm": norm}
         self.down1 = Down(in_channels, c1, **options)
@@ -64,14 +278,6 @@ class ResidualUNet3D(SegmentationNetwork):
         self.up2 = Up(c3, c3, c2, **options)
         self.up3 = Up(c2, c2, c1, **options)
         self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
-        fused.use(self)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.check_input(x.shape)
-        # In use all layers are one program, where that can be. A class of the reader's own may do something else in them.
-        if type(self) is ResidualUNet3D and forward.takes(self, x):
-            return forward.run(self, x)
-        return super().__call__(x)
 
     def construct(self, x: Tensor) -> Tensor:
         x1 = self.down1(x)
@@ -84,7 +290,7 @@ class ResidualUNet3D(SegmentationNetwork):
         return self.up4(x, x1)
 
 
-# ------------------------------------------------------------------------------------------------------ the paper's network
+# ------------------------------------------------------------------------------ the paper's network
 
 
 class ConvUnit(nn.Cell):
@@ -92,8 +298,14 @@ class ConvUnit(nn.Cell):
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, same: bool):
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, pad_mode="same" if same else "valid", has_bias=True,
-                              weight_init=HeNormal())
+        self.conv = nn.Conv3d(
+            in_channels,
+            out_channels,
+            3,
+            pad_mode="same" if same else "valid",
+            has_bias=True,
+            weight_init=HeNormal(),
+        )
         self.norm = normalisation(norm, out_channels)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -101,37 +313,69 @@ class ConvUnit(nn.Cell):
 
 
 class UNet3D(SegmentationNetwork):
-    """The network of the 3D U-Net paper (Cicek et al., 2016, figure 2): max-pooling down, transposed convolutions up.
+    """The network of the 3D U-Net paper (Cicek et al., 2016, figure 2): max-pooling down,
+    transposed convolutions up.
 
-    ``channels`` are the feature maps at each level, as many levels as entries; the first convolution of a level in the
-    encoder has half of them, so that they double before the pooling. ``norm`` is one of ``NORMALISATIONS``.
+    ``channels`` are the feature maps at each level, as many levels as entries; the first
+    convolution of a level in the encoder has half of them, so that they double before the pooling.
+    ``norm`` is one of ``NORMALISATIONS``.
 
-    With ``padding="same"`` logits come out at the input's size, ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``,
-    where D, H and W are multiples of 2 to the number of poolings, 8 with four levels. With ``"valid"``, the paper's form,
-    no convolution sees beyond the border and the logits are smaller: :func:`valid_size` tells by how much. Three input
-    channels and three classes give the paper's 19,069,955 parameters, its batch-norms not counted.
+    With ``padding="same"`` logits come out at the input's size, ``(N, in_channels, D, H, W) -> (N,
+    num_classes, D, H, W)``, where D, H and W are multiples of 2 to the number of poolings, 8 with
+    four levels. With ``"valid"``, the paper's form, no convolution sees beyond the border and the
+    logits are smaller: :func:`valid_size` tells by how much. Three input channels and three classes
+    give the paper's 19,069,955 parameters, its batch-norms not counted.
     """
 
-    def __init__(self, in_channels: int = 1, num_classes: int = 4, channels: tuple[int, ...] = (64, 128, 256, 512), *,
-                 norm: str = "batch", padding: str = "same"):
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 4,
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        *,
+        norm: str = "batch",
+        padding: str = "same",
+    ):
         same, levels = padding == "same", len(channels)
         super().__init__(in_channels, multiple=2 ** (levels - 1) if same else 1)
         one_of("norm", norm, NORMALISATIONS)
         one_of("padding", padding, ("same", "valid"))
         if levels < 2 or min(channels) < 2:
-            raise ValueError(f"channels: expected at least two levels of at least 2 channels, found {tuple(channels)}")
-        self.levels, self.same = levels, same
+            raise ValueError(
+                f"channels: expected at least two levels of at least 2 channels, found {tuple(channels)}"
+            )
+        self.levels = levels
+        self.same = same
         self.pool = nn.MaxPool3d(2, 2)
-        self.down = nn.CellList([nn.SequentialCell(ConvUnit(before, after // 2, norm, same),
-                                                   ConvUnit(after // 2, after, norm, same))
-                                 for before, after in zip((in_channels, *channels), channels, strict=False)])
-        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))  # from the bottom: (below, beside)
-        self.up = nn.CellList([nn.Conv3dTranspose(below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal())
-                               for below, _ in pairs])
-        self.join = nn.CellList([nn.SequentialCell(ConvUnit(below + beside, beside, norm, same),
-                                                   ConvUnit(beside, beside, norm, same)) for below, beside in pairs])
+        self.down = nn.CellList(
+            [
+                nn.SequentialCell(
+                    ConvUnit(before, after // 2, norm, same),
+                    ConvUnit(after // 2, after, norm, same),
+                )
+                for before, after in zip((in_channels, *channels), channels, strict=False)
+            ]
+        )
+        # From the bottom: (below, beside)
+        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
+        self.up = nn.CellList(
+            [
+                nn.Conv3dTranspose(
+                    below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal()
+                )
+                for below, _ in pairs
+            ]
+        )
+        self.join = nn.CellList(
+            [
+                nn.SequentialCell(
+                    ConvUnit(below + beside, beside, norm, same),
+                    ConvUnit(beside, beside, norm, same),
+                )
+                for below, beside in pairs
+            ]
+        )
         self.head = nn.Conv3d(channels[0], num_classes, 1, has_bias=True, weight_init=HeNormal())
-        onednn.use(self)
 
     def check_input(self, shape: tuple[int, ...]) -> None:
         super().check_input(shape)
@@ -155,12 +399,16 @@ class UNet3D(SegmentationNetwork):
 
 def crop(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The middle of ``x``, as large as ``shape`` in its last three axes."""
-    d, h, w = (x.shape[2] - shape[2]) // 2, (x.shape[3] - shape[3]) // 2, (x.shape[4] - shape[4]) // 2
-    return x[:, :, d:d + shape[2], h:h + shape[3], w:w + shape[4]]
+    d = (x.shape[2] - shape[2]) // 2
+    h = (x.shape[3] - shape[3]) // 2
+    w = (x.shape[4] - shape[4]) // 2
+    return x[:, :, d : d + shape[2], h : h + shape[3], w : w + shape[4]]
 
 
 def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
-    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``: (132, 132, 116) becomes (44, 44, 28).
+    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``:
+
+    (132, 132, 116) becomes (44, 44, 28).
 
     Raises ``ValueError`` if a level has an odd size to halve or nothing left.
     """
@@ -169,7 +417,9 @@ def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
         down = [n - 4]
         for _ in range(levels - 1):
             if down[-1] % 2:
-                raise ValueError(f"input: {n} voxels become {down[-1]} before a pooling, which needs an even number")
+                raise ValueError(
+                    f"input: {n} voxels become {down[-1]} before a pooling, which needs an even number"
+                )
             down.append(down[-1] // 2 - 4)
         for _ in range(levels - 1):
             down.append(2 * down[-1] - 4)
@@ -179,14 +429,15 @@ def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
     return tuple(found)
 
 
-# ---------------------------------------------------------------------------------------------------- by name, from a file
+# ----------------------------------------------------------------------------- by name, from a file
 
 
 NETWORKS = {"ResidualUNet3D": ResidualUNet3D, "UNet3D": UNet3D}
 
 
-def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[int, ...], norm: str = "batch"
-                 ) -> SegmentationNetwork:
+def make_network(
+    name: str, in_channels: int, num_classes: int, channels: tuple[int, ...], norm: str = "batch"
+) -> SegmentationNetwork:
     """A network by its name, with ``norm`` of ``NORMALISATIONS``.
 
     Raises ``ValueError`` with the nearest name for an unknown one.
@@ -196,46 +447,18 @@ def make_network(name: str, in_channels: int, num_classes: int, channels: tuple[
 
 
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
-    """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in float32.
+    """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in
+    float32.
 
-    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"`` is float16 throughout.
-    Changes ``network`` in place, names and values of its parameters excepted, and gives it back; done twice it is done
-    once. ``train.mixed_precision`` asks for it, and ``train.loss_scale`` belongs to it: small gradients vanish in float16.
-    Run by the tests on CPU only; there is nothing in it that is particular to a device.
+    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"``
+    is float16 throughout. Changes ``network`` in place, names and values of its parameters
+    excepted, and gives it back; done twice it is done once. ``train.mixed_precision`` asks for it,
+    and ``train.loss_scale`` belongs to it: small gradients vanish in float16. Run by the tests on
+    CPU only; there is nothing in it that is particular to a device.
     """
     one_of("level", level, ("O2", "O3"))
     if not hasattr(network, "half_precision_level"):
-        ms.amp.auto_mixed_precision(network, level, ms.float16)  # what it returns casts the logits, as __call__ does
+        # What it returns casts the logits, as __call__ does.
+        ms.amp.auto_mixed_precision(network, level, ms.float16)
         network.half_precision_level = level
     return network
-
-
-# What an optimiser, a loss scaler and a callback add to a checkpoint.
-TRAINING_STATE = re.compile(r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
-                            r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$")
-
-
-def zoo_name(name: str) -> str:
-    """The name that a parameter of MindSpore's public model zoo (``official/cv/Unet3d``) has in :class:`ResidualUNet3D`.
-
-    They are the same, but for the prefix that a checkpoint gets when network and loss were saved as one.
-    """
-    return re.sub(r"^(_backbone|backbone|network|_network)\.", "", name)
-
-
-def load_weights(network: nn.Cell, weights: dict[str, Parameter], source: str = "checkpoint") -> None:
-    """Put the weights of a checkpoint into ``network``, all of them or none.
-
-    Takes this package's checkpoints and the model zoo's, whose training state is left aside. Raises ``ValueError`` with
-    each parameter that is missing, extra or of another shape.
-    """
-    found = {zoo_name(name): value for name, value in weights.items() if not TRAINING_STATE.match(zoo_name(name))}
-    expected = {parameter.name: parameter for parameter in network.get_parameters()}
-    wrong = [f"missing {name}" for name in expected if name not in found]
-    wrong += [f"extra {name}" for name in found if name not in expected]
-    wrong += [f"{name} of shape {found[name].shape}, expected {value.shape}" for name, value in expected.items()
-              if name in found and found[name].shape != value.shape]
-    if wrong:
-        raise ValueError(f"{source} is of another network than {type(network).__name__}: {'; '.join(wrong)}")
-    for name, value in expected.items():
-        ops.assign(value, Tensor(found[name].asnumpy(), value.dtype))  # set_data would cut it off from an optimiser's graph

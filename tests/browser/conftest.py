@@ -15,7 +15,9 @@ SPACING = (2.0, 2.0, 3.0)
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     if CHROMIUM is None:
         pytest.skip("no Chromium: on Debian and Ubuntu, apt install chromium")
     with playwright.sync_playwright() as running:
@@ -26,7 +28,9 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def page(browser, tmp_path: Path) -> Iterator:
-    """A fresh page that has neither complained nor asked another machine for anything when the test ends."""
+    """A fresh page that has neither complained nor asked another machine for anything when the test
+    ends.
+    """
     context = browser.new_context(viewport={"width": 1100, "height": 900}, accept_downloads=True)
     context.set_default_timeout(60_000)
     opened = context.new_page()
@@ -39,7 +43,9 @@ def page(browser, tmp_path: Path) -> Iterator:
 def volumes(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A scan whose every voxel has its own value, with two balls of label and a shifted prediction."""
     i, j, k = np.indices(SHAPE)
-    image = (np.random.default_rng(seed).integers(0, 60, SHAPE) + 30 * i + 20 * j + 10 * k - 1000).astype(np.int16)
+    image = (
+        np.random.default_rng(seed).integers(0, 60, SHAPE) + 30 * i + 20 * j + 10 * k - 1000
+    ).astype(np.int16)
     label = np.zeros(SHAPE, np.uint8)
     label[(i - 12) ** 2 + (j - 18) ** 2 + (k - 12) ** 2 < 60] = 1
     label[(i - 28) ** 2 + (j - 18) ** 2 + (k - 8) ** 2 < 40] = 2

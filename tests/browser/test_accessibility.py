@@ -1,4 +1,5 @@
-"""Every page of the built site, on a desktop in light and dark and on a phone: axe-core finds nothing serious, nothing
+"""Every page of the built site, on a desktop in light and dark and on a phone: axe-core finds
+nothing serious, nothing
 scrolls sideways, the console is silent and no other machine is asked for anything."""
 
 import contextlib
@@ -26,7 +27,9 @@ WIDER = """() => { const wide = document.documentElement.clientWidth;
 @pytest.fixture(scope="module")
 def axe() -> str:
     """The script of axe-core, from a package that carries it."""
-    package = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="pip install axe-playwright-python"
+    )
     return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
@@ -61,12 +64,18 @@ def settle(page, url: str) -> None:
     page.goto(url)
     page.wait_for_function("""() => [...document.querySelectorAll('[data-slice-viewer] > .slice-viewer')]
         .every((viewer) => viewer.dataset.ready)""")
-    page.wait_for_function("() => !window.MathJax?.startup?.promise || MathJax.startup.promise.then(() => true)")
+    page.wait_for_function(
+        "() => !window.MathJax?.startup?.promise || MathJax.startup.promise.then(() => true)"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_page_is_accessible(browser, axe: str, site: Path, address: str, mode: str) -> None:
-    pages = sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html") if "_static" not in page.parts)
+    pages = sorted(
+        page.relative_to(site).as_posix()
+        for page in site.rglob("*.html")
+        if "_static" not in page.parts
+    )
     pages.remove("index.html")  # which only leads on to the first page
     assert {"book/intro.html", "search.html", "notebooks/10_viewer.html"} <= set(pages)
     defects = []
@@ -75,7 +84,12 @@ def test_every_page_is_accessible(browser, axe: str, site: Path, address: str, m
         for name in pages:
             settle(page, f"{address}/{name}")
             page.evaluate(axe)
-            found = [*page.evaluate(AXE, list(GRAVE)), *page.evaluate(WIDER), *watch.errors, *watch.abroad]
+            found = [
+                *page.evaluate(AXE, list(GRAVE)),
+                *page.evaluate(WIDER),
+                *watch.errors,
+                *watch.abroad,
+            ]
             theme = page.evaluate("document.documentElement.dataset.theme")
             found += [] if theme == MODES[mode][1] else [f"the theme is {theme}"]
             defects += [f"{name}: {defect}" for defect in found]
@@ -88,7 +102,8 @@ def test_no_frame_around_the_viewer_in_the_dark(browser, address: str) -> None:
     with opened(browser, "dark") as page:
         settle(page, f"{address}/notebooks/10_viewer.html")
         frames = page.locator(".text_html:has([data-slice-viewer])").evaluate_all(
-            "(all) => all.map((one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).padding])")
+            "(all) => all.map((one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).padding])"
+        )
     assert frames == [["rgba(0, 0, 0, 0)", "0px"]] * 2
 
 
@@ -96,8 +111,10 @@ def test_axe_finds_what_is_wrong(browser, axe: str) -> None:
     """The check is alive: grey on grey, in a shadow as the viewer's, is found."""
     with opened(browser, "light") as page:
         page.set_content("<html lang='en'><title>x</title><main><div></div></main>")
-        page.evaluate("document.querySelector('div').attachShadow({ mode: 'open' }).innerHTML = "
-                      "'<p style=\"color: #999; background: #aaa\">grey</p>'")
+        page.evaluate(
+            "document.querySelector('div').attachShadow({ mode: 'open' }).innerHTML = "
+            "'<p style=\"color: #999; background: #aaa\">grey</p>'"
+        )
         page.evaluate(axe)
         assert page.evaluate(AXE, list(GRAVE))[0].startswith("serious color-contrast")
         page.set_content("<div style='width: 2000px'>wide</div>")

@@ -1,4 +1,6 @@
-"""The viewer in a real JupyterLab: open the chapter's notebook, run it, and use the viewer as a reader does."""
+"""The viewer in a real JupyterLab: open the chapter's notebook, run it, and use the viewer as a
+reader does.
+"""
 
 import re
 import shutil
@@ -23,7 +25,9 @@ PATIENCE = 300_000  # ms, for a chapter on a busy machine
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with the chapter and the data that it needs, so that JupyterLab saves nothing into this one."""
+    """A project with the chapter and the data that it needs, so that JupyterLab saves nothing into
+    this one.
+    """
     for needed in ("data/phantom/done", "runs/quick/unet3d.ckpt"):
         if not (ROOT / needed).exists():
             pytest.skip(f"no {needed}: make book")
@@ -32,7 +36,9 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
     for name in ("data", "runs"):
         (folder / name).symlink_to(ROOT / name)
-    nbformat.write(read_script(ROOT / "notebooks" / "10_viewer.py"), folder / "notebooks" / "10_viewer.ipynb")
+    nbformat.write(
+        read_script(ROOT / "notebooks" / "10_viewer.py"), folder / "notebooks" / "10_viewer.ipynb"
+    )
     return folder
 
 
@@ -44,12 +50,19 @@ def the_scan() -> np.ndarray:
 
 
 def run_chapter(page, address: str) -> None:
-    """Open the notebook, run all of it, and wait until its viewer has the whole volume and the last cell is done."""
+    """Open the notebook, run all of it, and wait until its viewer has the whole volume and the last
+    cell is done.
+    """
     page.set_default_timeout(PATIENCE)
     run_all_cells(page, f"{address}/lab/tree/notebooks/10_viewer.ipynb")
     page.wait_for_selector(f'{LIVE}[data-loaded="1.000"]', state="attached")
     page.get_by_text("Time and memory of this chapter, measured").wait_for(state="attached")
-    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert (
+        page.locator(
+            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+        ).count()
+        == 0
+    )
     page.locator(LIVE).first.scroll_into_view_if_needed()
     page.set_default_timeout(30_000)
     page.wait_for_timeout(500)  # the wheel is for the page while the page moves
@@ -71,28 +84,43 @@ def test_the_chapter_in_jupyterlab(page, project: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("application", ["jupyterlab", "notebook"])
-def test_one_viewer_is_seen_even_where_the_browser_is_slow(page, tmp_path: Path, application: str) -> None:
-    """The browser takes, as anywidget sees it, too long for the model; the volume comes, and the page stays hidden."""
+def test_one_viewer_is_seen_even_where_the_browser_is_slow(
+    page, tmp_path: Path, application: str
+) -> None:
+    """The browser takes, as anywidget sees it, too long for the model; the volume comes, and the
+    page stays hidden.
+    """
     if find_spec(application) is None:
         pytest.skip(f"{application} is not installed")
     root, home = tmp_path / "root", tmp_path / "home"
     root.mkdir(), home.mkdir()
-    cell = nbformat.v4.new_code_cell("import numpy as np\nfrom unet3d_tutorial.viewer import SliceViewer\n"
-                                     "SliceViewer(np.arange(64 ** 3).reshape(64, 64, 64) % 2000, spacing_mm=(1, 1, 1))")
+    cell = nbformat.v4.new_code_cell(
+        "import numpy as np\nfrom unet3d_tutorial.viewer import SliceViewer\n"
+        "SliceViewer(np.arange(64 ** 3).reshape(64, 64, 64) % 2000, spacing_mm=(1, 1, 1))"
+    )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), root / "small.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}),
+        root / "small.ipynb",
+    )
     page.add_init_script("""AbortSignal.timeout = () => {  // anywidget waits for a model, but only two seconds
         const controller = new AbortController(); queueMicrotask(() => controller.abort()); return controller.signal; }""")
     with jupyterlab(root, home, application) as address:
         page.set_default_timeout(60_000)
-        run_all_cells(page, f"{address}/{'lab/tree' if application == 'jupyterlab' else 'notebooks'}/small.ipynb")
+        run_all_cells(
+            page,
+            f"{address}/{'lab/tree' if application == 'jupyterlab' else 'notebooks'}/small.ipynb",
+        )
         page.wait_for_selector(f'{LIVE}[data-loaded="1.000"]')
         page.wait_for_selector("[data-slice-viewer]", state="attached")
         page.wait_for_timeout(500)
         assert page.locator(".slice-viewer:visible").count() == 1
         page.goto("about:blank")
-    own = ["reading 'schema'"] if application == "notebook" else []  # Notebook 7.6 has an error of its own as it starts
-    page.watch.errors[:] = [text for text in page.watch.errors if not any(known in text for known in [FAILED, *own])]
+    # Notebook 7.6 has an error of its own as it starts.
+    own = ["reading 'schema'"] if application == "notebook" else []
+    page.watch.errors[:] = [
+        text for text in page.watch.errors if not any(known in text for known in [FAILED, *own])
+    ]
 
 
 def values_are_those_of_numpy(page, viewer) -> None:
@@ -115,7 +143,10 @@ def wheel_drag_and_keys(page, viewer) -> None:
     start, across = at("axial"), at("sagittal")
     page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.4 * box["height"])
     page.mouse.wheel(0, 100)
-    page.wait_for_function("([e, n]) => Number(e.value) === n", arg=[axial.locator("input").element_handle(), start - 1])
+    page.wait_for_function(
+        "([e, n]) => Number(e.value) === n",
+        arg=[axial.locator("input").element_handle(), start - 1],
+    )
     page.mouse.down()
     moved = at("sagittal")
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
@@ -125,4 +156,5 @@ def wheel_drag_and_keys(page, viewer) -> None:
     before = active.element_handle()
     slices.press("ArrowUp")
     assert at("axial") == start
-    assert before.evaluate("(cell) => cell.classList.contains('jp-mod-active')")  # the notebook did not take the key
+    # The notebook did not take the key.
+    assert before.evaluate("(cell) => cell.classList.contains('jp-mod-active')")

@@ -1,0 +1,1 @@
+"""What the chapters need and users of the package do not: listings, costs, time and memory."""

@@ -1,0 +1,75 @@
+"""A faster way through MindSpore's own kernels for a 3x3x3 convolution of few channels, on a CPU.
+
+For where :mod:`.onednn` cannot compute the convolutions.
+"""
+
+import unet3d_tutorial.environment  # noqa: F401
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ..model import OutputUnit
+
+
+class TiledConv3d(nn.Conv3d):
+    """A 3x3x3 convolution of few channels that, in training, computes tiles of 2x2x2 voxels.
+
+    ``(N, C, D, H, W)``, even axes. MindSpore turns a convolution into a product of matrices with
+    one column for each output channel. Four columns waste the processor, and each voxel is copied
+    27 times to make the rows. A tile depends on 4x4x4 voxels, so a convolution of that kernel and
+    stride 2 gives the 8 voxels of each tile as ``8 C`` channels, with 8 copies of each voxel; a
+    transposed convolution with zeros and ones then lays the tiles out. The weight is the plain
+    layer's, and so are the results, to rounding. In evaluation mode this is the plain layer, so
+    that an exported network stays simple.
+
+    Made of a plain layer by :func:`tile`.
+    """
+
+    taps: Tensor
+    layout: Tensor
+    tiles: ops.Conv3D
+    lay_out: ops.Conv3DTranspose
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.conv3d(x, self.weight)
+        c = self.out_channels
+        weight = ops.matmul(self.weight.reshape((c * c, 27)), self.taps.astype(self.weight.dtype))
+        weight = weight.reshape((c, c, 8, 64)).transpose((0, 2, 1, 3)).reshape((8 * c, c, 4, 4, 4))
+        return self.lay_out(self.tiles(x, weight), self.layout.astype(x.dtype))
+
+
+def tile(layer: nn.Conv3d) -> None:
+    """Let a 3x3x3 convolution with as many channels out as in compute tiles, in place."""
+    channels = layer.out_channels
+    taps, layout = tile_weights(channels)
+    layer.__class__ = TiledConv3d
+    layer.taps = Tensor(taps)
+    layer.layout = Tensor(layout)
+    layer.tiles = ops.Conv3D(8 * channels, 4, pad_mode="pad", pad=1, stride=2)
+    layer.lay_out = ops.Conv3DTranspose(8 * channels, channels, 2, stride=2, pad_mode="valid")
+
+
+def tile_outputs(network: nn.Cell) -> None:
+    """Let the last convolution of the case's network compute tiles, in place."""
+    for _, cell in network.cells_and_names():
+        if type(cell) is OutputUnit and type(cell.down_conv_1) is nn.Conv3d:
+            tile(cell.down_conv_1)
+
+
+def tile_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Zeros and ones of :class:`TiledConv3d`: where each tap of a 3x3x3 kernel goes, and where each
+    voxel of a tile goes.
+
+    ``(27, 8 * 64)``: tap ``t`` of the voxel at corner ``v`` of a tile falls on place ``t + v`` of
+    the 4x4x4 kernel. ``(8 * channels, channels, 2, 2, 2)``: channel ``8 c + v`` becomes the voxel
+    at corner ``v`` of channel ``c``.
+    """
+    taps = np.zeros((3, 3, 3, 2, 2, 2, 4, 4, 4), np.float32)
+    layout = np.zeros((channels, 2, 2, 2, channels, 2, 2, 2), np.float32)
+    for voxel in np.ndindex(2, 2, 2):
+        for tap in np.ndindex(3, 3, 3):
+            taps[(*tap, *voxel, *np.add(tap, voxel))] = 1
+        for c in range(channels):
+            layout[(c, *voxel, c, *voxel)] = 1
+    return taps.reshape(27, 8 * 64), layout.reshape(8 * channels, channels, 2, 2, 2)

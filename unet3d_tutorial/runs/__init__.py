@@ -1,0 +1,3 @@
+"""What a training run keeps and survives: its folder, checkpoints, history, curves, workers,
+processes and stores.
+"""

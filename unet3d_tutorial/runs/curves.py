@@ -1,0 +1,152 @@
+"""A run made visible: a progress bar, a curve that grows in the notebook, and event files for
+TensorBoard and MindSpore.
+
+The tables of :mod:`unet3d_tutorial.runs.history` are the record; everything here is drawn from the
+same numbers, and a run that goes on after a crash draws its event files anew from the tables.
+"""
+
+import unet3d_tutorial.environment  # noqa: F401
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import mindspore as ms
+from tqdm import tqdm
+
+EVENTS = "events"  #: folder beside the tables
+Columns = Mapping[str, list[float]]
+Watch = Callable[[Columns, Columns], None]  #: takes history and validation, as in TrainingResult
+
+
+class TensorBoardEvents:
+    """Curves in the format of TensorBoard, written as the run goes: ``tensorboard --logdir runs``."""
+
+    def __init__(self, folder: Path, history: Columns, validation: Columns):
+        # Takes seconds, which reading a finished run should not.
+        from tensorboardX import SummaryWriter
+
+        target = folder / EVENTS / "tensorboard"
+        shutil.rmtree(target, ignore_errors=True)
+        self.writer = SummaryWriter(str(target))
+        for group, columns in (("train", history), ("validation", validation)):
+            for row in rows(columns):
+                self.add(group, row)
+
+    def add(self, group: str, row: Mapping[str, float]) -> None:
+        """One value a curve at ``row["step"]``."""
+        for name, value in row.items():
+            if name != "step":
+                self.writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def write_summary(folder: Path, history: Columns, validation: Columns) -> None:
+    """The same curves as MindSpore's summary files, the format of MindInsight, which is no longer
+    maintained.
+    """
+    target = folder / EVENTS / "mindspore"
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    with ms.SummaryRecord(str(target)) as record:
+        for group, columns in (("train", history), ("validation", validation)):
+            for row in rows(columns):
+                for name in row.keys() - {"step"}:
+                    record.add_value("scalar", f"{group}/{name}", ms.Tensor(row[name], ms.float32))
+                record.record(int(row["step"]))
+
+
+def rows(columns: Columns) -> list[dict[str, float]]:
+    """The lines of a table, from its columns."""
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+class ProgressBar:
+    """Loss, rate, share of the time spent waiting for data, and time left."""
+
+    def __init__(self, total: int, done: int, show: bool):
+        hidden = {} if show else {"disable": True}
+        self.bar = tqdm(total=total, initial=done, desc="training", unit="step", **hidden)
+        self.waited = self.seconds = 0.0
+
+    def update(self, row: Mapping[str, float], seconds: float) -> None:
+        """After a step that took ``seconds``, waiting included."""
+        self.waited += row["wait"]
+        self.seconds += seconds
+        self.bar.set_postfix(
+            loss=f"{row['loss']:.3f}",
+            lr=f"{row['lr']:.1e}",
+            wait=f"{self.waited / max(self.seconds, 1e-9):.0%}",
+            refresh=False,
+        )
+        self.bar.update()
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class Tracker:
+    """All that shows a run while it goes. Only the process that leads shows anything."""
+
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        done: int,
+        tables: tuple[Columns, Columns],
+        *,
+        events: bool,
+        show: bool,
+    ):
+        self.bar = ProgressBar(total, done, show)
+        self.events = TensorBoardEvents(folder, *tables) if events and show else None
+        self.seconds = tables[0]["seconds"][-1] if tables[0] else 0.0
+
+    def step(self, row: Mapping[str, float]) -> None:
+        """Show a line of the history."""
+        self.bar.update(row, row["seconds"] - self.seconds)
+        self.seconds = row["seconds"]
+        self._event("train", row)
+
+    def look(self, row: Mapping[str, float]) -> None:
+        """Show a line of the validation table."""
+        self._event("validation", row)
+
+    def _event(self, group: str, row: Mapping[str, float]) -> None:
+        if self.events:
+            self.events.add(group, row)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+        if self.events:
+            self.events.close()
+
+
+class LivePlot:
+    """Loss curves that grow in a notebook:
+
+    ``train(config, watch=LivePlot())``. What stays is the last picture.
+    """
+
+    def __init__(self, title: str | None = None):
+        self.title = title
+        self.shown = None
+
+    def __call__(self, history: Columns, validation: Columns) -> None:
+        """Draw the curves in place of those before."""
+        from IPython.display import display
+
+        from ..view.figures import loss_curves
+
+        figure = loss_curves(history, validation, title=self.title)
+        if self.shown is None:
+            self.shown = display(figure, display_id=True)
+        else:
+            self.shown.update(figure)

@@ -1,0 +1,1 @@
+"""Figures, and the JavaScript and styles of the slice viewer."""
