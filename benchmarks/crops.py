@@ -158,9 +158,9 @@ def waiting(steps: int) -> str:
     from mindspore import nn
 
     from unet3d_tutorial.config import Config
-    from unet3d_tutorial.cpu.runtime import setup
     from unet3d_tutorial.dataset import create_dataset
     from unet3d_tutorial.losses import DiceCELoss
+    from unet3d_tutorial.runs.device import setup
     from unet3d_tutorial.training import build_network, make_train_step
 
     config = Config.preset("quick")

@@ -29,17 +29,18 @@ OVERLAP = 0.25
 def make(folder: Path) -> None:
     """Write the input, the network as ONNX and its weights, with MindSpore."""
     from unet3d_tutorial.config import Config
-    from unet3d_tutorial.cpu.runtime import setup
+    from unet3d_tutorial.cpu import accelerate
     from unet3d_tutorial.export import to_onnx
     from unet3d_tutorial.inference import prepare
     from unet3d_tutorial.model import ResidualUNet3D
+    from unet3d_tutorial.runs.device import setup
     from unet3d_tutorial.sample_ct import fetch
     from unet3d_tutorial.volume import load_volume
 
     setup(seed=1)
     config = Config.preset("luna16")
     np.save(folder / "input.npy", prepare(load_volume(fetch().image), config).array)
-    network = ResidualUNet3D(in_channels=1)
+    network = accelerate(ResidualUNet3D(in_channels=1))
     network.set_train(False)
     np.savez(folder / "weights.npz", **{p.name: p.asnumpy() for p in network.get_parameters()})
     for name, roi in ROIS.items():
@@ -66,14 +67,16 @@ def run_mindspore(folder: Path, roi: str) -> np.ndarray:
     """Labels by this package around its network in MindSpore."""
     from mindspore import Tensor
 
-    from unet3d_tutorial.cpu.runtime import setup
-    from unet3d_tutorial.model import ResidualUNet3D, load_weights
+    from unet3d_tutorial.cpu import accelerate
+    from unet3d_tutorial.model import ResidualUNet3D
+    from unet3d_tutorial.runs.checkpoints import assign_weights
+    from unet3d_tutorial.runs.device import setup
     from unet3d_tutorial.runs.networks import predictor
 
     setup(seed=1)
-    network = ResidualUNet3D(in_channels=1)
+    network = accelerate(ResidualUNet3D(in_channels=1))
     stored = np.load(folder / "weights.npz")
-    load_weights(network, {name: Tensor(stored[name]) for name in stored})
+    assign_weights(network, {name: Tensor(stored[name]) for name in stored})
     network.set_train(False)
     return labels(folder, roi, predictor(network))
 

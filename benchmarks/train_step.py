@@ -9,7 +9,7 @@ of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parit
 
 # First, as it asks idle threads to sleep: on few cores threads that wait busily, PyTorch's too,
 # hold up the other sides.
-import unet3d_tutorial  # noqa: F401
+import unet3d_tutorial.environment  # noqa: F401
 
 # isort: split
 import argparse
@@ -27,12 +27,14 @@ import torch
 from mindspore import Tensor, nn
 
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.cpu import accelerate
 from unet3d_tutorial.cpu.onednn import convolutions
-from unet3d_tutorial.cpu.runtime import convolution_kernel, setup
+from unet3d_tutorial.cpu.runtime import convolution_kernel
 from unet3d_tutorial.export import to_onnx
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.model import ResidualUNet3D
 from unet3d_tutorial.predict.engines import load_onnx
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import make_train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -108,7 +110,7 @@ def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> 
 def network_with(kernels: str, channels: int) -> ResidualUNet3D:
     """The case's network with MindSpore's kernels (``"mindspore"``) or the best there are (``""``)."""
     os.environ["UNET3D_CONVOLUTIONS"] = kernels
-    return ResidualUNet3D(channels, 4, CHANNELS)
+    return accelerate(ResidualUNet3D(channels, 4, CHANNELS))
 
 
 def mindspore_step(image: np.ndarray, label: np.ndarray, kernels: str) -> Callable[[], object]:

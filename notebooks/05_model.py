@@ -50,19 +50,20 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn
-from unet3d_tutorial.blocks import (
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.cpu import accelerate, onednn
+from unet3d_tutorial.cpu.runtime import convolution_kernel
+from unet3d_tutorial.labels import COLORS
+from unet3d_tutorial.model import (
     BatchNorm3d,
     IdentityUnit,
     PReLU,
+    ResidualUNet3D,
     ResidualUnit,
     Up,
     conv3d,
 )
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu import onednn
-from unet3d_tutorial.cpu.runtime import convolution_kernel, setup
-from unet3d_tutorial.labels import COLORS
-from unet3d_tutorial.model import ResidualUNet3D
+from unet3d_tutorial.runs.device import setup
 
 # %%
 config = Config.preset("quick")
@@ -658,10 +659,10 @@ for name, value in largest.items():
 # 1. **The slow kernel.** MindSpore's convolutions come from the library oneDNN. On a processor with AVX-512 instructions oneDNN
 #    prefers, for the plain memory layout that MindSpore 2.10 hands it, a path that ends in its *reference* kernel, a plain loop.
 #    Kept to the older AVX2 family by an environment variable, it makes matrix products. The variable is read once, at the first
-#    operation, so the package sets it when it is imported. A value that you set yourself stays.
+#    operation, so the package sets it before it imports MindSpore. A value that you set yourself stays.
 # 2. **The stalling queue.** In PyNative mode Python puts operations into a queue, and other threads run them. Where few cores
-#    share the work, the queue spends its time waiting. `launch_blocking()` runs each operation at once; every network of the package
-#    asks for it when it is built. Set `UNET3D_LAUNCH=queue` to keep the queue.
+#    share the work, the queue spends its time waiting. `launch_blocking()` runs each operation at once; `accelerate` asks for it.
+#    Set `UNET3D_LAUNCH=queue` to keep the queue.
 #
 # If your training is slow, let the package look: `unet3d doctor` in a terminal prints versions, kernel, launch mode and the time of a
 # training step, with a remedy for each thing that is wrong. Here is what it asks oneDNN; a name with `ref` would be the slow kernel.
@@ -682,9 +683,9 @@ print("convolutions of this package's networks:", onednn.convolutions())
 # lies between them never leaves the good layout. Its gradient is one operation, too. This is how a unit of the network asks for it:
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.cpu import units as fused
+from unet3d_tutorial.cpu.units import FusedResidualUnit
 
-chapter.source(fused.FusedResidualUnit)
+chapter.source(FusedResidualUnit)
 
 # %% [markdown]
 # Names, checkpoints and exported files do not change, and results agree to rounding. Where you put a hook on one of the three layers,
@@ -699,8 +700,8 @@ from unittest import mock
 batch = Tensor(np.concatenate([crop.asnumpy()] * 2))
 networks, kinds = {}, {"MindSpore's kernels": "mindspore", "the second oneDNN": ""}
 for name, choice in kinds.items():
-    with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):  # read when a network is built
-        networks[name] = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
+    with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):  # read by accelerate
+        networks[name] = accelerate(ResidualUNet3D(config.model.in_channels, config.model.num_classes))
     either = networks[name].set_train(True)
     gradients = ms.value_and_grad(lambda x, network=either: (network(x) ** 2).mean(), None, either.trainable_params())
     seconds = median(repeat(lambda: gradients(batch)[1][0].asnumpy(), number=1, repeat=7))  # noqa: B023

@@ -148,9 +148,9 @@ display(schedule_curve({"case": case_cosine(**options), "ours": warmup_cosine(**
 # weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
 
 # %%
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import build_network, make_train_step
 from unet3d_tutorial.transforms import (
     CenterOnBody,

@@ -41,7 +41,6 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn, ops
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.losses import (
     ClassSums,
@@ -53,6 +52,7 @@ from unet3d_tutorial.losses import (
 )
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.runs.device import setup
 
 setup()
 rng = np.random.default_rng(0)

@@ -56,7 +56,6 @@ from scipy import ndimage
 # %%
 from unet3d_tutorial import training
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import (
     create_dataset,
     fixed_steps,
@@ -68,6 +67,7 @@ from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.runs.checkpoints import save_state
 from unet3d_tutorial.runs.curves import LivePlot
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import (
     build_network,
     load_network,

@@ -41,9 +41,9 @@ import numpy as np
 from mindspore import Tensor
 from unet3d_tutorial.book.costs import gradient_bytes, multiply_adds, step_memory
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import batch_names, random_steps
 from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.runs.processes import Group, join
 from unet3d_tutorial.training import build_network
 from unet3d_tutorial.volume import Volume

@@ -48,7 +48,6 @@ import onnxruntime
 from IPython.display import Markdown, display
 from unet3d_tutorial import export, metrics
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.files import scans
 from unet3d_tutorial.inference import prepare, segment
@@ -56,6 +55,7 @@ from unet3d_tutorial.labels import STRUCTURES
 
 # %%
 from unet3d_tutorial.predict import engines as deployment
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.training import FINAL, load_network, predictor
 from unet3d_tutorial.transforms import Orientation

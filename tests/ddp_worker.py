@@ -14,10 +14,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from runs import settings
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.dataset import create_dataset
 from unet3d_tutorial.losses import CrossEntropyLoss
 from unet3d_tutorial.runs.checkpoints import RunState
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.runs.processes import join
 from unet3d_tutorial.training import build_network
 from unet3d_tutorial.training_step import TrainStep

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 from mindspore import Tensor
-from unet3d_tutorial.blocks import BatchNorm3d
 
 from runs import record, send_when, settings, write_data
 from unet3d_tutorial.config import TrainConfig
 from unet3d_tutorial.dataset import batch_names, create_dataset
+from unet3d_tutorial.model import BatchNorm3d
 from unet3d_tutorial.runs import processes as distributed
 from unet3d_tutorial.runs.checkpoints import read_checkpoint
 from unet3d_tutorial.runs.history import read_columns

@@ -11,7 +11,6 @@ import pytest
 
 from unet3d_tutorial import export
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.export import (
     ExportError,
     export_checkpoint,
@@ -20,6 +19,7 @@ from unet3d_tutorial.export import (
     to_onnx,
 )
 from unet3d_tutorial.predict.engines import load_onnx
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import build_network, predictor, save_checkpoint
 
 SMALL = Config.from_dict(

@@ -10,12 +10,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from unet3d_tutorial.blocks import Down, PReLU
 
-from unet3d_tutorial.cpu import forward, onednn
+from unet3d_tutorial.cpu import accelerate, forward, onednn
 from unet3d_tutorial.cpu.onednn import share
-from unet3d_tutorial.cpu.runtime import setup
-from unet3d_tutorial.model import ResidualUNet3D, half_precision
+from unet3d_tutorial.model import Down, PReLU, ResidualUNet3D, half_precision
+from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
     onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
@@ -40,7 +39,7 @@ def runs(monkeypatch) -> list[int]:
 
 def trained(*arguments, **options) -> ResidualUNet3D:
     """A network in evaluation mode whose statistics, factors and slopes are not the first ones."""
-    network, rng = ResidualUNet3D(*arguments, **options), np.random.default_rng(0)
+    network, rng = accelerate(ResidualUNet3D(*arguments, **options)), np.random.default_rng(0)
     for parameter in network.get_parameters():
         if parameter.ndim < 5:
             parameter.set_data(
@@ -178,8 +177,8 @@ def test_a_network_of_the_readers_own_is_left_alone(runs) -> None:
         def construct(self, x: Tensor) -> Tensor:
             return super().construct(x) * 2
 
-    network, image = Doubled(*SMALL).set_train(False), noise(1, 1, 16, 16, 16)
-    plain = ResidualUNet3D(*SMALL).set_train(False)
+    network, image = accelerate(Doubled(*SMALL)).set_train(False), noise(1, 1, 16, 16, 16)
+    plain = accelerate(ResidualUNet3D(*SMALL)).set_train(False)
     for its, own in zip(plain.get_parameters(), network.get_parameters(), strict=True):
         its.set_data(Tensor(own.asnumpy()))
     assert_close(network(image).asnumpy(), 2 * by_layers(plain, image))
@@ -230,7 +229,7 @@ def test_a_part_that_was_put_in_counts(name, runs, monkeypatch) -> None:
     found = network.set_train(False)(image).asnumpy()
     assert len(runs) == 1
     monkeypatch.setenv("UNET3D_CONVOLUTIONS", "mindspore")
-    plain = ResidualUNet3D(*SMALL).set_train(False)
+    plain = accelerate(ResidualUNet3D(*SMALL)).set_train(False)
     CHANGES[name](plain)
     plain.set_train(False)
     for its, own in zip(plain.get_parameters(), network.get_parameters(), strict=True):

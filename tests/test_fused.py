@@ -6,13 +6,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from unet3d_tutorial.blocks import IdentityUnit, ResidualUnit, Up
 
-from unet3d_tutorial.cpu import onednn
+from unet3d_tutorial.cpu import accelerate, onednn
 from unet3d_tutorial.cpu import units as fused
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.cpu.units import FUSED
-from unet3d_tutorial.model import ResidualUNet3D
+from unet3d_tutorial.model import IdentityUnit, ResidualUNet3D, ResidualUnit, Up
+from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
     onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
@@ -48,7 +47,7 @@ def pair(build) -> tuple[nn.Cell, nn.Cell]:
         value = theirs.asnumpy() + 0.1 * rng.random(theirs.shape, np.float32)
         theirs.set_data(Tensor(value))
         mine.set_data(Tensor(value))
-    assert fused.use(ours) and type(ours) is FUSED[type(plain)]
+    assert type(accelerate(ours)) is FUSED[type(plain)]
     return plain, ours
 
 
@@ -101,7 +100,7 @@ def test_results_gradients_and_statistics_are_the_layers_own(name, training, mon
 
 
 def test_in_half_of_the_operations_and_to_the_bit(monkeypatch) -> None:
-    network = ResidualUNet3D(1, 4, (8, 16, 16, 32, 32)).set_train(True)
+    network = accelerate(ResidualUNet3D(1, 4, (8, 16, 16, 32, 32))).set_train(True)
     x = Tensor(np.random.default_rng(0).normal(size=(2, 1, 32, 32, 16)).astype(np.float32))
     gradients = ops.value_and_grad(
         lambda x: (network(x) ** 2).mean(), None, network.trainable_params()
@@ -133,7 +132,7 @@ def test_statistics_that_do_not_follow_training_and_other_norms_are_left_alone(m
     frozen.batchNormal1.bn2d.use_batch_statistics = False
     frozen.set_train(True)(x)
     group = IdentityUnit(4, 0.9, "group")
-    assert fused.use(group) and group.set_train(True)(x).shape == x.shape and not calls
+    assert accelerate(group) is group and group.set_train(True)(x).shape == x.shape and not calls
 
 
 def test_a_compiled_graph_knows_nothing_of_it(monkeypatch) -> None:
@@ -151,4 +150,4 @@ def test_a_compiled_graph_knows_nothing_of_it(monkeypatch) -> None:
 def test_it_goes_with_the_convolutions(monkeypatch) -> None:
     monkeypatch.setenv("UNET3D_CONVOLUTIONS", "mindspore")
     cell = IdentityUnit(4, 0.9)
-    assert not fused.use(cell) and type(cell) is IdentityUnit
+    assert type(accelerate(cell)) is IdentityUnit

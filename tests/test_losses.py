@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.losses import (
     CrossEntropyLoss,
     DiceCELoss,
@@ -16,6 +15,7 @@ from unet3d_tutorial.losses import (
     make_loss,
     soft_dice,
 )
+from unet3d_tutorial.runs.device import setup
 
 VOXELS = (0, 2, 3, 4)
 LOSSES = [CrossEntropyLoss(), DiceLoss(), lambda logits, target: DiceCELoss()(logits, target)[0]]

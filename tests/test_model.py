@@ -8,30 +8,28 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from unet3d_tutorial.blocks import (
+
+from unet3d_tutorial import config
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.cpu.tiles import tile
+from unet3d_tutorial.losses import DiceCELoss
+from unet3d_tutorial.model import (
+    NETWORKS,
     NORMALISATIONS,
     BatchNorm3d,
     Down,
     PReLU,
+    ResidualUNet3D,
     ResidualUnit,
-    TiledConv3d,
+    UNet3D,
     Up,
     conv3d,
-)
-
-from unet3d_tutorial import config
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu.runtime import setup
-from unet3d_tutorial.losses import DiceCELoss
-from unet3d_tutorial.model import (
-    NETWORKS,
-    ResidualUNet3D,
-    UNet3D,
     half_precision,
-    load_weights,
     make_network,
     valid_size,
 )
+from unet3d_tutorial.runs.checkpoints import assign_weights
+from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import build_network, make_train_step
 
 
@@ -140,10 +138,11 @@ def test_last_convolution_in_tiles_is_the_plain_one() -> None:
     plain shape.
     """
     layer, x, arriving = (
-        TiledConv3d(4, "normal"),
+        conv3d(4, 4),
         random(2, 4, 6, 8, 10),
         random(2, 4, 6, 8, 10, seed=1),
     )
+    tile(layer)
     assert {p.name: p.shape for p in layer.get_parameters()} == {"weight": (4, 4, 3, 3, 3)}
     found = {}
     for training in (True, False):
@@ -317,7 +316,7 @@ def zoo_checkpoint() -> dict[str, ms.Parameter]:
 def test_checkpoint_of_the_model_zoo_loads(prefix) -> None:
     weights = {prefix + name: value for name, value in zoo_checkpoint().items()}
     network = ResidualUNet3D(1, 4, (2, 3, 4, 5, 6))
-    load_weights(network, weights)
+    assign_weights(network, weights)
     for parameter in network.get_parameters():
         assert np.array_equal(parameter.asnumpy(), weights[prefix + parameter.name].asnumpy())
 
@@ -332,7 +331,7 @@ def test_every_wrong_parameter_is_listed_and_nothing_is_changed() -> None:
     network = ResidualUNet3D(1, 4, (2, 3, 4, 5, 6))
     before = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
     with pytest.raises(ValueError) as error:
-        load_weights(network, weights, source="other.ckpt")
+        assign_weights(network, weights, source="other.ckpt")
     text = str(error.value)
     assert text.startswith("other.ckpt is of another network than ResidualUNet3D: ")
     assert text.split(": ", 1)[1].split("; ") == [
@@ -406,7 +405,7 @@ def test_weights_may_be_loaded_while_an_optimiser_is_at_work() -> None:
     optimizer = nn.Adam(network.trainable_params(), 1e-2)
     gradients = tuple(Tensor(np.ones(p.shape, np.float32)) for p in network.trainable_params())
     optimizer(gradients)
-    load_weights(network, {p.name: p for p in other.get_parameters()})
+    assign_weights(network, {p.name: p for p in other.get_parameters()})
     loaded = [p.asnumpy().copy() for p in network.trainable_params()]
     assert all(
         np.array_equal(a, p.asnumpy())

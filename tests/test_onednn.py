@@ -10,12 +10,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from unet3d_tutorial.blocks import TiledConv3d
 
 from unet3d_tutorial import doctor
-from unet3d_tutorial.cpu import onednn
-from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.cpu import accelerate, onednn
+from unet3d_tutorial.cpu.tiles import TiledConv3d
 from unet3d_tutorial.model import ResidualUNet3D, UNet3D
+from unet3d_tutorial.runs.device import setup
 
 needs_library = pytest.mark.skipif(
     onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
@@ -60,7 +60,7 @@ def both(layer: nn.Cell) -> tuple[nn.Cell, nn.Cell]:
     ours = copy.deepcopy(layer)
     for mine, its in zip(ours.get_parameters(), layer.get_parameters(), strict=True):
         mine.set_data(Tensor(its.asnumpy()))
-    assert onednn.use(ours)
+    onednn.exchange_convolutions(ours)
     return layer, ours
 
 
@@ -118,7 +118,7 @@ def test_part_of_an_array_and_an_array_in_another_order() -> None:
 def test_networks_use_it_and_repeat_to_the_bit(build, monkeypatch) -> None:
     def train_twice() -> list[np.ndarray]:
         ms.set_seed(1)
-        network = build(1, 4, (8, 16, 16, 32, 32))
+        network = accelerate(build(1, 4, (8, 16, 16, 32, 32)))
         network.set_train(True)
         optimizer = nn.Adam(network.trainable_params(), 1e-2)
         gradients = ops.value_and_grad(
@@ -147,14 +147,12 @@ def test_networks_use_it_and_repeat_to_the_bit(build, monkeypatch) -> None:
 
 @needs_library
 def test_parameters_keep_their_names_and_no_tiles_are_cut(monkeypatch) -> None:
-    network = ResidualUNet3D(1, 4)
+    network = accelerate(ResidualUNet3D(1, 4))
     monkeypatch.setenv("UNET3D_CONVOLUTIONS", "mindspore")
-    plain = ResidualUNet3D(1, 4)
+    plain = accelerate(ResidualUNet3D(1, 4))
     assert [p.name for p in network.get_parameters()] == [p.name for p in plain.get_parameters()]
     last = network.up4.conv.down_conv_1, plain.up4.conv.down_conv_1
-    assert [type(layer) for layer in last] == [TiledConv3d] * 2 and [
-        layer.tiled for layer in last
-    ] == [False, True]
+    assert [type(layer) for layer in last] == [nn.Conv3d, TiledConv3d]
 
 
 @needs_library
@@ -182,7 +180,7 @@ def test_mixed_precision_stays_mixed(monkeypatch) -> None:
 @pytest.mark.parametrize("options", [{"dilation": 2}, {"padding": (0, 1, 1, 1, 1, 1)}])
 def test_what_it_cannot_do_is_left_to_mindspore(options) -> None:
     layer = nn.Conv3d(2, 2, 3, pad_mode="pad", **options)
-    onednn.use(layer)
+    onednn.exchange_convolutions(layer)
     assert type(layer.conv3d) is ops.Conv3D
 
 
@@ -196,7 +194,7 @@ def test_without_the_library_or_where_it_does_not_fit(monkeypatch) -> None:
         assert onednn.convolutions() == "mindspore"
         monkeypatch.delenv(name)
     monkeypatch.setattr(onednn, "load_library", lambda: None)
-    assert onednn.convolutions() == "mindspore" and not onednn.use(nn.Conv3d(1, 1, 3))
+    assert onednn.convolutions() == "mindspore"
     assert "MindSpore's own" in doctor._WHOSE[onednn.convolutions()]
 
 
@@ -224,12 +222,13 @@ def test_unknown_choice_is_refused(monkeypatch) -> None:
 
 FORKED = """
 import os, numpy as np, mindspore as ms
-from unet3d_tutorial.cpu import onednn
-from unet3d_tutorial.cpu.runtime import setup
+from unet3d_tutorial.cpu import accelerate, onednn
+from unet3d_tutorial.cpu.tiles import TiledConv3d
+from unet3d_tutorial.runs.device import setup
 setup()
 x = ms.Tensor(np.ones((2, 16, 8, 8, 8), np.float32))
 layer = ms.nn.Conv3d(16, 16, 3)
-assert onednn.use(layer)
+onednn.exchange_convolutions(layer)
 layer(x)
 if os.fork() == 0:
     os._exit(int(onednn.takes(layer.conv3d, x, layer.weight)))

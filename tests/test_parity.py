@@ -8,8 +8,8 @@ import pytest
 from mindspore import Tensor, ops
 
 from unet3d_tutorial import model
-from unet3d_tutorial.cpu.runtime import setup
 from unet3d_tutorial.losses import DiceCELoss, DiceLoss
+from unet3d_tutorial.runs.device import setup
 
 torch = pytest.importorskip("torch")
 twins = pytest.importorskip("torch_twins")

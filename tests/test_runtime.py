@@ -18,12 +18,12 @@ from unet3d_tutorial.cpu import onednn, runtime
 
 WHAT = "print(runtime.slow_kernels(), runtime.convolution_kernel(), runtime.launch_mode())"
 CONVOLUTION = "ms.nn.Conv3d(1, 1, 3, weight_init='ones')(ms.Tensor(np.ones((1, 1, 4, 4, 4), np.float32))).asnumpy();"
-PACKAGE = "from unet3d_tutorial.cpu import runtime; runtime.setup();"
+PACKAGE = "from unet3d_tutorial.cpu import runtime; from unet3d_tutorial.runs.device import setup; setup();"
 SCRIPTS = {
     "package first": (PACKAGE + WHAT, {}),
     "MindSpore first": ("import mindspore; import mindspore.nn;" + PACKAGE + WHAT, {}),
     "child process": (
-        "import subprocess, sys; import unet3d_tutorial; subprocess.run([sys.executable, '-c', "
+        "import subprocess, sys; import unet3d_tutorial.model; subprocess.run([sys.executable, '-c', "
         "'import mindspore; from unet3d_tutorial.cpu import runtime;" + WHAT + "'])",
         {},
     ),
@@ -78,8 +78,8 @@ def test_in_a_notebook_where_mindspore_was_imported_first(monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
     cells = [
         "import mindspore as ms\nfrom mindspore import nn, ops",
-        "from unet3d_tutorial.model import ResidualUNet3D",
-        "network = ResidualUNet3D(channels=(2, 3, 4, 5, 6))",
+        "from unet3d_tutorial import ResidualUNet3D, accelerate",
+        "network = accelerate(ResidualUNet3D(channels=(2, 3, 4, 5, 6)))",
         "from unet3d_tutorial.cpu import runtime\n" + WHAT,
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

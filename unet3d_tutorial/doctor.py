@@ -14,9 +14,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from .cpu.onednn import PACKAGE, convolutions
-from .cpu.runtime import convolution_kernel, launch_mode, setup
+from .cpu.runtime import convolution_kernel, launch_mode
 from .losses import DiceCELoss
 from .model import ResidualUNet3D
+from .runs.device import setup
 from .training import make_train_step
 
 MINDSPORE, NUMPY = "2.10", "1.26"  #: the versions that the book is written and run with

@@ -19,9 +19,9 @@ import onnx.numpy_helper
 from mindspore import Tensor, nn
 
 from .config import Config
-from .cpu.runtime import setup
 from .inference import Predictor
 from .predict.engines import CONFIG_KEY, dump_config, load_onnx
+from .runs.device import setup
 from .runs.networks import load_network, predictor
 
 #: largest difference of logits between network and file, as a share of the largest logit: rounding,

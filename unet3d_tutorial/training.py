@@ -17,7 +17,6 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from .config import Config
-from .cpu.runtime import setup
 from .dataset import (
     batch_names,
     check_cases,
@@ -41,6 +40,7 @@ from .runs.checkpoints import (
     save_state,
 )
 from .runs.curves import Tracker, Watch, write_summary
+from .runs.device import setup
 from .runs.folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
 from .runs.history import append_row, history_columns, read_columns, rewind, validation_columns
 from .runs.networks import build_network, load_network, predictor

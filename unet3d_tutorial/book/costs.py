@@ -85,9 +85,9 @@ def _peak_bytes() -> int:
 
 def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
     """What :func:`step_memory` runs in the other process."""
-    from ..cpu.runtime import setup
     from ..losses import DiceCELoss
     from ..model import NETWORKS
+    from ..runs.device import setup
     from ..training_step import make_train_step
 
     setup()

@@ -15,7 +15,7 @@ import mindspore as ms
 from mindspore import nn
 
 from . import forward, onednn, tiles, units
-from .runtime import launch_at_once
+from .runtime import prepare
 
 
 def accelerate(network: nn.Cell) -> nn.Cell:
@@ -25,7 +25,7 @@ def accelerate(network: nn.Cell) -> nn.Cell:
     """
     if ms.get_context("device_target") != "CPU":
         return network
-    launch_at_once()
+    prepare()
     if onednn.convolutions() == "onednn":
         onednn.exchange_convolutions(network)
         units.fuse(network)

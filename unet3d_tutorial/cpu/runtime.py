@@ -1,17 +1,18 @@
-"""MindSpore set up for this book: device, mode, seeds, and the two settings that make it fast on a
-CPU.
+"""The two settings that make MindSpore fast on a CPU.
 
 1. *oneDNN's kernels.* On a CPU with AVX-512, oneDNN would run MindSpore 2.10's 3-D convolutions
    through its reference kernel, a plain loop. Kept to AVX2 it runs matrix products, many times as
-   fast. ``import unet3d_tutorial`` sets ``ONEDNN_MAX_CPU_ISA=AVX2`` in the environment, which child
-   processes inherit. oneDNN reads it at its first operation, so MindSpore may be imported earlier,
-   but not used.
-2. *The launch queue.* In PyNative mode operations wait in a queue for other threads, which stalls
-   on few cores. Every process that builds a network of this package launches each operation at
-   once.
+   fast. :mod:`unet3d_tutorial.environment` sets ``ONEDNN_MAX_CPU_ISA=AVX2`` before MindSpore is
+   loaded, and :func:`prepare` where it was loaded before.
+   oneDNN reads it at its first operation, so MindSpore may be imported earlier, but not used.
+2. *The launch queue.* In PyNative mode operations wait in a queue for other threads, which stalls on
+   few cores. :func:`launch_at_once` lets each operation run at once.
 
-Networks of this package compute their convolutions by :mod:`.cpu.onednn` where it can be loaded;
-the first setting is for all others. A value of ``ONEDNN_MAX_CPU_ISA`` that the user set stays, and
+:func:`prepare` does both; :func:`unet3d_tutorial.cpu.accelerate` and
+:func:`unet3d_tutorial.runs.device.setup` call it.
+
+Accelerated networks compute their convolutions by :mod:`.onednn` where it can be loaded; the first
+setting is for all others. A value of ``ONEDNN_MAX_CPU_ISA`` that the user set stays, and
 ``UNET3D_LAUNCH=queue`` keeps the queue.
 """
 
@@ -29,31 +30,26 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ..environment import set_defaults
+
 #: the part of oneDNN's ``dnnl_cpu_isa_t`` that is set in every AVX-512 family and in no other
 AVX512 = 0x20
 LATE = (
-    "oneDNN has settled on its AVX-512 kernels, whose 3-D convolutions are many times slower: import unet3d_tutorial "
-    "before the first MindSpore operation, or start Python with ONEDNN_MAX_CPU_ISA=AVX2; in a notebook, restart the "
-    "kernel first"
+    "oneDNN has settled on its AVX-512 kernels, whose 3-D convolutions are many times slower: build "
+    "the network before the first MindSpore operation, or start Python with ONEDNN_MAX_CPU_ISA=AVX2; "
+    "in a notebook, restart the kernel first"
 )
 
 
-def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = None) -> None:
-    """Choose the device, PyNative mode (each operation runs at once) and seed MindSpore's random
-    numbers.
+def prepare() -> None:
+    """Make MindSpore fast on a CPU for the rest of this process.
 
-    Same seed, same machine: the same bits. NumPy needs no seed here: the package draws from
-    generators of its own. Warns if oneDNN's slow kernels can no longer be avoided in this process.
+    Warns if oneDNN's slow kernels can no longer be avoided.
     """
-    # MindSpore refuses any choice once it has run something.
-    if ms.get_context("device_target") != device_target or device_id:
-        ms.set_device(device_target, *(() if device_id is None else (device_id,)))
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    if device_target == "CPU":
-        launch_at_once()
-        if slow_kernels() and os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2":
-            warnings.warn(LATE, RuntimeWarning, stacklevel=2)
-    ms.set_seed(seed)
+    set_defaults()
+    launch_at_once()
+    if slow_kernels() and os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2":
+        warnings.warn(LATE, RuntimeWarning, stacklevel=3)
 
 
 def launch_at_once() -> None:

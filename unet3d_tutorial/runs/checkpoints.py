@@ -17,6 +17,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ..config import Config, differences
+from ..model import NETWORKS
 
 FINAL = "unet3d.ckpt"  #: the weights of a finished run, written last
 LAST, BEST = "last.ckpt", "best.ckpt"  #: to go on from, and the look with the highest mean Dice
@@ -192,8 +193,10 @@ def assign_weights(
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
+    kinds = [name for name, kind in NETWORKS.items() if isinstance(network, kind)]
+    kind = kinds[0] if kinds else type(network).__name__
     if wrong:
-        raise ValueError(f"{source} is of another network: {'; '.join(wrong)}")
+        raise ValueError(f"{source} is of another network than {kind}: {'; '.join(wrong)}")
     for name, value in expected.items():
         # set_data would cut it off from an optimiser's graph.
         ops.assign(value, Tensor(found[name].asnumpy(), value.dtype))

@@ -12,9 +12,9 @@ from mindspore import Tensor, nn
 
 from ..config import Config
 from ..cpu import accelerate
-from ..cpu.runtime import setup
 from ..inference import Predictor
 from ..model import SegmentationNetwork, make_network
+from ..runs.device import setup
 from .checkpoints import FINAL, load_weights
 
 
