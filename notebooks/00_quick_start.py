@@ -110,10 +110,17 @@ from unet3d_tutorial.volume import load_volume
 
 try:
     sample = fetch()
-    name, ct, reference = "real CT", load_volume(sample.image), load_volume(sample.label)
+    name, ct, reference = (
+        "real CT",
+        load_volume(sample.image),
+        load_volume(sample.label),
+    )
 except SampleUnavailable as error:
     print(error)
-    name, (ct, reference) = "second phantom", generate([1, 3], spacing_mm=2.0, family="holdout")
+    name, (ct, reference) = (
+        "second phantom",
+        generate([1, 3], spacing_mm=2.0, family="holdout"),
+    )
 lungs = segment(ct, network, config)
 display(Markdown(scores_table({name: evaluate(lungs, reference)})))
 
@@ -141,7 +148,12 @@ from unet3d_tutorial.volume import save_volume
 with TemporaryDirectory() as folder:
     save_volume(lungs, Path(folder) / "lungs.nii.gz")
     opened = load_volume(Path(folder) / "lungs.nii.gz")
-print("same voxels:", np.array_equal(opened.array, lungs.array), "| type:", opened.array.dtype)
+print(
+    "same voxels:",
+    np.array_equal(opened.array, lungs.array),
+    "| type:",
+    opened.array.dtype,
+)
 print("same place as the scan:", np.allclose(opened.affine, ct.affine, atol=1e-4))
 
 # %% [markdown]
@@ -157,7 +169,13 @@ from dataclasses import replace
 
 stored = replace(scan, array=scan.array + 1024)
 wrong = segment(stored, network, config)
-display(Markdown(scores_table({"HU": evaluate(mask, truth), "1024 too high": evaluate(wrong, truth)})))
+display(
+    Markdown(
+        scores_table(
+            {"HU": evaluate(mask, truth), "1024 too high": evaluate(wrong, truth)}
+        )
+    )
+)
 
 # %% [markdown]
 # No error, no warning, a mask of the right shape, and hardly anything right in it. The network knows lung by its HU, and no voxel has such HU any more. One look
@@ -165,7 +183,9 @@ display(Markdown(scores_table({"HU": evaluate(mask, truth), "1024 too high": eva
 
 # %%
 for kind, volume in (("in HU", scan), ("1024 too high", stored)):
-    lowest, quarter, median = (round(value) for value in np.percentile(volume.array, [0, 25, 50]))
+    lowest, quarter, median = (
+        round(value) for value in np.percentile(volume.array, [0, 25, 50])
+    )
     print(f"{kind:13}: lowest {lowest}, a quarter below {quarter}, half below {median}")
 
 # %% [markdown]
@@ -192,7 +212,9 @@ elif np.isclose(volume_ml, right):
 elif np.isclose(volume_ml, right * 1000):
     print("Not yet: that is in cubic millimetres.")
 else:
-    print("Not yet: count the voxels with the left lung's label, and multiply by the volume of one.")
+    print(
+        "Not yet: count the voxels with the left lung's label, and multiply by the volume of one."
+    )
 
 # %% [markdown]
 # <details>
@@ -211,6 +233,7 @@ else:
 # Write `overlap(a, b)`, the Dice of two boolean arrays, with NumPy alone. The check compares it with the package's on the labels of the phantom, moved by one
 # voxel.
 
+
 # %%
 def overlap(a, b):
     return ...
@@ -225,9 +248,14 @@ found, expected = ([score(a, b) for a, b in pairs] for score in (overlap, dice))
 if found[0] is ...:
     print("Not tried yet: replace ... above.")
 elif np.allclose(found, expected):
-    print("Right. One voxel to the side, and Dice is", ", ".join(f"{value:.3f}" for value in found))
+    print(
+        "Right. One voxel to the side, and Dice is",
+        ", ".join(f"{value:.3f}" for value in found),
+    )
 else:
-    print("Not yet: for the left lung it should lie between 0 and 1, and equal masks must give 1. Twice what, over what?")
+    print(
+        "Not yet: for the left lung it should lie between 0 and 1, and equal masks must give 1. Twice what, over what?"
+    )
 
 # %% [markdown]
 # <details>

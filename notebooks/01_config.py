@@ -59,7 +59,9 @@ from unet3d_tutorial.config import (
     TrainConfig,
 )
 
-chapter.source(DataConfig, ModelConfig, TrainConfig, InferenceConfig, ExportConfig, RemoteConfig)
+chapter.source(
+    DataConfig, ModelConfig, TrainConfig, InferenceConfig, ExportConfig, RemoteConfig
+)
 
 # %% [markdown]
 # Much of this will mean little to you now. Each later chapter explains the settings that it uses; come back to this
@@ -95,8 +97,15 @@ print("Config:    ", repr(faster.train.lr), type(faster.train.lr).__name__)
 # The message names the setting, what was expected and what was found.
 
 # %%
-nonsense = ["train.epoch_size=1.5", "train.lr=fast", "train.lr=.inf", "data.roi_size=[100, 80, 64]", "data.min_val=500",
-            "inference.overlap=1", "model.num_classes=2"]
+nonsense = [
+    "train.epoch_size=1.5",
+    "train.lr=fast",
+    "train.lr=.inf",
+    "data.roi_size=[100, 80, 64]",
+    "data.min_val=500",
+    "inference.overlap=1",
+    "model.num_classes=2",
+]
 for text in nonsense:
     try:
         config.override([text])
@@ -121,10 +130,16 @@ rows = ["| setting | `quick` | `luna16` | |", "|---|---|---|---|"]
 for section, settings in quick.items():
     for name, value in settings.items():
         other = luna16[section][name]
-        rows.append(f"| `{section}.{name}` | {value} | {other} | {'differs' if value != other else ''} |")
+        rows.append(
+            f"| `{section}.{name}` | {value} | {other} | {'differs' if value != other else ''} |"
+        )
 differ = sum(row.endswith("differs |") for row in rows)
 display(Markdown("\n".join(rows)))
-display(Markdown(f"{len(rows) - 2} settings in {len(quick)} sections; the presets differ in {differ} of them."))
+display(
+    Markdown(
+        f"{len(rows) - 2} settings in {len(quick)} sections; the presets differ in {differ} of them."
+    )
+)
 
 # %% [markdown]
 # `luna16` holds the values of the original case, wherever the case has one. It wants the real data set, scans at their own
@@ -140,9 +155,20 @@ from unet3d_tutorial.view.figures import plane
 image, _ = Orientation("RAS")(generate([0, 8])[0])
 pixels, (wide, deep) = plane(image, "axial", image.array.shape[2] // 2)
 figure, axis = plt.subplots(figsize=(6, 4.5), dpi=80)
-axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(-wide / 2, wide / 2, -deep / 2, deep / 2))
-looks = {"ec": "#56B4E9", "label": "quick"}, {"ec": "#F0E442", "ls": ":", "label": "luna16"}
-for preset, mm, look in zip((quick, luna16), (quick["data"]["spacing_mm"][0], 0.7), looks, strict=True):
+axis.imshow(
+    pixels,
+    cmap="gray",
+    vmin=-1000,
+    vmax=400,
+    extent=(-wide / 2, wide / 2, -deep / 2, deep / 2),
+)
+looks = (
+    {"ec": "#56B4E9", "label": "quick"},
+    {"ec": "#F0E442", "ls": ":", "label": "luna16"},
+)
+for preset, mm, look in zip(
+    (quick, luna16), (quick["data"]["spacing_mm"][0], 0.7), looks, strict=True
+):
     x, y = (n * mm for n in preset["data"]["roi_size"][:2])
     axis.add_patch(plt.Rectangle((-x / 2, -y / 2), x, y, fill=False, lw=2.5, **look))
 axis.set(xlabel="mm from the middle of the picture", ylabel="mm")
@@ -180,7 +206,9 @@ print(path.read_text(encoding="utf-8"))
 
 # %%
 print("loads to an equal configuration:", Config.load(path) == config)
-changed = Config.load(path, overrides=["train.epoch_size=8", "train.output_path=runs/longer"])
+changed = Config.load(
+    path, overrides=["train.epoch_size=8", "train.output_path=runs/longer"]
+)
 print(changed.train.epoch_size, changed.train.output_path)
 
 # %% [markdown]
@@ -208,7 +236,12 @@ print("epochs to train:", settings["epoch_size"])
 # does not help. Now the same with `Config`:
 
 # %%
-for text in ["train.epoch_sise=50", "trian.epoch_size=50", "epoch_size=50", "model.depth=5"]:
+for text in [
+    "train.epoch_sise=50",
+    "trian.epoch_size=50",
+    "epoch_size=50",
+    "model.depth=5",
+]:
     try:
         config.override([text])
     except ValueError as error:
@@ -242,10 +275,16 @@ except ValueError as error:
 # %%
 import re
 
-modules = [path for path in sorted(Path("unet3d_tutorial").glob("*.py")) if path.name != "config.py"]
+modules = [
+    path
+    for path in sorted(Path("unet3d_tutorial").glob("*.py"))
+    if path.name != "config.py"
+]
 code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
 names = [f"{section}.{name}" for section, entries in quick.items() for name in entries]
-unread = [name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)]
+unread = [
+    name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)
+]
 print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 
 # %% [markdown]
@@ -262,7 +301,10 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 from unet3d_tutorial.config import CASE
 
 lines = ["| original case | here | remark |", "|---|---|---|"]
-lines += [f"| `{old}` | {home.replace(', ', '<br>')} | {remark} |" for old, (home, remark) in CASE.items()]
+lines += [
+    f"| `{old}` | {home.replace(', ', '<br>')} | {remark} |"
+    for old, (home, remark) in CASE.items()
+]
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
@@ -291,8 +333,16 @@ if overrides is ...:
     print("Not tried yet: replace ... above.")
 else:
     mine = config.override(overrides)
-    found = (mine.train.lr / config.train.lr, mine.data.num_samples, mine.train.output_path)
-    print("Right." if found == (0.5, 2, "runs/mine") else f"Not yet: share of lr, crops and folder are {found}.")
+    found = (
+        mine.train.lr / config.train.lr,
+        mine.data.num_samples,
+        mine.train.output_path,
+    )
+    print(
+        "Right."
+        if found == (0.5, 2, "runs/mine")
+        else f"Not yet: share of lr, crops and folder are {found}."
+    )
 
 # %% [markdown]
 # <details>
@@ -318,7 +368,11 @@ if roi_size is ...:
 else:
     try:
         tried = config.updated({"data": {"roi_size": roi_size}}).data.roi_size
-        print("Right." if tried == (112, 96, 80) else f"{tried} works, but is it the smallest of at least 100 x 90 x 70?")
+        print(
+            "Right."
+            if tried == (112, 96, 80)
+            else f"{tried} works, but is it the smallest of at least 100 x 90 x 70?"
+        )
     except ValueError as error:
         print("Not yet:", error)
 
@@ -346,10 +400,16 @@ lungs_only = ...
 # %%
 if lungs_only is ...:
     print("Not tried yet: replace ... above.")
-elif (lungs_only.data.lower_limit, lungs_only.data.upper_limit, lungs_only.model.num_classes) == (3, 4, 3):
+elif (
+    lungs_only.data.lower_limit,
+    lungs_only.data.upper_limit,
+    lungs_only.model.num_classes,
+) == (3, 4, 3):
     print("Right.")
 else:
-    print("Not yet: which label values count as structures, and how many classes is that with the background?")
+    print(
+        "Not yet: which label values count as structures, and how many classes is that with the background?"
+    )
 
 # %% [markdown]
 # <details>

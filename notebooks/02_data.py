@@ -140,7 +140,13 @@ import SimpleITK as sitk
 itk = sitk.ReadImage(str(header))
 print("ITK, in LPS:", np.round(itk.TransformIndexToPhysicalPoint((0, 0, 0)), 1))
 print("ours, RAS:  ", (scan.affine @ [0, 0, 0, 1])[:3].round(1))
-print("array orders:", sitk.GetArrayViewFromImage(itk).shape, "from ITK,", scan.array.shape, "here")
+print(
+    "array orders:",
+    sitk.GetArrayViewFromImage(itk).shape,
+    "from ITK,",
+    scan.array.shape,
+    "here",
+)
 
 # %% [markdown]
 # The same place, with the first two signs exchanged. The last line shows one more trap: ITK's arrays come with the axes
@@ -209,7 +215,14 @@ try:
     sample = fetch()
     ct, ct_label = LoadData()(sample.image, sample.label)
     print(ATTRIBUTION)
-    print("shape", ct.array.shape, " spacing", np.round(ct.spacing_mm, 3), "mm  axes", ct.axis_codes)
+    print(
+        "shape",
+        ct.array.shape,
+        " spacing",
+        np.round(ct.spacing_mm, 3),
+        "mm  axes",
+        ct.axis_codes,
+    )
 except SampleUnavailable as error:
     ct, ct_label = None, None
     print(error)
@@ -227,9 +240,13 @@ scans = {"phantom": (phantom, phantom_label)}
 if ct:
     scans["patient"] = (ct, ct_label)
 for name, (image, _) in scans.items():
-    extent = [round(n * mm) for n, mm in zip(image.array.shape, image.spacing_mm, strict=True)]
-    print(f"{name}: {extent} mm, {image.array.size / 1e6:.1f} million voxels, "
-          f"{image.array.min():.0f} to {image.array.max():.0f} HU")
+    extent = [
+        round(n * mm) for n, mm in zip(image.array.shape, image.spacing_mm, strict=True)
+    ]
+    print(
+        f"{name}: {extent} mm, {image.array.size / 1e6:.1f} million voxels, "
+        f"{image.array.min():.0f} to {image.array.max():.0f} HU"
+    )
 
 # %% mystnb={"image": {"alt": "Three planes of a phantom above three planes of a real patient, in true proportions; left lung blue, right lung orange, trachea green in both."}}
 from unet3d_tutorial.view.figures import compare_planes
@@ -319,7 +336,9 @@ from unet3d_tutorial.labels import STRUCTURES
 for name, (_, label) in scans.items():
     voxel_ml = np.prod(label.spacing_mm) / 1000
     counts = np.bincount(label.array.ravel(), minlength=4)[1:]
-    volumes = ", ".join(f"{s} {n * voxel_ml:.0f} mL" for s, n in zip(STRUCTURES, counts, strict=True))
+    volumes = ", ".join(
+        f"{s} {n * voxel_ml:.0f} mL" for s, n in zip(STRUCTURES, counts, strict=True)
+    )
     print(f"{name}: {volumes} (one voxel: {voxel_ml:.4f} mL)")
 
 # %% [markdown]
@@ -352,7 +371,9 @@ print(f"{len(found.cases)} cases; odd: {found.odd or 'none'}")
 from unet3d_tutorial.labels import COLORS
 
 name = "phantom-0060.nii.gz"
-image, label = Orientation("RAS")(load_volume(target / "train/image" / name), load_volume(target / "train/seg" / name))
+image, label = Orientation("RAS")(
+    load_volume(target / "train/image" / name), load_volume(target / "train/seg" / name)
+)
 figure, axes = plt.subplots(1, 2, figsize=(7, 3), dpi=80, layout="constrained")
 for axis, view, cut in zip(axes, ("axial", "coronal"), (2, 1), strict=True):
     number = int(np.mean(np.nonzero(label.array == 3)[cut]))
@@ -361,7 +382,9 @@ for axis, view, cut in zip(axes, ("axial", "coronal"), (2, 1), strict=True):
     for value, color in zip((3, 4, 5), COLORS.values(), strict=True):
         inside = plane(label, view, number)[0][::-1] == value
         if inside.any():
-            axis.contour(inside, [0.5], colors=color, linewidths=1.5, extent=(0, wide, 0, high))
+            axis.contour(
+                inside, [0.5], colors=color, linewidths=1.5, extent=(0, wide, 0, high)
+            )
     axis.set(title=view, xlabel="mm", ylabel="mm")
 plt.show()
 
@@ -382,15 +405,32 @@ plt.show()
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight phantoms, coronal picture above axial picture: large and small bodies, upright and tilted, arms up or cut off, short and long scans, lungs that are clear, patchy or full of holes."}}
 numbers = (4, 10, 12, 16, 41, 50, 53, 69)
-figure, axes = plt.subplots(2, 8, figsize=(11, 3.5), dpi=80, layout="constrained", height_ratios=(560, 400))
+figure, axes = plt.subplots(
+    2, 8, figsize=(11, 3.5), dpi=80, layout="constrained", height_ratios=(560, 400)
+)
 for column, number in zip(axes.T, numbers, strict=True):
     name = f"phantom-{number:04d}.nii.gz"
-    pair = ConvertLabel()(load_volume(target / "train/image" / name), load_volume(target / "train/seg" / name))
+    pair = ConvertLabel()(
+        load_volume(target / "train/image" / name),
+        load_volume(target / "train/seg" / name),
+    )
     image, label = Orientation("RAS")(*pair)
-    for axis, view, cut, top in zip(column, ("coronal", "axial"), (1, 2), (560, 400), strict=True):
-        pixels, (wide, high) = plane(image, view, int(np.mean(np.nonzero(label.array)[cut])))
-        axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(-wide / 2, wide / 2, 0, high))
-        axis.set(xlim=(-250, 250), ylim=(0, top), xticks=[], yticks=[], facecolor="black")
+    for axis, view, cut, top in zip(
+        column, ("coronal", "axial"), (1, 2), (560, 400), strict=True
+    ):
+        pixels, (wide, high) = plane(
+            image, view, int(np.mean(np.nonzero(label.array)[cut]))
+        )
+        axis.imshow(
+            pixels,
+            cmap="gray",
+            vmin=-1000,
+            vmax=400,
+            extent=(-wide / 2, wide / 2, 0, high),
+        )
+        axis.set(
+            xlim=(-250, 250), ylim=(0, top), xticks=[], yticks=[], facecolor="black"
+        )
     column[0].set_title(f"phantom {number}", fontsize=9)
 plt.show()
 
@@ -405,14 +445,30 @@ plt.show()
 # Does the real patient lie within the breadth of the phantoms? Measure a few things in all that we train on:
 
 # %%
-measures = {"lungs, mL": [], "left / right": [], "trachea, mL": [], "lung, mean HU": [], "length of scan, mm": []}
+measures = {
+    "lungs, mL": [],
+    "left / right": [],
+    "trachea, mL": [],
+    "lung, mean HU": [],
+    "length of scan, mm": [],
+}
 
 
 def measure(image, label):
     """Append one scan's numbers to the columns of ``measures``."""
-    left, right, trachea = np.bincount(label.array.ravel(), minlength=4)[1:] * np.prod(label.spacing_mm) / 1000
+    left, right, trachea = (
+        np.bincount(label.array.ravel(), minlength=4)[1:]
+        * np.prod(label.spacing_mm)
+        / 1000
+    )
     mean = image.array[(label.array == 1) | (label.array == 2)].mean()
-    row = (left + right, left / right, trachea, mean, image.array.shape[2] * image.spacing_mm[2])
+    row = (
+        left + right,
+        left / right,
+        trachea,
+        mean,
+        image.array.shape[2] * image.spacing_mm[2],
+    )
     for values, value in zip(measures.values(), row, strict=True):
         values.append(float(value))
 
@@ -423,10 +479,15 @@ for path in sorted((target / "train/image").glob("*.nii.gz")):
 # %%
 patient = scans["patient"] if ct else scans["phantom"]
 measure(*patient)
-rows = ["| measure | phantoms, least | median | most | patient | phantoms below |", "|---|---|---|---|---|---|"]
+rows = [
+    "| measure | phantoms, least | median | most | patient | phantoms below |",
+    "|---|---|---|---|---|---|",
+]
 for name, (*values, own) in measures.items():
     digits = 2 if "/" in name else 0
-    cells = " | ".join(f"{value:.{digits}f}" for value in (*np.percentile(values, [0, 50, 100]), own))
+    cells = " | ".join(
+        f"{value:.{digits}f}" for value in (*np.percentile(values, [0, 50, 100]), own)
+    )
     rows.append(f"| {name} | {cells} | {np.mean(np.array(values) < own):.0%} |")
 display(Markdown("\n".join(rows)))
 
@@ -454,11 +515,17 @@ temporary = TemporaryDirectory()
 broken = Path(temporary.name)
 for folder in ("subset0", "seg-lungs-LUNA16"):
     (broken / folder).mkdir()
-    for path in [p for n in range(4) for p in sorted((source / folder).glob(f"phantom-{n:04d}.*"))]:
+    for path in [
+        p
+        for n in range(4)
+        for p in sorted((source / folder).glob(f"phantom-{n:04d}.*"))
+    ]:
         shutil.copy(path, broken / folder)
 
 mask = broken / "seg-lungs-LUNA16/phantom-0002.raw"
-exchanged = mask.write_bytes(mask.read_bytes().translate(bytes.maketrans(b"\3\4", b"\4\3")))
+exchanged = mask.write_bytes(
+    mask.read_bytes().translate(bytes.maketrans(b"\3\4", b"\4\3"))
+)
 (broken / "subset0/phantom-0000.raw").unlink()
 with (broken / "subset0/phantom-0001.raw").open("r+b") as voxels:
     voxels.truncate(1_000_000)
@@ -488,7 +555,11 @@ print(str(report).replace(f"{broken}/", ""))
 
 # %% tags=["nbval-ignore-output"]
 leaky = broken / "leaky"
-for new, old in (("train/a", "train/phantom-0000"), ("train/b", "val/phantom-0180"), ("val/c", "val/phantom-0180")):
+for new, old in (
+    ("train/a", "train/phantom-0000"),
+    ("train/b", "val/phantom-0180"),
+    ("val/c", "val/phantom-0180"),
+):
     for kind in ("image", "seg"):
         path = leaky / f"{Path(new).parent}/{kind}/{Path(new).name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -551,7 +622,9 @@ else:
 # Here is the affine of some scan. Which are its axis codes, and what is its spacing along the third array axis?
 
 # %%
-strange = np.array([[0, 0, -2.5, 100], [0.8, 0, 0, -90], [0, -0.8, 0, 60], [0, 0, 0, 1]])
+strange = np.array(
+    [[0, 0, -2.5, 100], [0.8, 0, 0, -90], [0, -0.8, 0, 60], [0, 0, 0, 1]]
+)
 codes, third_mm = ..., ...
 
 # %%
@@ -560,7 +633,9 @@ if codes is ... or third_mm is ...:
 elif (codes, third_mm) == (Volume(np.zeros((2, 2, 2)), strange).axis_codes, 2.5):
     print("Right.")
 else:
-    print("Not yet: column n says where one step along array axis n leads, in mm to the right, front and head.")
+    print(
+        "Not yet: column n says where one step along array axis n leads, in mm to the right, front and head."
+    )
 
 # %% [markdown]
 # <details>
@@ -588,7 +663,11 @@ left_centre = ...
 if left_centre is ...:
     print("Not tried yet: replace ... above.")
 else:
-    centres = [phantom_label.affine @ [*np.argwhere(phantom_label.array == value).mean(axis=0), 1] for value in (1, 2)]
+    centres = [
+        phantom_label.affine
+        @ [*np.argwhere(phantom_label.array == value).mean(axis=0), 1]
+        for value in (1, 2)
+    ]
     right = np.allclose(left_centre[:3], centres[0][:3], atol=0.1)
     print("Right." if right else "Not yet: mean index first, then the affine.")
 

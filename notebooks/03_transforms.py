@@ -58,15 +58,28 @@ from unet3d_tutorial.transforms import (
 
 # %%
 data = Config.preset("quick").data
-files = "data/phantom/train/image/phantom-0000.nii.gz", "data/phantom/train/seg/phantom-0000.nii.gz"
-steps = [LoadData(), ConvertLabel(data.lower_limit, data.upper_limit), ExpandChannel(), Orientation("RAS"), ClipHU(),
-         Spacing(data.spacing_mm), Pad(data.roi_size), ScaleIntensityRange(data.min_val, data.max_val)]
+files = (
+    "data/phantom/train/image/phantom-0000.nii.gz",
+    "data/phantom/train/seg/phantom-0000.nii.gz",
+)
+steps = [
+    LoadData(),
+    ConvertLabel(data.lower_limit, data.upper_limit),
+    ExpandChannel(),
+    Orientation("RAS"),
+    ClipHU(),
+    Spacing(data.spacing_mm),
+    Pad(data.roi_size),
+    ScaleIntensityRange(data.min_val, data.max_val),
+]
 pair = files
 for step in steps:
     pair = step(*pair)
     image, label = pair
-    print(f"{type(step).__name__:19} {str(image.array.shape):18} {image.array.dtype!s:8} {image.axis_codes} "
-          f"{image.array.min():7.1f} to {image.array.max():6.1f}   labels {np.unique(label.array)}")
+    print(
+        f"{type(step).__name__:19} {str(image.array.shape):18} {image.array.dtype!s:8} {image.axis_codes} "
+        f"{image.array.min():7.1f} to {image.array.max():6.1f}   labels {np.unique(label.array)}"
+    )
 
 # %% [markdown]
 # Some steps have nothing to do here: the phantoms are made on the working grid, so `Spacing` leaves them alone, and this one
@@ -99,10 +112,25 @@ from unet3d_tutorial.view.figures import compare_planes
 from unet3d_tutorial.volume import Volume
 
 blind = np.diag([*scan.spacing_mm, 1.0])
-rows = [("affine ignored", blind, scan, scan_label), ("by its affine", turned.affine, turned, turned_label)]
-n = 4 if scan.array.shape[0] > 256 else 1  # of a large scan, every fourth voxel in the plane is enough for a picture
-figure = compare_planes([(name, *(Volume(volume.array[::n, ::n], affine @ np.diag([n, n, 1, 1])) for volume in pair))
-                         for name, affine, *pair in rows])
+rows = [
+    ("affine ignored", blind, scan, scan_label),
+    ("by its affine", turned.affine, turned, turned_label),
+]
+n = (
+    4 if scan.array.shape[0] > 256 else 1
+)  # of a large scan, every fourth voxel in the plane is enough for a picture
+figure = compare_planes(
+    [
+        (
+            name,
+            *(
+                Volume(volume.array[::n, ::n], affine @ np.diag([n, n, 1, 1]))
+                for volume in pair
+            ),
+        )
+        for name, affine, *pair in rows
+    ]
+)
 figure.set_dpi(66)  # a smaller picture makes a smaller file
 figure
 
@@ -125,9 +153,17 @@ figure
 
 # %%
 for name, volume in (("before", scan_label), ("after", turned_label)):
-    index = np.array([np.average(np.arange(n), weights=(volume.array == 1).sum(axis=axes))
-                      for n, axes in zip(volume.array.shape, ((1, 2), (0, 2), (0, 1)), strict=True)])
-    print(f"{name:6} index {index.round(1)}, place {(volume.affine @ [*index, 1])[:3].round(1)} mm")
+    index = np.array(
+        [
+            np.average(np.arange(n), weights=(volume.array == 1).sum(axis=axes))
+            for n, axes in zip(
+                volume.array.shape, ((1, 2), (0, 2), (0, 1)), strict=True
+            )
+        ]
+    )
+    print(
+        f"{name:6} index {index.round(1)}, place {(volume.affine @ [*index, 1])[:3].round(1)} mm"
+    )
 
 # %% [markdown]
 # ## Spacing
@@ -142,14 +178,18 @@ clipped, _ = ClipHU()(turned)
 fine, coarse = clipped, Spacing(data.spacing_mm)(clipped, turned_label)
 for name, volume in (("scan's own grid", fine), ("working grid", coarse[0])):
     millions = volume.array.size / 1e6
-    print(f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {millions:.1f} million")
+    print(
+        f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {millions:.1f} million"
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same coronal slice on the scan's own grid and on the working grid: the coarse one has lost the fine vessels, the borders of the lungs are kept."}}
 import matplotlib.pyplot as plt
 from unet3d_tutorial.view.figures import plane
 
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 4), dpi=80, layout="constrained")
-for axis, (name, volume) in zip(axes, (("scan's own grid", fine), ("working grid", coarse[0])), strict=True):
+for axis, (name, volume) in zip(
+    axes, (("scan's own grid", fine), ("working grid", coarse[0])), strict=True
+):
     pixels, (wide, high) = plane(volume, "coronal", volume.array.shape[1] // 2)
     axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(0, wide, 0, high))
     axis.set(title=name, xlabel="mm")
@@ -179,7 +219,9 @@ print("nearest:", np.array([1, 3])[np.rint([0, 0.4, 1]).astype(int)])
 
 # %%
 tissues = {"air": -1000, "lung": -850, "fat": -100, "muscle": 50, "bone": 700}
-probe = Volume(np.array(list(tissues.values()), np.float32).reshape(1, -1, 1, 1), np.eye(4))
+probe = Volume(
+    np.array(list(tissues.values()), np.float32).reshape(1, -1, 1, 1), np.eye(4)
+)
 print(f"{'':16}" + "".join(f"{name:>8}" for name in tissues))
 for preset in ("luna16", "quick"):
     window = Config.preset(preset).data
@@ -219,7 +261,12 @@ for epoch in (1, 2, 3):
 original = LoadData()(*files)
 for epoch in (1, 2, 3):
     _, converted = ConvertLabel()(*original)
-    print(f"after epoch {epoch}: ", np.unique(converted.array), "input still:", np.unique(original[1].array))
+    print(
+        f"after epoch {epoch}: ",
+        np.unique(converted.array),
+        "input still:",
+        np.unique(original[1].array),
+    )
 
 # %% [markdown]
 # ## One-hot labels
@@ -252,8 +299,13 @@ print("same result:", np.array_equal(looped, at_once.array))
 
 # %% tags=["nbval-ignore-output"]
 for name, value in seconds.items():
-    quick, luna16 = (value * np.prod(Config.preset(preset).data.roi_size) / box.array.size for preset in ("quick", "luna16"))
-    print(f"{name:15} {1000 * value:8.2f} ms, a quick crop {quick:8.3f} s, a luna16 crop {luna16:8.3f} s")
+    quick, luna16 = (
+        value * np.prod(Config.preset(preset).data.roi_size) / box.array.size
+        for preset in ("quick", "luna16")
+    )
+    print(
+        f"{name:15} {1000 * value:8.2f} ms, a quick crop {quick:8.3f} s, a luna16 crop {luna16:8.3f} s"
+    )
 
 # %% [markdown]
 # ## Crops, and scans smaller than a crop
@@ -266,16 +318,23 @@ from unet3d_tutorial.transforms import RandomCropSamples
 
 crop = RandomCropSamples(data.roi_size, num_samples=2, seed=1)
 crops, crop_labels = crop(image, label)
-print("from", image.array.shape, "to", crops.array.shape, "and", crop_labels.array.shape)
+print(
+    "from", image.array.shape, "to", crops.array.shape, "and", crop_labels.array.shape
+)
 
 # %% [markdown]
 # What if the scan is smaller than the box? Short scans are common, for example of the upper chest
 # only. We cut one from the phantom, and take a box from it in the way that comes to mind first:
 
 # %%
-short = Volume(image.array[..., :30], image.affine), Volume(label.array[..., :30], label.affine)
+short = (
+    Volume(image.array[..., :30], image.affine),
+    Volume(label.array[..., :30], label.affine),
+)
 corner = (10, 10, 0)
-naive = short[0].array[(0, *(slice(c, c + n) for c, n in zip(corner, data.roi_size, strict=True)))]
+naive = short[0].array[
+    (0, *(slice(c, c + n) for c, n in zip(corner, data.roi_size, strict=True)))
+]
 print("asked for", data.roi_size, "got", naive.shape)
 try:
     np.stack([naive, crops.array[0, 0]])
@@ -295,7 +354,13 @@ padded, _ = Pad(data.roi_size)(*short)
 print("from", short[0].array.shape, "to", padded.array.shape)
 before = (padded.array.shape[3] - short[0].array.shape[3]) // 2
 places = (short[0].affine @ [0, 0, 0, 1]), (padded.affine @ [0, 0, before, 1])
-print("the first slice lies at", places[0][2].round(1), "mm before and", places[1][2].round(1), "mm after")
+print(
+    "the first slice lies at",
+    places[0][2].round(1),
+    "mm before and",
+    places[1][2].round(1),
+    "mm after",
+)
 
 # %% [markdown]
 # The opposite is common too: a scan that holds more air and table than patient. `CropForeground` finds the smallest box that
@@ -306,8 +371,20 @@ print("the first slice lies at", places[0][2].round(1), "mm before and", places[
 from unet3d_tutorial.transforms import CropForeground
 
 boxed, boxed_label = CropForeground(above_hu=-500)(*coarse)
-print("from", coarse[0].array.shape, "to", boxed.array.shape, f"{boxed.array.size / coarse[0].array.size:.0%} of the voxels")
-print("voxels with a label:", (coarse[1].array > 0).sum(), "before,", (boxed_label.array > 0).sum(), "after")
+print(
+    "from",
+    coarse[0].array.shape,
+    "to",
+    boxed.array.shape,
+    f"{boxed.array.size / coarse[0].array.size:.0%} of the voxels",
+)
+print(
+    "voxels with a label:",
+    (coarse[1].array > 0).sum(),
+    "before,",
+    (boxed_label.array > 0).sum(),
+    "after",
+)
 
 # %% [markdown]
 # A box around the patient saves memory and time, if scans have wide margins. It is not part of the `quick` preset.
@@ -322,8 +399,17 @@ from unet3d_tutorial.labels import STRUCTURES
 
 for limits in ((1, 3), (3, 5)):
     _, found = ConvertLabel(*limits)(*original)
-    volumes = np.bincount(found.array.ravel(), minlength=4)[1:4] * np.prod(found.spacing_mm) / 1000
-    print(limits, ", ".join(f"{name} {ml:.0f} mL" for name, ml in zip(STRUCTURES, volumes, strict=True)))
+    volumes = (
+        np.bincount(found.array.ravel(), minlength=4)[1:4]
+        * np.prod(found.spacing_mm)
+        / 1000
+    )
+    print(
+        limits,
+        ", ".join(
+            f"{name} {ml:.0f} mL" for name, ml in zip(STRUCTURES, volumes, strict=True)
+        ),
+    )
 
 # %% [markdown]
 # The first line is the diagnosis: a trachea with the volume of a lung, and no lungs. The check in millilitres from the
@@ -368,10 +454,16 @@ results = [Compose(chain)(hu)[0] for chain in varied.values()]
 # %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice six times: unchanged, blurred, coarse, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
 figure, axes = plt.subplots(2, 6, figsize=(11, 3.4), dpi=80, layout="constrained")
 for column, name, result in zip(axes.T, varied, results, strict=True):
-    now, then = (plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[0][20:88, 12:96]
-                 for volume in (result, results[0]))
+    now, then = (
+        plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[
+            0
+        ][20:88, 12:96]
+        for volume in (result, results[0])
+    )
     column[0].imshow(now, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    column[1].imshow(now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest")
+    column[1].imshow(
+        now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest"
+    )
     column[0].set_title(name, fontsize=9)
 axes[0, 0].set_ylabel("varied")
 axes[1, 0].set_ylabel("difference")
@@ -402,7 +494,10 @@ moved = {
     "RandomElastic": RandomElastic(12, chance=1, seed=2)(*patient),
 }
 for name, (_, moved_label) in moved.items():
-    print(f"{name:14} voxels of left lung, right lung, trachea:", np.bincount(moved_label.array.ravel(), minlength=4)[1:])
+    print(
+        f"{name:14} voxels of left lung, right lung, trachea:",
+        np.bincount(moved_label.array.ravel(), minlength=4)[1:],
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "One coronal slice with labels four times: unchanged; mirrored, with blue still on the right-hand side of the picture; turned and scaled; and bent."}}
 from matplotlib.colors import ListedColormap
@@ -410,11 +505,21 @@ from unet3d_tutorial.labels import COLORS
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), dpi=80, layout="constrained")
 for axis, (name, volumes) in zip(axes, moved.items(), strict=True):
-    pixels, classes = (plane(Volume(volume.array[0], volume.affine), "coronal", hu.array.shape[2] // 2)[0]
-                       for volume in volumes)
+    pixels, classes = (
+        plane(
+            Volume(volume.array[0], volume.affine), "coronal", hu.array.shape[2] // 2
+        )[0]
+        for volume in volumes
+    )
     axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, interpolation="nearest")
-    axis.imshow(np.ma.masked_equal(classes, 0), cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.4,
-                interpolation="nearest")
+    axis.imshow(
+        np.ma.masked_equal(classes, 0),
+        cmap=ListedColormap(list(COLORS.values())),
+        vmin=1,
+        vmax=3,
+        alpha=0.4,
+        interpolation="nearest",
+    )
     axis.set_title(name, fontsize=9)
 plt.setp(axes, xticks=[], yticks=[])
 plt.show()
@@ -439,9 +544,13 @@ plt.show()
 # %%
 step = RandomAffine(20, 1.2, chance=1, seed=30)
 angles, size = step.draw(hu.array.shape)
-print(f"turn by {angles.round(1)} degrees about the axes R, A and S, and scale by {size:.2f}")
+print(
+    f"turn by {angles.round(1)} degrees about the axes R, A and S, and scale by {size:.2f}"
+)
 again, _ = step.apply(*patient, (angles, size))
-print("same as in figure 4:", np.array_equal(again.array, moved["RandomAffine"][0].array))
+print(
+    "same as in figure 4:", np.array_equal(again.array, moved["RandomAffine"][0].array)
+)
 
 # %% [markdown]
 # Which of these does training use? The configuration says so. The default varies intensities only, and those without making
@@ -459,7 +568,9 @@ for name in ("augment", "low_resolution", "mirror", "deform"):
 # %%
 for value, name in ((1, "left lung"), (2, "right lung")):
     low, middle, high = np.percentile(hu.array[label.array == value], [10, 50, 90])
-    print(f"{name:10} median {middle:.0f} HU, four fifths of its voxels from {low:.0f} to {high:.0f} HU")
+    print(
+        f"{name:10} median {middle:.0f} HU, four fifths of its voxels from {low:.0f} to {high:.0f} HU"
+    )
 
 # %% [markdown]
 # A convolution computes the same thing wherever it stands. To know the side, it must see landmarks, such as the heart, and
@@ -480,7 +591,9 @@ both, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.6), dpi=80, layout="constrained")
 looks = {"cmap": "gray"}, {"cmap": "PuOr", "vmin": -2.5, "vmax": 2.5}
 for axis, channel, look in zip(axes, both.array, looks, strict=True):
-    pixels, (wide, high) = plane(Volume(channel, both.affine), "coronal", channel.shape[1] // 2)
+    pixels, (wide, high) = plane(
+        Volume(channel, both.affine), "coronal", channel.shape[1] // 2
+    )
     shown = axis.imshow(pixels, extent=(wide, 0, 0, high), **look)
     figure.colorbar(shown, ax=axis, shrink=0.8)
     axis.axvline(-both.affine[0, 3], color="#D55E00")
@@ -503,10 +616,14 @@ for path in sorted(Path("data/phantom/train/image").glob("*.nii.gz"))[:10]:
     both, sides = place(path, path.parent.with_name("seg") / path.name)
     lung = (sides.array[0] == 1) | (sides.array[0] == 2)
     right_side.append(np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)))
-print(f"right side: {np.mean(right_side):.1%} of the lung voxels, {min(right_side):.1%} in the worst phantom")
+print(
+    f"right side: {np.mean(right_side):.1%} of the lung voxels, {min(right_side):.1%} in the worst phantom"
+)
 both, sides = Compose([ExpandChannel(), CenterOnBody(), AddPosition()])(*coarse)
 lung = (sides.array[0] == 1) | (sides.array[0] == 2)
-print(f"in the scan of figure 1: {np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)):.1%}")
+print(
+    f"in the scan of figure 1: {np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)):.1%}"
+)
 
 # %% [markdown]
 # The sign settles most of the question of *side*, and it says nothing about what is lung. What it gets wrong lies near the
@@ -574,11 +691,19 @@ mirrored_image, mirrored_label = ..., ...
 if mirrored_image is ... or mirrored_label is ...:
     print("Not tried yet: replace ... above.")
 else:
-    back, label_back = (np.asarray(array)[:, ::-1] for array in (mirrored_image, mirrored_label))
+    back, label_back = (
+        np.asarray(array)[:, ::-1] for array in (mirrored_image, mirrored_label)
+    )
     places = np.array_equal(label_back > 0, label.array > 0)
-    names = places and all(np.array_equal(label_back == new, label.array == old) for new, old in ((1, 2), (2, 1), (3, 3)))
-    print("Right." if names and np.array_equal(back, image.array) else
-          f"Not yet: image mirrored: {np.array_equal(back, image.array)}; label mirrored: {places}; names exchanged: {names}.")
+    names = places and all(
+        np.array_equal(label_back == new, label.array == old)
+        for new, old in ((1, 2), (2, 1), (3, 3))
+    )
+    print(
+        "Right."
+        if names and np.array_equal(back, image.array)
+        else f"Not yet: image mirrored: {np.array_equal(back, image.array)}; label mirrored: {places}; names exchanged: {names}."
+    )
 
 # %% [markdown]
 # <details>
@@ -605,7 +730,12 @@ shape = ...
 # %%
 if shape is ...:
     print("Not tried yet: replace ... above.")
-elif tuple(shape) == Spacing((4, 4, 4))(Volume(np.zeros(voxels, np.uint8), np.diag([*mm, 1])))[0].array.shape:
+elif (
+    tuple(shape)
+    == Spacing((4, 4, 4))(Volume(np.zeros(voxels, np.uint8), np.diag([*mm, 1])))[
+        0
+    ].array.shape
+):
     print("Right.")
 else:
     print("Not yet: the extent in mm stays, to the nearest voxel.")

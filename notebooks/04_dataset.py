@@ -37,16 +37,41 @@ chapter.enter("phantom", "run")
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram, left to right: files; fixed steps, once a scan; prepared scans in memory or on disk; random steps, for each sample; batch; network. The seed and the number of the sample point at the random steps."}}
 import matplotlib.pyplot as plt
 
-stages = [("files", "image and seg"), ("fixed steps", "once a scan"), ("prepared scans", "memory or disk"),
-          ("random steps", "each sample anew"), ("batch", "(N, C, D, H, W)"), ("network", "one step")]
+stages = [
+    ("files", "image and seg"),
+    ("fixed steps", "once a scan"),
+    ("prepared scans", "memory or disk"),
+    ("random steps", "each sample anew"),
+    ("batch", "(N, C, D, H, W)"),
+    ("network", "one step"),
+]
 figure, axis = plt.subplots(figsize=(10, 1.9), dpi=80, layout="constrained")
 for x, (name, text) in enumerate(stages):
     color = "#E69F00" if name == "random steps" else "#0072B2"
-    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": color, "linewidth": 2}
-    axis.annotate(f"{name}\n{text}", (x, 0), ha="center", va="center", fontsize=8, bbox=box)
+    box = {
+        "boxstyle": "round,pad=0.5",
+        "facecolor": "white",
+        "edgecolor": color,
+        "linewidth": 2,
+    }
+    axis.annotate(
+        f"{name}\n{text}", (x, 0), ha="center", va="center", fontsize=8, bbox=box
+    )
     if x:
-        axis.annotate("", (x - 0.44, 0), (x - 0.58, 0), arrowprops={"arrowstyle": "->", "linewidth": 2})
-axis.annotate("run's seed, number of the sample", (3, 0.35), (3, 0.95), ha="center", fontsize=8, arrowprops={"arrowstyle": "->"})
+        axis.annotate(
+            "",
+            (x - 0.44, 0),
+            (x - 0.58, 0),
+            arrowprops={"arrowstyle": "->", "linewidth": 2},
+        )
+axis.annotate(
+    "run's seed, number of the sample",
+    (3, 0.35),
+    (3, 0.95),
+    ha="center",
+    fontsize=8,
+    arrowprops={"arrowstyle": "->"},
+)
 axis.axis([-0.5, 5.5, -0.5, 1.2])
 axis.set_axis_off()
 plt.show()
@@ -124,8 +149,15 @@ for times in seconds.values():
 # %% tags=["nbval-ignore-output"]
 for name, times in seconds.items():
     print(f"{name:11} {np.median(times):.2f} s a crop")
-held = np.mean([image.array.nbytes + label.array.nbytes for image, label in source.prepared.held.values()])
-print(f"in memory: {held / 1e6:.1f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}")
+held = np.mean(
+    [
+        image.array.nbytes + label.array.nbytes
+        for image, label in source.prepared.held.values()
+    ]
+)
+print(
+    f"in memory: {held / 1e6:.1f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}"
+)
 
 # %% [markdown]
 # That is a choice for scans on a coarse grid. Full-resolution LUNA16 scans would not fit into the memory of a laptop this
@@ -137,7 +169,10 @@ print(f"in memory: {held / 1e6:.1f} MB a scan, {held * len(cases) / 1e9:.1f} GB 
 with TemporaryDirectory() as folder:
     on_disk = config.override([f"data.cache_path={folder}/prepared"])
     mapped = TrainingCrops(cases, on_disk)
-    print("same sample:", all(np.array_equal(a, b) for a, b in zip(mapped[0], source[0], strict=True)))
+    print(
+        "same sample:",
+        all(np.array_equal(a, b) for a, b in zip(mapped[0], source[0], strict=True)),
+    )
     print("prepared scans on disk:", len(list(Path(folder, "prepared").iterdir())))
     TrainingCrops(cases, on_disk)[0]
     print("after the same again:", len(list(Path(folder, "prepared").iterdir())))
@@ -191,16 +226,42 @@ chapter.source(TrainingCrops)
 # Here are both, with 24 samples from four workers: how many crops differ, and where they begin.
 
 # %%
-drawn = [tuple(RandomCropSamples(roi, seed=[config.train.seed, index]).draw(shape)[0].tolist()) for index in range(24)]
+drawn = [
+    tuple(
+        RandomCropSamples(roi, seed=[config.train.seed, index]).draw(shape)[0].tolist()
+    )
+    for index in range(24)
+]
 shared = [corner for worker in same for corner in worker]
-print("different crops of 24: one seed for all:", len(set(shared)), " a seed for each sample:", len(set(drawn)))
+print(
+    "different crops of 24: one seed for all:",
+    len(set(shared)),
+    " a seed for each sample:",
+    len(set(drawn)),
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of crop corners. With one seed for all workers 24 crops fall on six places; with a seed for each sample they spread over the area."}}
-figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), dpi=80, layout="constrained", sharex=True, sharey=True)
-for axis, corners, title in zip(axes, (shared, drawn), ("one seed for all workers", "a seed for each sample"), strict=True):
-    for worker, (marker, color) in enumerate(zip("o^sD", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True)):
-        x, y, _ = np.transpose(corners[6 * worker:6 * worker + 6])
-        axis.scatter(x, y, s=160 - 40 * worker, marker=marker, color=color, label=f"worker {worker}")
+figure, axes = plt.subplots(
+    1, 2, figsize=(8.5, 3.4), dpi=80, layout="constrained", sharex=True, sharey=True
+)
+for axis, corners, title in zip(
+    axes,
+    (shared, drawn),
+    ("one seed for all workers", "a seed for each sample"),
+    strict=True,
+):
+    for worker, (marker, color) in enumerate(
+        zip("o^sD", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True)
+    ):
+        x, y, _ = np.transpose(corners[6 * worker : 6 * worker + 6])
+        axis.scatter(
+            x,
+            y,
+            s=160 - 40 * worker,
+            marker=marker,
+            color=color,
+            label=f"worker {worker}",
+        )
     axis.set(title=title, xlabel="corner along R, voxels")
 axes[0].set_ylabel("corner along A, voxels")
 axes[0].legend(fontsize=8, loc="lower right")
@@ -217,13 +278,23 @@ from unet3d_tutorial.dataset import create_dataset
 
 
 def first_batches(workers, number=4):
-    stream = create_dataset(config.override([f"data.num_worker={workers}"])).create_tuple_iterator(output_numpy=True)
+    stream = create_dataset(
+        config.override([f"data.num_worker={workers}"])
+    ).create_tuple_iterator(output_numpy=True)
     return [image for image, _ in (next(stream) for _ in range(number))]
 
 
 one, two = first_batches(1), first_batches(2)
-print("two workers make the batches of one:", all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)))
-print("different crops:", len({crop.tobytes() for batch in two for crop in batch}), "of", sum(map(len, two)))
+print(
+    "two workers make the batches of one:",
+    all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)),
+)
+print(
+    "different crops:",
+    len({crop.tobytes() for batch in two for crop in batch}),
+    "of",
+    sum(map(len, two)),
+)
 
 # %% [markdown]
 # ## Repeatable, and yet never the same
@@ -236,7 +307,9 @@ import hashlib
 
 
 def fingerprint(sample):
-    return hashlib.sha256(b"".join(array.tobytes() for array in sample)).hexdigest()[:12]
+    return hashlib.sha256(b"".join(array.tobytes() for array in sample)).hexdigest()[
+        :12
+    ]
 
 
 another = TrainingCrops(cases, config)
@@ -251,9 +324,16 @@ print("same samples with another seed:", forwards[0] == fingerprint(other_seed[0
 # look for the samples of one scan in the first two epochs of the run:
 
 # %%
-first, second = [epoch * len(cases) + int(np.flatnonzero(order == 0)[0]) for epoch, order in enumerate(
-    np.random.default_rng([config.train.seed, epoch]).permutation(len(cases)) for epoch in (0, 1))]
-print(f"{cases[0][0].name} is sample {first} in the first epoch and sample {second} in the second")
+first, second = [
+    epoch * len(cases) + int(np.flatnonzero(order == 0)[0])
+    for epoch, order in enumerate(
+        np.random.default_rng([config.train.seed, epoch]).permutation(len(cases))
+        for epoch in (0, 1)
+    )
+]
+print(
+    f"{cases[0][0].name} is sample {first} in the first epoch and sample {second} in the second"
+)
 print("same crop:", fingerprint(source[first]) == fingerprint(source[second]))
 
 # %% tags=["hide-input"]
@@ -263,12 +343,22 @@ from unet3d_tutorial.labels import COLORS
 
 def draw_crop(axis, sample, title):
     """Coronal slice through the middle of a crop, patient's right on the left."""
-    image, label = (array[0, :, ::-1, array.shape[3] // 2, ::-1].swapaxes(1, 2) for array in sample)
+    image, label = (
+        array[0, :, ::-1, array.shape[3] // 2, ::-1].swapaxes(1, 2) for array in sample
+    )
     axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     classes = np.ma.masked_equal(label.argmax(axis=0), 0)
-    axis.imshow(classes, cmap=ListedColormap(list(COLORS.values())), vmin=1, vmax=3, alpha=0.4, interpolation="nearest")
+    axis.imshow(
+        classes,
+        cmap=ListedColormap(list(COLORS.values())),
+        vmin=1,
+        vmax=3,
+        alpha=0.4,
+        interpolation="nearest",
+    )
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=9)
+
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two coronal crops of the same phantom with labels, one from each epoch, cut at different places."}}
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), dpi=80, layout="constrained")
@@ -288,10 +378,14 @@ plt.show()
 # %%
 dataset = create_dataset(config)
 batch = next(dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
-print(f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / "
-      f"{config.train.batch_size} scans a step")
+print(
+    f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / "
+    f"{config.train.batch_size} scans a step"
+)
 for name, array in batch.items():
-    print(f"{name:6} {array.shape} {array.dtype}, {array.min():.2f} to {array.max():.2f}")
+    print(
+        f"{name:6} {array.shape} {array.dtype}, {array.min():.2f} to {array.max():.2f}"
+    )
 print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all()))
 
 # %% [markdown]
@@ -301,8 +395,16 @@ print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all())
 
 # %%
 large = config.override(["data.num_samples=4", "train.batch_size=2"])
-batch = next(create_dataset(large).create_dict_iterator(output_numpy=True, num_epochs=1))
-print("batch of", batch["image"].shape[0], "crops:", batch["image"].shape, batch["label"].shape)
+batch = next(
+    create_dataset(large).create_dict_iterator(output_numpy=True, num_epochs=1)
+)
+print(
+    "batch of",
+    batch["image"].shape[0],
+    "crops:",
+    batch["image"].shape,
+    batch["label"].shape,
+)
 
 # %% [markdown]
 # With several devices, each sees its share of the samples, `rank_id` of `rank_size`, and nothing twice. Step by step, two
@@ -310,9 +412,17 @@ print("batch of", batch["image"].shape[0], "crops:", batch["image"].shape, batch
 
 # %%
 shares = [TrainingCrops(cases, config, rank_size=2, rank_id=rank) for rank in (0, 1)]
-print("samples of each of two devices:", [len(share) for share in shares], "of", len(source))
+print(
+    "samples of each of two devices:",
+    [len(share) for share in shares],
+    "of",
+    len(source),
+)
 taken = [fingerprint(share[index]) for index in (0, 1) for share in shares]
-print("the first two of each are the first four of all:", taken == [fingerprint(source[index]) for index in range(4)])
+print(
+    "the first two of each are the first four of all:",
+    taken == [fingerprint(source[index]) for index in range(4)],
+)
 
 # %% [markdown]
 # Numbers tell you that the shapes are right. Only pictures tell you that the contents are.
@@ -335,7 +445,9 @@ from unet3d_tutorial.labels import STRUCTURES
 shares = np.array([source[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
 for number, name in enumerate(("background", *STRUCTURES)):
     absent = int((shares[:, number] == 0).sum())
-    print(f"{name:11} {shares[:, number].mean():6.2%} of the voxels, absent from {absent} of {len(shares)} crops")
+    print(
+        f"{name:11} {shares[:, number].mean():6.2%} of the voxels, absent from {absent} of {len(shares)} crops"
+    )
 
 # %% [markdown]
 # The trachea is a tiny share. A network that never finds it would still get nearly every voxel right. Chapter
@@ -349,7 +461,9 @@ for share in (0.0, 0.5, 1.0):
     chosen = TrainingCrops(cases, config.override([f"data.foreground={share}"]))
     chosen.prepared = source.prepared  # no need to prepare the scans again
     labels = np.array([chosen[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
-    print(f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 60 crops")
+    print(
+        f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 60 crops"
+    )
 
 # %% [markdown]
 # Most crops of this size hold some of the trachea anyway, so little changes. And more is not better without end: crops that are
@@ -443,12 +557,15 @@ for _ in range(12):
     times.append(time.perf_counter() - start)
 step = np.median(np.diff(load_result("runs/quick").history["seconds"]))
 print(f"a batch: {np.median(times):.2f} s, reading each scan for the first time")
-print(f"a step of the training run: {step:.2f} s; a batch takes {np.median(times) / step:.0%} of that")
+print(
+    f"a step of the training run: {step:.2f} s; a batch takes {np.median(times) / step:.0%} of that"
+)
 
 # %% [markdown]
 # A batch is made while the network is at work on the one before. So its time does not add to that of the step, as long as it
 # is the shorter of the two. To see this, let a pause of known length stand in for the network's step, and measure how long
 # the next batch is waited for:
+
 
 # %% tags=["nbval-ignore-output"]
 def median_wait(step_s, number=20):
@@ -463,7 +580,9 @@ def median_wait(step_s, number=20):
 
 
 for milliseconds in (0, 20, 50, 100, 200):
-    print(f"a step of {milliseconds:3} ms: the batch is waited for {1000 * median_wait(milliseconds / 1000):5.1f} ms")
+    print(
+        f"a step of {milliseconds:3} ms: the batch is waited for {1000 * median_wait(milliseconds / 1000):5.1f} ms"
+    )
 
 # %% [markdown]
 # With no step at all, the wait is the time of the pipeline itself. It shrinks as the step grows, and is next to nothing once
@@ -473,18 +592,36 @@ for milliseconds in (0, 20, 50, 100, 200):
 # run measured itself. It wrote down, for each step, how long it waited for its batch:
 
 # %% tags=["nbval-ignore-output"]
-history = {name: np.array(column) for name, column in load_result("runs/quick").history.items()}
+history = {
+    name: np.array(column) for name, column in load_result("runs/quick").history.items()
+}
 waits, steps = history["wait"], np.diff(history["seconds"], prepend=0.0)
-print(f"median step {np.median(steps):.2f} s, median wait {1000 * np.median(waits):.1f} ms")
-print(f"all {len(waits)} steps waited {waits.sum():.1f} s together, {waits.sum() / history['seconds'][-1]:.1%} of the run")
+print(
+    f"median step {np.median(steps):.2f} s, median wait {1000 * np.median(waits):.1f} ms"
+)
+print(
+    f"all {len(waits)} steps waited {waits.sum():.1f} s together, {waits.sum() / history['seconds'][-1]:.1%} of the run"
+)
 
 # %%
-print("the network waits for less than a twentieth of the run:", bool(waits.sum() < 0.05 * history["seconds"][-1]))
+print(
+    "the network waits for less than a twentieth of the run:",
+    bool(waits.sum() < 0.05 * history["seconds"][-1]),
+)
 
 # %% tags=["nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Seconds on a logarithmic scale over the steps of a training run: the time of a step lies steadily far above the time that the step waited for its batch, which stands out at the first step only."}}
 figure, axis = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
-axis.semilogy(history["step"], steps, ".", markersize=3, color="#0072B2", label="the whole step")
-axis.semilogy(history["step"], waits, ".", markersize=3, color="#E69F00", label="waiting for its batch")
+axis.semilogy(
+    history["step"], steps, ".", markersize=3, color="#0072B2", label="the whole step"
+)
+axis.semilogy(
+    history["step"],
+    waits,
+    ".",
+    markersize=3,
+    color="#E69F00",
+    label="waiting for its batch",
+)
 axis.set(xlabel="step of the training run", ylabel="seconds")
 axis.legend(fontsize=8)
 plt.show()
@@ -514,7 +651,11 @@ number_of_steps = ...
 if number_of_steps is ...:
     print("Not tried yet: replace ... above.")
 else:
-    print("Right." if number_of_steps == 4390 else "Not yet: does the number of crops from each scan matter here?")
+    print(
+        "Right."
+        if number_of_steps == 4390
+        else "Not yet: does the number of crops from each scan matter here?"
+    )
 
 # %% [markdown]
 # <details>
@@ -540,8 +681,16 @@ mended = ...
 if mended is ...:
     print("Not tried yet: replace ... above.")
 else:
-    found = [tuple(worker.draw(shape)[0].tolist()) for worker in copy.deepcopy(mended) for _ in range(6)]
-    print("Right." if len(set(found)) == 24 else f"Not yet: {len(set(found))} different crops of 24.")
+    found = [
+        tuple(worker.draw(shape)[0].tolist())
+        for worker in copy.deepcopy(mended)
+        for _ in range(6)
+    ]
+    print(
+        "Right."
+        if len(set(found)) == 24
+        else f"Not yet: {len(set(found))} different crops of 24."
+    )
 
 # %% [markdown]
 # <details>
@@ -568,7 +717,11 @@ if without_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
     truth = sum(not source[index][1][:, 3].any() for index in range(40))
-    print("Right." if without_trachea == truth else "Not yet: which channel of the label is the trachea?")
+    print(
+        "Right."
+        if without_trachea == truth
+        else "Not yet: which channel of the label is the trachea?"
+    )
 
 # %% [markdown]
 # <details>

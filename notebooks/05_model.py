@@ -100,18 +100,50 @@ rng = np.random.default_rng(0)
 # %%
 from unet3d_tutorial.model import ConvUnit, UNet3D, valid_size
 
-convolutions = [(3, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 512),  # down
-                (768, 256), (256, 256), (384, 128), (128, 128), (192, 64), (64, 64)]  # up, after the skip is joined
+convolutions = [
+    (3, 32),
+    (32, 64),
+    (64, 64),
+    (64, 128),
+    (128, 128),
+    (128, 256),
+    (256, 256),
+    (256, 512),  # down
+    (768, 256),
+    (256, 256),
+    (384, 128),
+    (128, 128),
+    (192, 64),
+    (64, 64),
+]  # up, after the skip is joined
 going_up = [512, 256, 128]  # transposed 2 x 2 x 2 convolutions, without bias
-paper = sum(27 * a * b + b for a, b in convolutions) + sum(8 * n * n for n in going_up) + 64 * 3 + 3
+paper = (
+    sum(27 * a * b + b for a, b in convolutions)
+    + sum(8 * n * n for n in going_up)
+    + 64 * 3
+    + 3
+)
 
-case = sum(p.size for p in ResidualUNet3D(in_channels=1, num_classes=4).trainable_params())
-ours = sum(p.size for p in ResidualUNet3D(config.model.in_channels, config.model.num_classes).trainable_params())
-counted = sum(p.size for p in UNet3D(in_channels=3, num_classes=3).trainable_params() if "norm" not in p.name)
+case = sum(
+    p.size for p in ResidualUNet3D(in_channels=1, num_classes=4).trainable_params()
+)
+ours = sum(
+    p.size
+    for p in ResidualUNet3D(
+        config.model.in_channels, config.model.num_classes
+    ).trainable_params()
+)
+counted = sum(
+    p.size
+    for p in UNet3D(in_channels=3, num_classes=3).trainable_params()
+    if "norm" not in p.name
+)
 print(f"paper, from its figure:          {paper:>10,}  (it states 19,069,955)")
 print(f"paper, built by this package:    {counted:>10,}")
 print(f"case, one input channel:         {case:>10,}")
-print(f"quick preset, {config.model.in_channels} input channels:  {ours:>10,}  (+{ours - case})")
+print(
+    f"quick preset, {config.model.in_channels} input channels:  {ours:>10,}  (+{ours - case})"
+)
 
 # %% [markdown]
 # The paper's count comes out to the last digit, from the figure and from the network that the package builds after it. (It
@@ -136,7 +168,9 @@ steps = []
 parts = [("down", narrow.down), ("up", narrow.up), ("join", narrow.join)]
 for part, levels in parts:
     for level, cell in enumerate(levels):
-        cell.register_forward_hook(lambda cell, x, y, name=f"{part} {level}": steps.append((name, y.shape)))
+        cell.register_forward_hook(
+            lambda cell, x, y, name=f"{part} {level}": steps.append((name, y.shape))
+        )
 shape = narrow(Tensor(np.zeros((1, 1, 60, 60, 44)), ms.float32)).shape
 for name, size in [("input", (1, 1, 60, 60, 44)), *steps, ("logits", shape)]:
     print(f"{name:7} {size}")
@@ -162,7 +196,12 @@ volume = Tensor(rng.normal(size=(1, 2, 16, 12, 8)), ms.float32)  # (N, C, D, H, 
 pooled = nn.MaxPool3d(kernel_size=2, stride=2)(volume)
 strided = conv3d(2, 16, stride=2)(volume)
 plain = conv3d(2, 16)(volume)
-for name, result in {"input": volume, "max-pooling": pooled, "stride 2": strided, "stride 1": plain}.items():
+for name, result in {
+    "input": volume,
+    "max-pooling": pooled,
+    "stride 2": strided,
+    "stride 1": plain,
+}.items():
     print(f"{name:12} {result.shape}")
 
 # %% [markdown]
@@ -193,15 +232,36 @@ x = rng.normal(size=(2, 16, 48, 48, 48)).astype(np.float32)
 arriving = (rng.random(x.shape) / x.size).astype(np.float32)
 true = float((np.minimum(x, 0).astype(np.float64) * arriving).sum())
 for name, layer in {"nn.PReLU": nn.PReLU(), "package": PReLU()}.items():
-    slope_gradient = ms.grad(lambda v, layer=layer: (layer(v) * Tensor(arriving)).sum(), None, layer.trainable_params())
-    errors = [abs(float(slope_gradient(Tensor(x))[0].asnumpy()[0]) / true - 1) for _ in range(3)]
-    print(f"{name:9} relative error of three calls: " + ", ".join(f"{error:.1e}" for error in errors))
+    slope_gradient = ms.grad(
+        lambda v, layer=layer: (layer(v) * Tensor(arriving)).sum(),
+        None,
+        layer.trainable_params(),
+    )
+    errors = [
+        abs(float(slope_gradient(Tensor(x))[0].asnumpy()[0]) / true - 1)
+        for _ in range(3)
+    ]
+    print(
+        f"{name:9} relative error of three calls: "
+        + ", ".join(f"{error:.1e}" for error in errors)
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "PReLU for three slopes: the identity to the right of zero, a straight line of slope 0, 0.25 or 1 to the left."}}
 values = np.linspace(-3, 3, 101, dtype=np.float32)
 plt.figure(figsize=(5, 3))
-for slope, style, color in ((0.0, ":", "#56B4E9"), (0.25, "-", "black"), (1.0, "--", "#CC79A7")):
-    plt.plot(values, PReLU(slope)(Tensor(values)).asnumpy(), style, color=color, linewidth=2, label=f"a = {slope}")
+for slope, style, color in (
+    (0.0, ":", "#56B4E9"),
+    (0.25, "-", "black"),
+    (1.0, "--", "#CC79A7"),
+):
+    plt.plot(
+        values,
+        PReLU(slope)(Tensor(values)).asnumpy(),
+        style,
+        color=color,
+        linewidth=2,
+        label=f"a = {slope}",
+    )
 plt.gca().set(xlabel="x", ylabel="PReLU(x)")
 plt.legend()
 plt.grid(alpha=0.3)
@@ -233,7 +293,9 @@ for passes in (0, 1, 10, 50):
     memory = float(norm.bn2d.moving_mean.asnumpy()[0])
     predicted = float(measurements.mean()) * (1 - 0.9**passes)
     out = norm(Tensor(measurements)).asnumpy()
-    print(f"{passes:2} passes: memory of the mean {memory:.2f} (formula {predicted:.2f}), output mean {out.mean():5.2f}")
+    print(
+        f"{passes:2} passes: memory of the mean {memory:.2f} (formula {predicted:.2f}), output mean {out.mean():5.2f}"
+    )
 
 # %% [markdown]
 # A fresh batch-norm remembers nothing and lets the mean of 5 through. After fifty passes its memory is right, and the
@@ -253,7 +315,9 @@ for training in (True, False):
     alone = network(Tensor(patient)).asnumpy()[0]
     beside = network(Tensor(np.concatenate([patient, neighbour]))).asnumpy()[0]
     change = abs(alone - beside).max() / alone.std()
-    print(f"set_train({training}): the patient's logits move by {change:.0e} standard deviations beside a neighbour")
+    print(
+        f"set_train({training}): the patient's logits move by {change:.0e} standard deviations beside a neighbour"
+    )
 
 # %% [markdown]
 # In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in
@@ -282,7 +346,10 @@ before = unit(volume).asnumpy()
 unit.batchNormal2.bn2d.gamma.set_data(Tensor(np.zeros(16), ms.float32))
 shortcut = unit.residual(volume).asnumpy()
 print("shape:", volume.shape, "->", before.shape)
-print("convolutions silent, equal to the shortcut:", np.array_equal(unit(volume).asnumpy(), shortcut))
+print(
+    "convolutions silent, equal to the shortcut:",
+    np.array_equal(unit(volume).asnumpy(), shortcut),
+)
 
 # %% [markdown]
 # The decoder's `IdentityUnit` is the same idea with one convolution and nothing on the shortcut.
@@ -299,8 +366,16 @@ print("convolutions silent, equal to the shortcut:", np.array_equal(unit(volume)
 # the output counts the overlaps.
 
 # %%
-options = {"stride": 2, "pad_mode": "pad", "padding": 1, "output_padding": 1, "weight_init": "ones"}
-counts = nn.Conv3dTranspose(1, 1, 3, **options)(Tensor(np.ones((1, 1, 8, 8, 8)), ms.float32)).asnumpy()[0, 0]
+options = {
+    "stride": 2,
+    "pad_mode": "pad",
+    "padding": 1,
+    "output_padding": 1,
+    "weight_init": "ones",
+}
+counts = nn.Conv3dTranspose(1, 1, 3, **options)(
+    Tensor(np.ones((1, 1, 8, 8, 8)), ms.float32)
+).asnumpy()[0, 0]
 print("size:", counts.shape)
 print("along one edge:", counts[0, 0, :15].astype(int))
 print("contributions inside:", np.unique(counts[:15, :15, :15]).astype(int))
@@ -344,27 +419,73 @@ network.set_train(False)
 rows, hooks = [], []
 for name, part in network.name_cells().items():
     weights = sum(p.size for p in part.trainable_params())
-    hooks.append(part.register_forward_hook(lambda cell, x, y, n=name, w=weights: rows.append((n, y.shape, w))))
-crop = Tensor(rng.normal(size=(1, config.model.in_channels, *config.data.roi_size)), ms.float32)
+    hooks.append(
+        part.register_forward_hook(
+            lambda cell, x, y, n=name, w=weights: rows.append((n, y.shape, w))
+        )
+    )
+crop = Tensor(
+    rng.normal(size=(1, config.model.in_channels, *config.data.roi_size)), ms.float32
+)
 logits = network(crop)
 for hook in hooks:
     hook.remove()
-lines = [f"| {name} | {shape} | {weights:,} | {weights / ours:.1%} |" for name, shape, weights in rows]
+lines = [
+    f"| {name} | {shape} | {weights:,} | {weights / ours:.1%} |"
+    for name, shape, weights in rows
+]
 total = f"| **whole network** | {crop.shape} to {logits.shape} | {sum(row[2] for row in rows):,} | |"
-display(Markdown("\n".join(["| part | output (N, C, D, H, W) | parameters | share |", "|---|---|--:|--:|", *lines, total])))
+display(
+    Markdown(
+        "\n".join(
+            [
+                "| part | output (N, C, D, H, W) | parameters | share |",
+                "|---|---|--:|--:|",
+                *lines,
+                total,
+            ]
+        )
+    )
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram of the network in the form of a U: input, five encoder levels down, four decoder levels up, with channels and size at each, and four dashed skip connections from encoder to decoder."}}
 boxes = [("input", crop.shape), *((name, shape) for name, shape, _ in rows)]
 places = [(x, -y) for x, y in enumerate((0, 1, 2, 3, 4, 4, 3, 2, 1, 0))]
 arrows = [(pair, "black", "-") for pair in zip(places, places[1:], strict=False)]
-arrows += [(pair, "#0072B2", "--") for pair in zip(places[4:0:-1], places[6:], strict=True)]
+arrows += [
+    (pair, "#0072B2", "--") for pair in zip(places[4:0:-1], places[6:], strict=True)
+]
 figure, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
 for (a, b), color, line in arrows:
-    ax.annotate("", b, a, arrowprops={"arrowstyle": "-|>", "shrinkA": 30, "shrinkB": 30, "color": color, "ls": line})
+    ax.annotate(
+        "",
+        b,
+        a,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "shrinkA": 30,
+            "shrinkB": 30,
+            "color": color,
+            "ls": line,
+        },
+    )
 for (name, shape), place in zip(boxes, places, strict=True):
-    color = "#F0F0F0" if name == "input" else "#FBE3B5" if name.startswith("down") else "#C6E7DC"
+    color = (
+        "#F0F0F0"
+        if name == "input"
+        else "#FBE3B5"
+        if name.startswith("down")
+        else "#C6E7DC"
+    )
     text = f"{name}\n{shape[1]} channels\n" + " x ".join(map(str, shape[2:]))
-    ax.text(*place, text, ha="center", va="center", fontsize=8, bbox={"boxstyle": "round", "facecolor": color})
+    ax.text(
+        *place,
+        text,
+        ha="center",
+        va="center",
+        fontsize=8,
+        bbox={"boxstyle": "round", "facecolor": color},
+    )
 ax.axis((-0.6, 9.6, -4.6, 0.6))
 ax.axis("off")
 plt.show()
@@ -387,7 +508,9 @@ plt.show()
 
 # %%
 for parameter in list(network.get_parameters())[:8]:
-    print(f"{parameter.name:45} {str(parameter.shape):20} trained: {parameter.requires_grad}")
+    print(
+        f"{parameter.name:45} {str(parameter.shape):20} trained: {parameter.requires_grad}"
+    )
 
 # %% [markdown]
 # ## Sizes: multiples of 16
@@ -419,12 +542,17 @@ except ValueError as error:
 # of *its* voxels, and a voxel deep in the encoder is large: 2, 4, 8, 16 voxels of the input.
 
 # %%
-field, voxel = 1, 1  # width of the receptive field and of a voxel, both in voxels of the input
+field, voxel = (
+    1,
+    1,
+)  # width of the receptive field and of a voxel, both in voxels of the input
 for level, stride in enumerate((2, 2, 2, 2, 1), start=1):
     for step in (stride, 1):  # the two convolutions of the residual unit
         field += 2 * voxel
         voxel *= step
-    print(f"down{level}: a voxel is {voxel:2} wide and sees {field:3} voxels = {field * config.data.spacing_mm[0]:.0f} mm")
+    print(
+        f"down{level}: a voxel is {voxel:2} wide and sees {field:3} voxels = {field * config.data.spacing_mm[0]:.0f} mm"
+    )
 
 # %% [markdown]
 # The bottom of the U sees more than the whole crop. That is what it needs to know lung from bowel gas: both are dark, and only
@@ -435,12 +563,18 @@ for level, stride in enumerate((2, 2, 2, 2, 1), start=1):
 d, h, w = (n // 2 for n in config.data.roi_size)
 one_logit = ms.grad(lambda image: network(image)[0, 1, d, h, w])
 influence = abs(one_logit(crop).asnumpy()[0, 0])
-near = influence[d - 16 : d + 16, h - 16 : h + 16, w - 16 : w + 16].sum() / influence.sum()
+near = (
+    influence[d - 16 : d + 16, h - 16 : h + 16, w - 16 : w + 16].sum() / influence.sum()
+)
 box = 32**3 / influence.size
 print("voxels that count at all:", f"{(influence > 0).mean():.0%}")
 
 # %% tags=["nbval-ignore-output"]
-display(Markdown(f"The box of 32 voxels around the place holds **{box:.0%}** of the crop and **{near:.0%}** of the influence."))
+display(
+    Markdown(
+        f"The box of 32 voxels around the place holds **{box:.0%}** of the crop and **{near:.0%}** of the influence."
+    )
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Influence of the input voxels on one logit in the middle of the crop, on a logarithmic scale: a bright centre that fades outwards by about two powers of ten, grainy from voxel to voxel."}}
 plt.figure(figsize=(6, 3.6))
@@ -476,23 +610,35 @@ from unet3d_tutorial.training import make_train_step
 shape, rows = (1, 1, 32, 32, 32), []
 crop32 = Tensor(rng.normal(size=shape), ms.float32)
 label32 = Tensor(rng.integers(0, 4, (1, 32, 32, 32)), ms.int32)
-networks = {"the paper's": UNet3D(in_channels=1, num_classes=4), "the case's": ResidualUNet3D(in_channels=1, num_classes=4)}
-memory = {name: step_memory(type(compared).__name__, shape) for name, compared in networks.items()}
+networks = {
+    "the paper's": UNet3D(in_channels=1, num_classes=4),
+    "the case's": ResidualUNet3D(in_channels=1, num_classes=4),
+}
+memory = {
+    name: step_memory(type(compared).__name__, shape)
+    for name, compared in networks.items()
+}
 
 # %% tags=["nbval-ignore-output"]
 for name, compared in networks.items():
     products, maps = multiply_adds(compared, shape)
-    step = make_train_step(compared.set_train(True), DiceCELoss(), nn.Adam(compared.trainable_params()))
+    step = make_train_step(
+        compared.set_train(True), DiceCELoss(), nn.Adam(compared.trainable_params())
+    )
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
         step(crop32, label32)[0].asnumpy()
         seconds.append(time.perf_counter() - start)
     count = sum(p.size for p in compared.trainable_params())
-    rows.append(f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {memory[name] / 1e6:.0f} "
-                f"| {min(seconds):.2f} |")
-header = ["| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | MB for training | seconds a step |",
-          "|---|--:|--:|--:|--:|--:|"]
+    rows.append(
+        f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {memory[name] / 1e6:.0f} "
+        f"| {min(seconds):.2f} |"
+    )
+header = [
+    "| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | MB for training | seconds a step |",
+    "|---|--:|--:|--:|--:|--:|",
+]
 display(Markdown("\n".join([*header, *rows])))
 
 # %% [markdown]
@@ -513,20 +659,36 @@ display(Markdown("\n".join([*header, *rows])))
 from unet3d_tutorial.phantom import generate
 from unet3d_tutorial.transforms import CenterOnBody, Compose, grid_steps, input_steps
 
-coarse = config.updated({"data": {"spacing_mm": [6, 6, 6], "roi_size": [64, 48, 48]}}).data
+coarse = config.updated(
+    {"data": {"spacing_mm": [6, 6, 6], "roi_size": [64, 48, 48]}}
+).data
 prepare = Compose([*grid_steps(coarse), CenterOnBody(), *input_steps(coarse)])
 channels = prepare(generate(seed=3, spacing_mm=6.0)[0], None)[0].array
 position = channels[1, :, 0, 0]
 print("input of the network:", channels.shape)
-print("position falls or rises along R, A, S:", [bool(abs(np.diff(channels[1], axis=axis)).max() > 1e-4) for axis in range(3)])
-print("patient's left is negative, right is positive:", bool(position[0] < 0 < position[-1]))
+print(
+    "position falls or rises along R, A, S:",
+    [bool(abs(np.diff(channels[1], axis=axis)).max() > 1e-4) for axis in range(3)],
+)
+print(
+    "patient's left is negative, right is positive:",
+    bool(position[0] < 0 < position[-1]),
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three axial slices of one phantom: the HU channel, the HU channel mirrored, which looks like just another patient, and the position channel, which rises evenly from the patient's left to the right."}}
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
-slices = [channels[0, :, :, channels.shape[3] // 2], channels[0, ::-1, :, channels.shape[3] // 2], channels[1, :, :, 0]]
+slices = [
+    channels[0, :, :, channels.shape[3] // 2],
+    channels[0, ::-1, :, channels.shape[3] // 2],
+    channels[1, :, :, 0],
+]
 names = ["channel 0: HU, scaled", "the same, mirrored", "channel 1: position"]
-for ax, values, name, colors in zip(axes, slices, names, ("gray", "gray", "PuOr"), strict=True):
-    shown = ax.imshow(values.T[::-1, ::-1], cmap=colors)  # front up, the patient's right on the left
+for ax, values, name, colors in zip(
+    axes, slices, names, ("gray", "gray", "PuOr"), strict=True
+):
+    shown = ax.imshow(
+        values.T[::-1, ::-1], cmap=colors
+    )  # front up, the patient's right on the left
     ax.set(title=name, xticks=[], yticks=[])
     ax.set_xlabel("R                                      L", fontsize=9)
 figure.colorbar(shown, ax=axes[2], label="100 mm to the right of the body's middle")
@@ -553,11 +715,17 @@ trained = load_network(config, f"{config.train.output_path}/unet3d.ckpt")
 prepare = Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])
 unseen = prepare(generate(seed=9001, spacing_mm=4.0)[0], None)[0].array
 starts = [(n - n // 16 * 16) // 2 for n in unseen.shape[1:]]
-box = tuple(slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True))
+box = tuple(
+    slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True)
+)
 scan = Tensor(np.ascontiguousarray(unseen[None, :, *box]))
 maps = {}
-hooks = [part.register_forward_hook(lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]}))
-         for name, part in trained.name_cells().items()]
+hooks = [
+    part.register_forward_hook(
+        lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]})
+    )
+    for name, part in trained.name_cells().items()
+]
 logits = trained(scan).asnumpy()[0]
 print("input", scan.shape, "classes found:", np.unique(logits.argmax(axis=0)))
 for hook in hooks:
@@ -569,10 +737,16 @@ from matplotlib.colors import ListedColormap
 figure, axes = plt.subplots(2, 6, figsize=(11, 5), layout="constrained")
 pictures = {"input": unseen[0][box]}
 for name, values in maps.items():
-    pictures[name] = values[values.std(axis=(1, 2, 3)).argmax()]  # the channel with the largest spread
+    pictures[name] = values[
+        values.std(axis=(1, 2, 3)).argmax()
+    ]  # the channel with the largest spread
 pictures["labels found"] = logits.argmax(axis=0)
 for ax, (name, values) in zip(axes.flat, pictures.items(), strict=False):
-    look = {"cmap": ListedColormap(["black", *COLORS.values()]), "vmin": 0, "vmax": 3} if name == "labels found" else {"cmap": "gray"}
+    look = (
+        {"cmap": ListedColormap(["black", *COLORS.values()]), "vmin": 0, "vmax": 3}
+        if name == "labels found"
+        else {"cmap": "gray"}
+    )
     ax.imshow(values[::-1, values.shape[1] // 2].T, origin="lower", **look)
     ax.set_title(f"{name}\n" + " x ".join(map(str, values.shape)), fontsize=8)
 for ax in axes.flat:
@@ -609,9 +783,15 @@ fresh = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
 fresh.set_train(False)
 full = fresh(crop).asnumpy()
 half = half_precision(fresh)(crop).asnumpy()
-print(f"largest difference: {abs(half - full).max() / abs(full).max():.2%} of the largest logit, kind {half.dtype}")
-print(f"voxels with the same label: {(half.argmax(axis=1) == full.argmax(axis=1)).mean():.2%}")
-print(f"float16 ends at {np.finfo(np.float16).max:,.0f} and has {np.finfo(np.float16).nmant + 1} binary digits; float32 has 24")
+print(
+    f"largest difference: {abs(half - full).max() / abs(full).max():.2%} of the largest logit, kind {half.dtype}"
+)
+print(
+    f"voxels with the same label: {(half.argmax(axis=1) == full.argmax(axis=1)).mean():.2%}"
+)
+print(
+    f"float16 ends at {np.finfo(np.float16).max:,.0f} and has {np.finfo(np.float16).nmant + 1} binary digits; float32 has 24"
+)
 
 # %% [markdown]
 # A little rounding, as expected. So the trained network should survive it, too.
@@ -632,10 +812,15 @@ print(f"logits that are no number at all: {broken:.1%}")
 largest = {}
 for name, cell in trained.cells_and_names():
     if name.endswith(("residual", "conv3d_transpose")):
-        cell.register_forward_hook(lambda cell, x, y, name=name: largest.update({name: abs(y.asnumpy()).max()}))
+        cell.register_forward_hook(
+            lambda cell, x, y, name=name: largest.update({name: abs(y.asnumpy()).max()})
+        )
 trained(scan)
 for name, value in largest.items():
-    print(f"{name:26} {value:10,.0f}", "beyond float16" if value > np.finfo(np.float16).max else "")
+    print(
+        f"{name:26} {value:10,.0f}",
+        "beyond float16" if value > np.finfo(np.float16).max else "",
+    )
 
 # %% [markdown]
 # No batch-norm stands on the shortcuts, so each level multiplies what the one before has grown to. Where `up1` adds up all that comes
@@ -668,7 +853,12 @@ for name, value in largest.items():
 # training step, with a remedy for each thing that is wrong. Here is what it asks oneDNN; a name with `ref` would be the slow kernel.
 
 # %% tags=["nbval-ignore-output"]
-print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"], "| MindSpore's kernel:", convolution_kernel())
+print(
+    "ONEDNN_MAX_CPU_ISA =",
+    os.environ["ONEDNN_MAX_CPU_ISA"],
+    "| MindSpore's kernel:",
+    convolution_kernel(),
+)
 print("convolutions of this package's networks:", onednn.convolutions())
 
 # %% [markdown]
@@ -701,11 +891,21 @@ batch = Tensor(np.concatenate([crop.asnumpy()] * 2))
 networks, kinds = {}, {"MindSpore's kernels": "mindspore", "the second oneDNN": ""}
 for name, choice in kinds.items():
     with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):  # read by accelerate
-        networks[name] = accelerate(ResidualUNet3D(config.model.in_channels, config.model.num_classes))
+        networks[name] = accelerate(
+            ResidualUNet3D(config.model.in_channels, config.model.num_classes)
+        )
     either = networks[name].set_train(True)
-    gradients = ms.value_and_grad(lambda x, network=either: (network(x) ** 2).mean(), None, either.trainable_params())
-    seconds = median(repeat(lambda: gradients(batch)[1][0].asnumpy(), number=1, repeat=7))  # noqa: B023
-    print(f"{name:20} forward and backward, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s")
+    gradients = ms.value_and_grad(
+        lambda x, network=either: (network(x) ** 2).mean(),
+        None,
+        either.trainable_params(),
+    )
+    seconds = median(
+        repeat(lambda: gradients(batch)[1][0].asnumpy(), number=1, repeat=7)
+    )  # noqa: B023
+    print(
+        f"{name:20} forward and backward, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s"
+    )
 
 # %% [markdown]
 # A prediction needs no gradient, so nothing has to be kept, and batch-norm is no more than a factor and a shift for each channel. In
@@ -714,8 +914,12 @@ for name, choice in kinds.items():
 
 # %% tags=["nbval-ignore-output"]
 for name, either in networks.items():
-    seconds = median(repeat(lambda: either.set_train(False)(batch).asnumpy(), number=1, repeat=7))  # noqa: B023
-    print(f"{name:20} forward only, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s")
+    seconds = median(
+        repeat(lambda: either.set_train(False)(batch).asnumpy(), number=1, repeat=7)
+    )  # noqa: B023
+    print(
+        f"{name:20} forward only, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s"
+    )
 
 # %% [markdown]
 # The logits are the layers' own, to rounding. A hook makes the network run layer by layer, so we can compare:
@@ -726,7 +930,10 @@ whole = either(batch).asnumpy()
 hook = either.up4.register_forward_hook(lambda cell, x, y: None)
 difference = abs(either(batch).asnumpy() - whole).max() / abs(whole).max()
 hook.remove()
-print("largest difference is below a hundred-thousandth of the largest logit:", bool(difference < 1e-5))
+print(
+    "largest difference is below a hundred-thousandth of the largest logit:",
+    bool(difference < 1e-5),
+)
 
 # %% [markdown]
 # How MindSpore compares with PyTorch and ONNX Runtime on one machine is measured on the page [How fast it is](../book/speed.md).
@@ -755,7 +962,9 @@ elif parameters == check:
     print("Right.")
 else:
     much = "many" if parameters > check else "few"
-    print(f"Too {much}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all.")
+    print(
+        f"Too {much}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all."
+    )
 
 # %% [markdown]
 # <details>
@@ -782,7 +991,9 @@ sizes = ...  # a list, from 16, 24, 32, 36, 48, 56, 64
 if sizes is ...:
     print("Not tried yet: replace ... above.")
 elif set(sizes) == {n for n in (16, 24, 32, 36, 48, 56, 64) if n % 2**4 == 0}:
-    passed = [network(Tensor(np.zeros((1, 2, n, 16, 16)), ms.float32)).shape[2] for n in sizes]
+    passed = [
+        network(Tensor(np.zeros((1, 2, n, 16, 16)), ms.float32)).shape[2] for n in sizes
+    ]
     print("Right: sizes in and out", list(sizes), passed)
 else:
     print("Not yet: halve each size four times; every result must be whole.")

@@ -83,16 +83,26 @@ print([round(rate, 3) for rate in rates])
 # and the number of epochs.
 
 # %%
-volumes = {"quick": len(list_cases(Path(quick.data.data_path) / "train")), "luna16": 888 - 10}  # ten are held out
+volumes = {
+    "quick": len(list_cases(Path(quick.data.data_path) / "train")),
+    "luna16": 888 - 10,
+}  # ten are held out
 presets, steps = {"quick": quick, "luna16": luna16}, {}
 for name, preset in presets.items():
     steps[name] = volumes[name] * preset.train.epoch_size // preset.train.batch_size
-    print(f"{name:7} {volumes[name]} volumes x {preset.train.epoch_size} epochs / {preset.train.batch_size} a batch "
-          f"= {steps[name]} steps, {preset.train.warmup_step} of them warm-up")
+    print(
+        f"{name:7} {volumes[name]} volumes x {preset.train.epoch_size} epochs / {preset.train.batch_size} a batch "
+        f"= {steps[name]} steps, {preset.train.warmup_step} of them warm-up"
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the quick preset over all its steps: a short straight rise, then half a cosine down to zero."}}
 train = quick.train
-schedule = warmup_cosine(lr=train.lr, total_steps=steps["quick"], warmup_step=train.warmup_step, warmup_ratio=train.warmup_ratio)
+schedule = warmup_cosine(
+    lr=train.lr,
+    total_steps=steps["quick"],
+    warmup_step=train.warmup_step,
+    warmup_ratio=train.warmup_ratio,
+)
 display(schedule_curve(schedule, title="quick preset"))
 
 # %% [markdown]
@@ -101,9 +111,16 @@ display(schedule_curve(schedule, title="quick preset"))
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the luna16 preset with two lengths of warm-up: 120 steps are a steep rise at the very start, three epochs rise over nearly a third of the run; both end at zero."}}
 train, epoch = luna16.train, steps["luna16"] // luna16.train.epoch_size
 curves = {
-    name: warmup_cosine(lr=train.lr, total_steps=steps["luna16"], warmup_step=warmup, warmup_ratio=train.warmup_ratio)
-    for name, warmup in {"120 steps, as the case's code": 120,
-                         "3 epochs, as the case's text": warmup_steps(epochs=3, steps_per_epoch=epoch)}.items()
+    name: warmup_cosine(
+        lr=train.lr,
+        total_steps=steps["luna16"],
+        warmup_step=warmup,
+        warmup_ratio=train.warmup_ratio,
+    )
+    for name, warmup in {
+        "120 steps, as the case's code": 120,
+        "3 epochs, as the case's text": warmup_steps(epochs=3, steps_per_epoch=epoch),
+    }.items()
 }
 display(schedule_curve(curves, title="luna16 preset"))
 
@@ -121,13 +138,27 @@ display(schedule_curve(curves, title="luna16 preset"))
 
 # %%
 for warmup, name in ((120, "120 steps"), (3 * epoch, "3 epochs")):
-    options = {"lr": train.lr, "total_steps": steps["luna16"], "warmup_step": warmup, "warmup_ratio": train.warmup_ratio}
-    ends = [schedule(**options)[-1] / train.lr for schedule in (case_cosine, warmup_cosine)]
-    print(f"warm-up of {name:9}: {warmup / steps['luna16']:5.1%} of the run; "
-          f"it ends at {ends[0]:.2%} of the highest rate (case), {ends[1]:.6%} (ours)")
+    options = {
+        "lr": train.lr,
+        "total_steps": steps["luna16"],
+        "warmup_step": warmup,
+        "warmup_ratio": train.warmup_ratio,
+    }
+    ends = [
+        schedule(**options)[-1] / train.lr for schedule in (case_cosine, warmup_cosine)
+    ]
+    print(
+        f"warm-up of {name:9}: {warmup / steps['luna16']:5.1%} of the run; "
+        f"it ends at {ends[0]:.2%} of the highest rate (case), {ends[1]:.6%} (ours)"
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "With three epochs of warm-up the case's cosine is cut off well above zero at the end of the run, ours reaches zero."}}
-display(schedule_curve({"case": case_cosine(**options), "ours": warmup_cosine(**options)}, title="3 epochs of warm-up"))
+display(
+    schedule_curve(
+        {"case": case_cosine(**options), "ours": warmup_cosine(**options)},
+        title="3 epochs of warm-up",
+    )
+)
 
 # %% [markdown]
 # *Figure 3. The two formulas with three epochs of warm-up. The case's curve is cut off before it reaches its end.*
@@ -161,10 +192,25 @@ from unet3d_tutorial.transforms import (
     input_steps,
 )
 
-small = quick.updated({"data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]}, "model": {"channels": [8, 16, 32, 64, 128]}})
+small = quick.updated(
+    {
+        "data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
+        "model": {"channels": [8, 16, 32, 64, 128]},
+    }
+)
 crop = RandomCropSamples(small.data.roi_size, seed=0)
-prepare = Compose([*grid_steps(small.data), CenterOnBody(), *input_steps(small.data), crop, OneHot(small.model.num_classes)])
-image, label = (Tensor(volume.array) for volume in prepare(*generate(seed=3, spacing_mm=8.0)))
+prepare = Compose(
+    [
+        *grid_steps(small.data),
+        CenterOnBody(),
+        *input_steps(small.data),
+        crop,
+        OneHot(small.model.num_classes),
+    ]
+)
+image, label = (
+    Tensor(volume.array) for volume in prepare(*generate(seed=3, spacing_mm=8.0))
+)
 print("image", image.shape, "label", label.shape)
 
 # %% [markdown]
@@ -179,10 +225,15 @@ before = {p.name: p.asnumpy().copy() for p in network.trainable_params()}
 optimizer = nn.Adam(network.trainable_params(), learning_rate=0.003)
 make_train_step(network, DiceCELoss(), optimizer)(image, label)
 for parameter in network.trainable_params():
-    if parameter.name in ("down1.down_conv.down_conv_1.weight", "down5.down_conv.down_conv_2.weight"):
+    if parameter.name in (
+        "down1.down_conv.down_conv_1.weight",
+        "down5.down_conv.down_conv_2.weight",
+    ):
         moved = np.median(abs(parameter.asnumpy() - before[parameter.name]))
         spread = before[parameter.name].std()
-        print(f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}")
+        print(
+            f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}"
+        )
 
 # %% [markdown]
 # The step is close to the learning rate in both layers; in the deepest, epsilon takes a little of it. In the first, with few
@@ -198,9 +249,13 @@ for parameter in network.trainable_params():
 # %% tags=["nbval-ignore-output"]
 T = 24
 schedules = {
-    "ours: 0.003, warm-up, cosine": warmup_cosine(lr=0.003, total_steps=T, warmup_step=4, warmup_ratio=0.1),
+    "ours: 0.003, warm-up, cosine": warmup_cosine(
+        lr=0.003, total_steps=T, warmup_step=4, warmup_ratio=0.1
+    ),
     "no warm-up: 0.003, cosine": warmup_cosine(lr=0.003, total_steps=T, warmup_step=0),
-    "the case's: 0.003, long warm-up": case_cosine(lr=0.003, total_steps=T, warmup_step=T // 3, warmup_ratio=0.3),
+    "the case's: 0.003, long warm-up": case_cosine(
+        lr=0.003, total_steps=T, warmup_step=T // 3, warmup_ratio=0.3
+    ),
     "0.003, constant": [0.003] * T,
     "0.00003, constant": [0.00003] * T,
     "0.3, constant": [0.3] * T,
@@ -212,13 +267,22 @@ for name, rates in schedules.items():
     setup(seed=1)
     network = build_network(small)
     network.set_train(True)
-    optimizer = nn.Adam(network.trainable_params(), learning_rate=Tensor(rates, ms.float32))
+    optimizer = nn.Adam(
+        network.trainable_params(), learning_rate=Tensor(rates, ms.float32)
+    )
     step = make_train_step(network, DiceCELoss(), optimizer)
     losses[name] = [float(step(image, label)[0].asnumpy()) for _ in rates]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up far above the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
 figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-styles = {"-": "#0072B2", "--": "#E69F00", "-.": "#009E73", (0, (5, 1)): "#CC79A7", ":": "0.5", (0, (3, 1, 1, 1, 1, 1)): "black"}
+styles = {
+    "-": "#0072B2",
+    "--": "#E69F00",
+    "-.": "#009E73",
+    (0, (5, 1)): "#CC79A7",
+    ":": "0.5",
+    (0, (3, 1, 1, 1, 1, 1)): "black",
+}
 for (name, values), (style, color) in zip(losses.items(), styles.items(), strict=True):
     ax.plot(values, linestyle=style, color=color, linewidth=2, label=name)
 ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice), logarithmic", yscale="log")
@@ -232,8 +296,21 @@ plt.show()
 # *Figure 4. The toy problem with six schedules. Read the shape of each curve.*
 
 # %% tags=["nbval-ignore-output"]
-rows = [f"| {name} | {values[0]:.2f} | {max(values):.2f} | {values[-1]:.2f} | {schedules[name][-1]:.6f} |" for name, values in losses.items()]
-display(Markdown("\n".join(["| schedule | first loss | highest | last | rate at the end |", "|---|--:|--:|--:|--:|", *rows])))
+rows = [
+    f"| {name} | {values[0]:.2f} | {max(values):.2f} | {values[-1]:.2f} | {schedules[name][-1]:.6f} |"
+    for name, values in losses.items()
+]
+display(
+    Markdown(
+        "\n".join(
+            [
+                "| schedule | first loss | highest | last | rate at the end |",
+                "|---|--:|--:|--:|--:|",
+                *rows,
+            ]
+        )
+    )
+)
 
 # %% [markdown]
 # - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it only takes far too long. Multiply the rate by ten.
@@ -257,9 +334,13 @@ display(Markdown("\n".join(["| schedule | first loss | highest | last | rate at 
 # train, and badly. This one refuses.
 
 # %%
-few_steps = 20 * luna16.train.epoch_size // luna16.train.batch_size  # only 20 of LUNA16's scans
+few_steps = (
+    20 * luna16.train.epoch_size // luna16.train.batch_size
+)  # only 20 of LUNA16's scans
 try:
-    warmup_cosine(lr=luna16.train.lr, total_steps=few_steps, warmup_step=luna16.train.warmup_step)
+    warmup_cosine(
+        lr=luna16.train.lr, total_steps=few_steps, warmup_step=luna16.train.warmup_step
+    )
 except ValueError as error:
     print(error)
 
@@ -328,9 +409,14 @@ step = ...
 if step is ...:
     print("Not tried yet: replace ... above.")
 elif step == 550:
-    print("Right: the rate there is", round(warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100)[step], 6))
+    print(
+        "Right: the rate there is",
+        round(warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100)[step], 6),
+    )
 else:
-    print("Not yet: the cosine is zero in the middle of its own part, which starts at step 100.")
+    print(
+        "Not yet: the cosine is zero in the middle of its own part, which starts at step 100."
+    )
 
 # %% [markdown]
 # <details>
@@ -355,7 +441,11 @@ warmup_step = ...
 if warmup_step is ...:
     print("Not tried yet: replace ... above.")
 elif warmup_step == 3 * (500 // 4):
-    print("Right:", quick.updated({"train": {"warmup_step": warmup_step}}).train.warmup_step, "steps")
+    print(
+        "Right:",
+        quick.updated({"train": {"warmup_step": warmup_step}}).train.warmup_step,
+        "steps",
+    )
 else:
     print("Not yet: how many steps has one epoch?")
 

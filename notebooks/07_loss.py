@@ -74,7 +74,11 @@ print(f"background voxels for each voxel of the trachea: {share[0] / share[3]:.0
 plt.figure(figsize=(6, 2.6))
 bars = plt.barh(classes, share * 100, color=["0.6", *COLORS.values()])
 plt.bar_label(bars, [f"{part:.2%}" for part in share], padding=4)
-plt.gca().set(xscale="log", xlabel="share of the voxels in percent (logarithmic)", xlim=(0.01, 400))
+plt.gca().set(
+    xscale="log",
+    xlabel="share of the voxels in percent (logarithmic)",
+    xlim=(0.01, 400),
+)
 plt.gca().invert_yaxis()
 plt.show()
 
@@ -103,7 +107,9 @@ with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         z = np.array([size, 0, 0, -size], np.float32)
         naive = np.log(np.exp(z) / np.exp(z).sum())
         stable = log_softmax(Tensor(z.reshape(1, 4, 1, 1, 1))).asnumpy().ravel()
-        print(f"logits up to {size:5}: naive {np.round(naive, 3)}, package {np.round(stable, 3)}")
+        print(
+            f"logits up to {size:5}: naive {np.round(naive, 3)}, package {np.round(stable, 3)}"
+        )
 
 # %% [markdown]
 # The naive form gives `nan` or minus infinity, and one such voxel is enough to make the loss, all gradients and then all weights
@@ -128,23 +134,33 @@ chapter.source(ClassSums, CrossEntropyLoss)
 
 # %%
 z = rng.normal(size=(1, 4, 3, 3, 3)).astype(np.float32)
-t = (rng.integers(0, 4, (1, 1, 3, 3, 3)) == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
+t = (rng.integers(0, 4, (1, 1, 3, 3, 3)) == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(
+    np.float32
+)
 both = DiceCELoss()
 gradient = ms.grad(lambda v: both(v, Tensor(t))[0])(Tensor(z)).asnumpy()
 nudge = np.zeros_like(z)
 nudge[0, 2, 1, 1, 1] = 0.05
-up, down = (float(both(Tensor(z + sign * nudge), Tensor(t))[0].asnumpy()) for sign in (1, -1))
-print(f"by hand {gradient[0, 2, 1, 1, 1]:.5f}, finite difference {(up - down) / 0.1:.5f}")
+up, down = (
+    float(both(Tensor(z + sign * nudge), Tensor(t))[0].asnumpy()) for sign in (1, -1)
+)
+print(
+    f"by hand {gradient[0, 2, 1, 1, 1]:.5f}, finite difference {(up - down) / 0.1:.5f}"
+)
 
 # %% [markdown]
 # The cross-entropy must agree with MindSpore's own cross-entropy, which takes class numbers instead of one-hot labels.
 
 # %%
 target_classes = rng.integers(0, 4, (2, 6, 5, 4))
-one_hot = (target_classes[:, None] == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
+one_hot = (target_classes[:, None] == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(
+    np.float32
+)
 logits = rng.normal(0, 3, (2, 4, 6, 5, 4)).astype(np.float32)
 package = float(CrossEntropyLoss()(Tensor(logits), Tensor(one_hot)).asnumpy())
-mindspore = float(ops.cross_entropy(Tensor(logits), Tensor(target_classes.astype(np.int32))).asnumpy())
+mindspore = float(
+    ops.cross_entropy(Tensor(logits), Tensor(target_classes.astype(np.int32))).asnumpy()
+)
 print(f"package {package:.5f}, mindspore.ops {mindspore:.5f}")
 
 # %% [markdown]
@@ -170,10 +186,16 @@ chapter.source(soft_dice, DiceLoss)
 
 # %%
 guess = Tensor(logits)
-forms = {"this book": {}, "plain denominator": {"squared": False}, "each sample for itself": {"batch": False},
-         "without background": {"include_background": False}}
+forms = {
+    "this book": {},
+    "plain denominator": {"squared": False},
+    "each sample for itself": {"batch": False},
+    "without background": {"include_background": False},
+}
 for name, options in forms.items():
-    print(f"{name:23} {float(DiceLoss(**options)(guess, Tensor(one_hot)).asnumpy()):.4f}")
+    print(
+        f"{name:23} {float(DiceLoss(**options)(guess, Tensor(one_hot)).asnumpy()):.4f}"
+    )
 
 # %% [markdown]
 # ### On probabilities, not on logits
@@ -187,7 +209,9 @@ for name, options in forms.items():
 # %%
 truth = Tensor((label.array == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32))
 sizes = np.array([-2, -1, 0, 0.5, 1, 2, 4, 8, 12])
-on_logits = [float((1 - soft_dice(truth * float(s), truth, 1.0)).mean().asnumpy()) for s in sizes]
+on_logits = [
+    float((1 - soft_dice(truth * float(s), truth, 1.0)).mean().asnumpy()) for s in sizes
+]
 on_probabilities = [float(DiceLoss()(truth * float(s), truth).asnumpy()) for s in sizes]
 print("logit s of the true class", *(f"{s:6.1f}" for s in sizes))
 print("Dice loss on logits      ", *(f"{loss:z6.2f}" for loss in on_logits))
@@ -218,9 +242,15 @@ plt.show()
 # %%
 absent = Tensor(np.zeros((1, 1, 20, 20, 20)), ms.float32)
 for smooth in (0.0, 1e-5, 1.0):
-    for spilled, p in (("nothing", 0.0), ("p = 0.001 everywhere", 1e-3), ("p = 0.1 everywhere", 0.1)):
+    for spilled, p in (
+        ("nothing", 0.0),
+        ("p = 0.001 everywhere", 1e-3),
+        ("p = 0.1 everywhere", 0.1),
+    ):
         value = float(soft_dice(absent + p, absent, smooth).asnumpy()[0])
-        print(f"smooth {smooth:7}: the absent class, predicted {spilled:20}: Dice {value:.4f}")
+        print(
+            f"smooth {smooth:7}: the absent class, predicted {spilled:20}: Dice {value:.4f}"
+        )
 
 # %% [markdown]
 # The size of the term decides what happens between the two ends. With $10^{-5}$, as in the case, a class that is absent scores near
@@ -233,10 +263,13 @@ for smooth in (0.0, 1e-5, 1.0):
 # Five predictions for the phantom, as sure as a logit of 10 can be, and two that are undecided. The *lazy* one says background
 # everywhere.
 
+
 # %%
 def sure(labels: np.ndarray) -> Tensor:
     """Logits that say ``labels``."""
-    return Tensor(10 * (labels == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32))
+    return Tensor(
+        10 * (labels == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
+    )
 
 
 found = label.array
@@ -247,16 +280,22 @@ predictions = {
     "lungs exchanged": sure(np.choose(found, [0, 2, 1, 3])),
     "lazy: background everywhere": sure(np.zeros_like(found)),
     "undecided: a quarter each": sure(found) * 0,
-    "undecided: the classes' shares": sure(found) * 0 + Tensor(np.log(share).reshape(1, 4, 1, 1, 1), ms.float32),
+    "undecided: the classes' shares": sure(found) * 0
+    + Tensor(np.log(share).reshape(1, 4, 1, 1, 1), ms.float32),
 }
 
 # %%
 rows = []
 for name, logits in predictions.items():
-    total, ce, dice_loss = (float(value.asnumpy()) for value in DiceCELoss()(logits, truth))
+    total, ce, dice_loss = (
+        float(value.asnumpy()) for value in DiceCELoss()(logits, truth)
+    )
     right = (logits.asnumpy().argmax(axis=1)[0] == found).mean()
     rows.append(f"| {name} | {right:.1%} | {ce:.3f} | {dice_loss:.3f} | {total:.3f} |")
-header = ["| prediction | right voxels | cross-entropy | Dice loss | sum |", "|---|--:|--:|--:|--:|"]
+header = [
+    "| prediction | right voxels | cross-entropy | Dice loss | sum |",
+    "|---|--:|--:|--:|--:|",
+]
 display(Markdown("\n".join([*header, *rows])))
 
 # %% [markdown]
@@ -285,29 +324,52 @@ chapter.source(DiceCELoss)
 from scipy import ndimage
 
 smoothed = ndimage.gaussian_filter(truth.asnumpy(), (0, 0, 1.5, 1.5, 1.5))
-moments = {"start": predictions["undecided: a quarter each"], "half-way": Tensor(np.log(smoothed + 1e-3))}
+moments = {
+    "start": predictions["undecided: a quarter each"],
+    "half-way": Tensor(np.log(smoothed + 1e-3)),
+}
 losses = {"cross-entropy": CrossEntropyLoss(), "Dice": DiceLoss()}
 gradients, pulls = {}, {}
 for moment, logits in moments.items():
     for name, loss in losses.items():
-        gradient = ms.grad(lambda z, loss=loss: loss(z, truth))(logits).asnumpy()[0] * found.size
+        gradient = (
+            ms.grad(lambda z, loss=loss: loss(z, truth))(logits).asnumpy()[0]
+            * found.size
+        )
         gradients[moment, name] = gradient
-        pulls[moment, name] = np.array([abs(gradient[:, found == k]).sum(axis=0).mean() for k in range(4)])
+        pulls[moment, name] = np.array(
+            [abs(gradient[:, found == k]).sum(axis=0).mean() for k in range(4)]
+        )
 formula = 0.25 - truth.asnumpy()[0]
-print("cross-entropy at the start is p - t:", np.allclose(gradients["start", "cross-entropy"], formula, atol=1e-4))
+print(
+    "cross-entropy at the start is p - t:",
+    np.allclose(gradients["start", "cross-entropy"], formula, atol=1e-4),
+)
 
 # %%
 rows = []
 for (moment, name), pull in pulls.items():
     part = pull[3] * share[3] / (pull * share).sum()
-    rows.append(f"| {moment} | {name} | " + " | ".join(f"{value:.2f}" for value in pull) + f" | {part:.1%} |")
-header = ["| | loss | " + " | ".join(classes) + " | share of the trachea in the whole pull |", "|---|---|--:|--:|--:|--:|--:|"]
-display(Markdown("Mean pull of one voxel of each class:\n\n" + "\n".join([*header, *rows])))
+    rows.append(
+        f"| {moment} | {name} | "
+        + " | ".join(f"{value:.2f}" for value in pull)
+        + f" | {part:.1%} |"
+    )
+header = [
+    "| | loss | " + " | ".join(classes) + " | share of the trachea in the whole pull |",
+    "|---|---|--:|--:|--:|--:|--:|",
+]
+display(
+    Markdown("Mean pull of one voxel of each class:\n\n" + "\n".join([*header, *rows]))
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars, pull at one voxel of each class: at the start cross-entropy pulls alike at all classes and Dice weakly at the background; half-way Dice pulls at a voxel of the trachea many times more strongly than anything else."}}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
 for ax, moment in zip(axes, moments, strict=True):
-    for shift, name, color in ((-0.2, "cross-entropy", "0.45"), (0.2, "Dice", "#CC79A7")):
+    for shift, name, color in (
+        (-0.2, "cross-entropy", "0.45"),
+        (0.2, "Dice", "#CC79A7"),
+    ):
         ax.bar(np.arange(4) + shift, pulls[moment, name], 0.4, label=name, color=color)
     ax.set_xticks(range(4), classes)
     ax.set(title=moment, yscale="log")
@@ -355,14 +417,21 @@ from unet3d_tutorial.losses import make_loss
 from unet3d_tutorial.training import build_network, make_train_step
 from unet3d_tutorial.transforms import CenterOnBody, Compose, grid_steps, input_steps
 
-small = Config.preset("quick").updated({"data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
-                                        "model": {"channels": [8, 16, 32, 64, 128]}})
+small = Config.preset("quick").updated(
+    {
+        "data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
+        "model": {"channels": [8, 16, 32, 64, 128]},
+    }
+)
 prepare = Compose([*grid_steps(small.data), CenterOnBody(), *input_steps(small.data)])
 scan, labels = prepare(*generate(seed=3, spacing_mm=8.0))
 middle = np.argwhere(labels.array[0] == 3).mean(axis=0).round().astype(int)
 corner = np.clip(middle - 16, 0, np.array(labels.array.shape[1:]) - 32)
 box = tuple(slice(n, n + 32) for n in corner)  # around the trachea
-crop, crop_labels = Tensor(scan.array[None, :, *box]), labels.array[:, *box].astype(np.int32)
+crop, crop_labels = (
+    Tensor(scan.array[None, :, *box]),
+    labels.array[:, *box].astype(np.int32),
+)
 for name, count in zip(classes, np.bincount(crop_labels.ravel()), strict=True):
     print(f"{name:10} {count:6} voxels, {count / crop_labels.size:7.2%}")
 
@@ -376,19 +445,35 @@ for name in ("CrossEntropyLoss", "DiceCELoss"):
     setup(seed=1)
     network = build_network(small)
     network.set_train(True)
-    step = make_train_step(network, make_loss(name), nn.Adam(network.trainable_params(), learning_rate=0.003))
+    step = make_train_step(
+        network,
+        make_loss(name),
+        nn.Adam(network.trainable_params(), learning_rate=0.003),
+    )
     recalls[name] = []
     for number in range(steps[-1] + 1):
         if number in steps:
             guess = network(crop).asnumpy().argmax(axis=1)
-            recalls[name].append([(guess == k)[crop_labels == k].mean() for k in (1, 2, 3)])
+            recalls[name].append(
+                [(guess == k)[crop_labels == k].mean() for k in (1, 2, 3)]
+            )
         step(crop, Tensor(crop_labels))
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs, after a dip, rise early with either loss; the trachea rises to all with the sum, and with cross-entropy alone it stays near nothing for most of the run and only begins to rise at its end."}}
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-for name, style, words in (("DiceCELoss", "-", "sum"), ("CrossEntropyLoss", "--", "cross-entropy alone")):
+for name, style, words in (
+    ("DiceCELoss", "-", "sum"),
+    ("CrossEntropyLoss", "--", "cross-entropy alone"),
+):
     for k, (structure, color) in enumerate(COLORS.items()):
-        ax.plot(steps, np.array(recalls[name])[:, k], style, color=color, linewidth=2, label=f"{structure}, {words}")
+        ax.plot(
+            steps,
+            np.array(recalls[name])[:, k],
+            style,
+            color=color,
+            linewidth=2,
+            label=f"{structure}, {words}",
+        )
 ax.set(xlabel="step", ylabel="share of the voxels found", ylim=(-0.03, 1.03))
 ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
@@ -398,9 +483,24 @@ plt.show()
 # cross-entropy + Dice. Dashed: with cross-entropy alone, from the same first weights.*
 
 # %% tags=["nbval-ignore-output"]
-rows = [f"| {steps[look]} | " + " | ".join(f"{recalls[name][look][2]:.0%}" for name in recalls) + " |"
-        for look in range(0, len(steps), 4)]
-display(Markdown("\n".join(["Share of the trachea found:\n", "| step | cross-entropy alone | sum |", "|--:|--:|--:|", *rows])))
+rows = [
+    f"| {steps[look]} | "
+    + " | ".join(f"{recalls[name][look][2]:.0%}" for name in recalls)
+    + " |"
+    for look in range(0, len(steps), 4)
+]
+display(
+    Markdown(
+        "\n".join(
+            [
+                "Share of the trachea found:\n",
+                "| step | cross-entropy alone | sum |",
+                "|--:|--:|--:|",
+                *rows,
+            ]
+        )
+    )
+)
 
 # %% [markdown]
 # Both runs learn the lungs. With the sum the trachea follows soon after them. With cross-entropy alone it is still next to nothing
@@ -422,8 +522,12 @@ for spacing_mm in (5.0, 3.0):
     masks = generate(seed=3, spacing_mm=spacing_mm)[1].array
     for k, name in enumerate(STRUCTURES, start=1):
         mask = masks == k
-        shifted[name, spacing_mm] = dice(np.roll(mask, 1, axis=0), mask, spacing_mm=(spacing_mm,) * 3)
-        print(f"{name:10} grid of {spacing_mm:.0f} mm, {mask.sum():7,} voxels: Dice after a shift by one {shifted[name, spacing_mm]:.3f}")
+        shifted[name, spacing_mm] = dice(
+            np.roll(mask, 1, axis=0), mask, spacing_mm=(spacing_mm,) * 3
+        )
+        print(
+            f"{name:10} grid of {spacing_mm:.0f} mm, {mask.sum():7,} voxels: Dice after a shift by one {shifted[name, spacing_mm]:.3f}"
+        )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the Dice lost by a shift of one voxel: the trachea loses more than twice as much as a lung, and all structures lose more on the coarse grid of 5 mm than on that of 3 mm."}}
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -482,7 +586,9 @@ else:
 answer = ...
 
 # %%
-quarter = float(CrossEntropyLoss()(predictions["undecided: a quarter each"], truth).asnumpy())
+quarter = float(
+    CrossEntropyLoss()(predictions["undecided: a quarter each"], truth).asnumpy()
+)
 if answer is ...:
     print("Not tried yet: replace ... above.")
 elif abs(answer - quarter) < 1e-3:

@@ -38,7 +38,9 @@ chapter.enter("phantom", "run")
 # %%
 import os
 
-os.environ["TQDM_DISABLE"] = "1"  # no progress bars in stored outputs; tqdm reads this when it is imported
+os.environ["TQDM_DISABLE"] = (
+    "1"  # no progress bars in stored outputs; tqdm reads this when it is imported
+)
 
 # %%
 import shutil
@@ -88,18 +90,34 @@ from unet3d_tutorial.view.figures import COLORS, loss_curves, schedule_curve
 # %%
 quick = Config.preset("quick")
 sandbox = Path((temporary := TemporaryDirectory()).name)
-for folder, split, count in (("some", "train", 40), ("some", "val", 4), ("few", "train", 6), ("few", "val", 1)):
+for folder, split, count in (
+    ("some", "train", 40),
+    ("some", "val", 4),
+    ("few", "train", 6),
+    ("few", "val", 1),
+):
     for pair in list_cases(Path(quick.data.data_path) / split)[:count]:
         for kind, path in zip(("image", "seg"), pair, strict=True):
             target = sandbox / folder / split / kind
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-small = quick.updated({
-    "data": {"data_path": str(sandbox / "some"), "spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
-    "model": {"channels": [8, 16, 32, 64, 128]},
-    "inference": {"roi_size": [32, 32, 32]},
-    "train": {"output_path": str(sandbox / "run"), "epoch_size": 2, "warmup_step": 5, "validate_every": 10},
-})
+small = quick.updated(
+    {
+        "data": {
+            "data_path": str(sandbox / "some"),
+            "spacing_mm": [8, 8, 8],
+            "roi_size": [32, 32, 32],
+        },
+        "model": {"channels": [8, 16, 32, 64, 128]},
+        "inference": {"roi_size": [32, 32, 32]},
+        "train": {
+            "output_path": str(sandbox / "run"),
+            "epoch_size": 2,
+            "warmup_step": 5,
+            "validate_every": 10,
+        },
+    }
+)
 print("steps of the small run:", create_dataset(small).get_dataset_size())
 
 # %% [markdown]
@@ -138,7 +156,9 @@ print("image", image.shape, "label", label.shape)
 
 # %% tags=["nbval-ignore-output"]
 weights = network.trainable_params()
-loss, gradients = ms.value_and_grad(lambda x, y: loss_fn(network(x), y)[0], None, weights)(image, label)
+loss, gradients = ms.value_and_grad(
+    lambda x, y: loss_fn(network(x), y)[0], None, weights
+)(image, label)
 start = [(w.value() + 0, g) for w, g in zip(weights, gradients, strict=True)]
 squared = sum(float((g * g).sum().asnumpy()) for g in gradients)
 for promised in (0.001, 0.01, 0.1, 1.0):
@@ -179,7 +199,12 @@ chapter.source(train, training.Run.go, training.Run._step, validate)
 
 # %%
 for change in ({}, {"batch_size": 4}, {"epoch_size": 10}):
-    print(change, "->", create_dataset(small.updated({"train": change})).get_dataset_size(), "steps")
+    print(
+        change,
+        "->",
+        create_dataset(small.updated({"train": change})).get_dataset_size(),
+        "steps",
+    )
 
 # %% [markdown]
 # And the small run, live. It is `train`, the same function that the real run uses. `LivePlot` draws the curves again after each look
@@ -195,7 +220,9 @@ trial = train(small, watch=LivePlot(title="small run: 8 mm, half the channels"))
 # %% tags=["nbval-ignore-output"]
 for name in ("loss", "ce", "dice"):
     values = trial.history[name]
-    print(f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}")
+    print(
+        f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}"
+    )
 
 # %% [markdown]
 # Every step sees two other crops, and some crops are harder than others. So the thin line jumps, and a single value says nothing: judge
@@ -212,16 +239,26 @@ for name in ("loss", "ce", "dice"):
 result = train(quick)
 print(result.checkpoint, "is there:", result.checkpoint.is_file())
 print("columns:", ", ".join(result.history), "|", ", ".join(result.validation))
-print(len(result.history["step"]), "steps,", len(result.validation["step"]), "looks at the held-out volumes")
+print(
+    len(result.history["step"]),
+    "steps,",
+    len(result.validation["step"]),
+    "looks at the held-out volumes",
+)
 
 # %% tags=["nbval-ignore-output"]
 seconds = np.diff(result.history["seconds"])
 minutes = result.history["seconds"][-1] / 60
 last = {name: result.validation[name][-1] for name in STRUCTURES}
 waited = sum(result.history["wait"][1:]) / seconds.sum()
-display(Markdown(f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step, of which {waited:.1%} was "
-                 "waiting for data. At its end the held-out phantoms reach a mean Dice of "
-                 + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items()) + "."))
+display(
+    Markdown(
+        f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step, of which {waited:.1%} was "
+        "waiting for data. At its end the held-out phantoms reach a mean Dice of "
+        + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items())
+        + "."
+    )
+)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss curves of the real run, total, cross-entropy and Dice loss, falling steeply at first and slowly at the end, beside the held-out Dice of left lung, right lung and trachea, the trachea lowest."}}
 display(loss_curves(result.history, result.validation, title="quick preset"))
@@ -235,7 +272,9 @@ figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 for name in STRUCTURES:
     mean = np.convolve(result.history[name], np.ones(25) / 25, mode="valid")
     axis.plot(12 + np.arange(mean.size), mean, color=COLORS[name], label=name)
-    axis.plot(result.validation["step"], result.validation[name], "o", color=COLORS[name])
+    axis.plot(
+        result.validation["step"], result.validation[name], "o", color=COLORS[name]
+    )
 axis.set(xlabel="step", ylabel="soft Dice", ylim=(0, 1))
 axis.legend()
 plt.show()
@@ -271,8 +310,17 @@ display(schedule_curve(result.history["lr"], title="the rates that the run recor
 # %% tags=["nbval-ignore-output"]
 looks = np.array([result.validation[name] for name in STRUCTURES])
 for step, mean in zip(result.validation["step"], looks.mean(axis=0), strict=True):
-    print(f"step {step:.0f}: mean Dice over the structures {mean:.3f}" + ("  <- best.ckpt" if mean == looks.mean(axis=0).max() else ""))
-print("last look less the one before:", ", ".join(f"{k} {d:+.3f}" for k, d in zip(STRUCTURES, looks[:, -1] - looks[:, -2], strict=True)))
+    print(
+        f"step {step:.0f}: mean Dice over the structures {mean:.3f}"
+        + ("  <- best.ckpt" if mean == looks.mean(axis=0).max() else "")
+    )
+print(
+    "last look less the one before:",
+    ", ".join(
+        f"{k} {d:+.3f}"
+        for k, d in zip(STRUCTURES, looks[:, -1] - looks[:, -2], strict=True)
+    ),
+)
 
 # %% [markdown]
 # The book uses the end, `unet3d.ckpt`, whatever the looks say. That rule was fixed beforehand, so the held-out scores stay what they are. Who
@@ -284,7 +332,9 @@ print("last look less the one before:", ", ".join(f"{k} {d:+.3f}" for k, d in zi
 # ## What a run leaves behind
 
 # %% tags=["nbval-ignore-output"]
-for path in sorted(path for path in result.checkpoint.parent.iterdir() if path.is_file()):
+for path in sorted(
+    path for path in result.checkpoint.parent.iterdir() if path.is_file()
+):
     print(f"{path.name:20} {path.stat().st_size / 1e6:8.3f} MB")
 
 # %% [markdown]
@@ -339,6 +389,7 @@ except ValueError as error:
 # A run may end before its end: Ctrl-C, a full disk, a power cut, a data worker that the system killed for want of memory. The same command goes on from `last.ckpt`. Is the result the same as
 # that of a run that was never stopped? We stop one halfway, between two checkpoints, with an error of our own, and compare bytes.
 
+
 # %%
 class PowerCut(Exception):
     """Stands for anything that ends a run from outside."""
@@ -348,11 +399,23 @@ def cut(history, validation):
     raise PowerCut
 
 
-stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), "save_every": 7, "validate_every": 40}})
+stopped = small.updated(
+    {
+        "train": {
+            "output_path": str(sandbox / "stopped"),
+            "save_every": 7,
+            "validate_every": 40,
+        }
+    }
+)
 try:
     train(stopped, watch=cut)
 except PowerCut:
-    print("stopped; steps in the history:", sum(1 for _ in (sandbox / "stopped" / "history.csv").open(encoding="utf-8")) - 1)
+    print(
+        "stopped; steps in the history:",
+        sum(1 for _ in (sandbox / "stopped" / "history.csv").open(encoding="utf-8"))
+        - 1,
+    )
 
 # %%
 from contextlib import redirect_stdout
@@ -362,7 +425,10 @@ with redirect_stdout(StringIO()) as said:
 print(said.getvalue().replace(f"{sandbox}/", ""))
 
 # %%
-print("final weights, same bytes:", gone_on.checkpoint.read_bytes() == trial.checkpoint.read_bytes())
+print(
+    "final weights, same bytes:",
+    gone_on.checkpoint.read_bytes() == trial.checkpoint.read_bytes(),
+)
 print("history, same numbers:    ", gone_on.history["loss"] == trial.history["loss"])
 
 # %% [markdown]
@@ -382,11 +448,18 @@ for _ in range(6):
         if name == "step":
             run.train_step(batch)
         else:
-            save_state(sandbox / "cost.ckpt", quick, run.state, run.network, run.optimizer)
+            save_state(
+                sandbox / "cost.ckpt", quick, run.state, run.network, run.optimizer
+            )
         spent[name].append(time.perf_counter() - start)
 ratio = np.median(spent["checkpoint"][1:]) / np.median(spent["step"][1:])
-saves = sum(n % quick.train.save_every == 0 or n % quick.train.validate_every == 0 for n in range(1, run.total_steps + 1))
-print(f"a checkpoint takes as long as {ratio:.2f} steps; {saves} of them in {run.total_steps} steps: {saves * ratio / run.total_steps:.2%} more time")
+saves = sum(
+    n % quick.train.save_every == 0 or n % quick.train.validate_every == 0
+    for n in range(1, run.total_steps + 1)
+)
+print(
+    f"a checkpoint takes as long as {ratio:.2f} steps; {saves} of them in {run.total_steps} steps: {saves * ratio / run.total_steps:.2%} more time"
+)
 
 # %% [markdown]
 # Saving is cheap here, because it is rare. Against it stand the steps that a crash repeats, at most `save_every`. With a larger network, or a
@@ -401,15 +474,28 @@ print(f"a checkpoint takes as long as {ratio:.2f} steps; {saves} of them in {run
 # %%
 cases = list(validation_cases(quick))
 rng = np.random.default_rng(0)
-scores = {"all lung is called right": [], "each voxel by the toss of a coin": [], "by the sign of the position channel": []}
+scores = {
+    "all lung is called right": [],
+    "each voxel by the toss of a coin": [],
+    "by the sign of the position channel": [],
+}
 for _, image, label in cases:
     truth = label.array[0]
     lung = (truth == 1) | (truth == 2)
-    sides = (np.ones(truth.shape, bool), rng.random(truth.shape) < 0.5, image.array[1] > 0)
+    sides = (
+        np.ones(truth.shape, bool),
+        rng.random(truth.shape) < 0.5,
+        image.array[1] > 0,
+    )
     for rows, is_right in zip(scores.values(), sides, strict=True):
-        rows.append([dice(lung & ~is_right, truth == 1), dice(lung & is_right, truth == 2)])
+        rows.append(
+            [dice(lung & ~is_right, truth == 1), dice(lung & is_right, truth == 2)]
+        )
 lines = ["| answer | left lung | right lung |", "|---|--:|--:|"]
-lines += [f"| {name} | {m[0]:.3f} | {m[1]:.3f} |" for name, m in ((n, np.mean(r, axis=0)) for n, r in scores.items())]
+lines += [
+    f"| {name} | {m[0]:.3f} | {m[1]:.3f} |"
+    for name, m in ((n, np.mean(r, axis=0)) for n, r in scores.items())
+]
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
@@ -421,11 +507,19 @@ display(Markdown("\n".join(lines)))
 
 # %%
 _, _, label = cases[0]
-truth = Tensor(np.stack([label.array == k for k in range(4)], axis=1).astype(np.float32))
-hedge = truth.asnumpy().copy()  # without the copy, hedge and truth would share their memory
+truth = Tensor(
+    np.stack([label.array == k for k in range(4)], axis=1).astype(np.float32)
+)
+hedge = (
+    truth.asnumpy().copy()
+)  # without the copy, hedge and truth would share their memory
 hedge[:, 1] = hedge[:, 2] = (hedge[:, 1] + hedge[:, 2]) / 2
-total, ce, dice_loss = (float(v.asnumpy()) for v in DiceCELoss()(Tensor(np.log(hedge + 1e-4)), truth))
-print(f"hedging the side: loss {total:.3f} = cross-entropy {ce:.3f} + Dice loss {dice_loss:.3f}")
+total, ce, dice_loss = (
+    float(v.asnumpy()) for v in DiceCELoss()(Tensor(np.log(hedge + 1e-4)), truth)
+)
+print(
+    f"hedging the side: loss {total:.3f} = cross-entropy {ce:.3f} + Dice loss {dice_loss:.3f}"
+)
 
 # %% [markdown]
 # That is little compared with the loss at the start of Figure 2. In a loss curve the plateau looks like the end of training: steep fall, then nearly flat.
@@ -440,14 +534,24 @@ print(f"hedging the side: loss {total:.3f} = cross-entropy {ce:.3f} + Dice loss 
 
 # %%
 scales_mm = (8, 16, 32, 64)
-orders = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))  # the blurred picture, and its slope along each axis
+orders = (
+    (0, 0, 0),
+    (1, 0, 0),
+    (0, 1, 0),
+    (0, 0, 1),
+)  # the blurred picture, and its slope along each axis
 samples = {"train": [], "val": []}
 for split, voxels in samples.items():
     for pair in list_cases(Path(quick.data.data_path) / split)[:20]:
         hu, labels = (volume.array[0] for volume in fixed_steps(small)(*pair))
         lung = np.flatnonzero((labels == 1) | (labels == 2))[::20]
-        seen = [ndimage.gaussian_filter(np.clip(hu, -1000, 400) / 1000, scale / 8, order=order).ravel()[lung]
-                for scale in scales_mm for order in orders]
+        seen = [
+            ndimage.gaussian_filter(
+                np.clip(hu, -1000, 400) / 1000, scale / 8, order=order
+            ).ravel()[lung]
+            for scale in scales_mm
+            for order in orders
+        ]
         voxels.append(np.vstack([*seen, np.ones(len(lung)), labels.ravel()[lung] == 2]))
 
 # %%
@@ -458,14 +562,22 @@ for count in range(len(orders), len(orders) * len(scales_mm) + 1, len(orders)):
     weights = np.linalg.lstsq(learnt[columns].T, 2 * learnt[-1] - 1, rcond=None)[0]
     accuracy.append(float(((weights @ tested[columns] > 0) == tested[-1]).mean()))
 for scale, share in zip(scales_mm, accuracy, strict=True):
-    print(f"blur of up to {scale:2} mm: the side is right in {share:.0%} of the held-out voxels")
+    print(
+        f"blur of up to {scale:2} mm: the side is right in {share:.0%} of the held-out voxels"
+    )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Share of lung voxels whose side is named rightly over the width of the surroundings: at chance level for 8 and 16 millimetres, rising at 32, high at 64."}}
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 axis.plot(scales_mm, accuracy, "o-", color="black")
 axis.axhline(0.5, color="0.6", linestyle="--", label="a coin")
-axis.set(xscale="log", xticks=scales_mm, xticklabels=scales_mm, ylim=(0.4, 1), ylabel="side named rightly",
-         xlabel="standard deviation of the widest blur (mm)")
+axis.set(
+    xscale="log",
+    xticks=scales_mm,
+    xticklabels=scales_mm,
+    ylim=(0.4, 1),
+    ylabel="side named rightly",
+    xlabel="standard deviation of the widest blur (mm)",
+)
 axis.minorticks_off()
 axis.legend()
 plt.show()
@@ -486,8 +598,17 @@ plt.show()
 # variety, unless the labels are swapped too.
 
 # %% tags=["nbval-ignore-output"]
-for step, left, right in zip(*(result.validation[name] for name in ("step", "left lung", "right lung")), strict=True):
-    verdict = "one lung is missing" if min(left, right) < 0.3 else "both lungs found" if min(left, right) > 0.8 else "undecided"
+for step, left, right in zip(
+    *(result.validation[name] for name in ("step", "left lung", "right lung")),
+    strict=True,
+):
+    verdict = (
+        "one lung is missing"
+        if min(left, right) < 0.3
+        else "both lungs found"
+        if min(left, right) > 0.8
+        else "undecided"
+    )
     print(f"quick run, step {step:4.0f}: left {left:.3f}, right {right:.3f}: {verdict}")
 
 # %% [markdown]
@@ -499,8 +620,15 @@ for step, left, right in zip(*(result.validation[name] for name in ("step", "lef
 # %%
 files = {}
 for name, seed in (("first", 1), ("second", 1), ("other seed", 2)):
-    options = {"seed": seed, "epoch_size": 1, "warmup_step": 1, "output_path": str(sandbox / name)}
-    run = train(small.updated({"data": {"data_path": str(sandbox / "few")}, "train": options}))
+    options = {
+        "seed": seed,
+        "epoch_size": 1,
+        "warmup_step": 1,
+        "output_path": str(sandbox / name),
+    }
+    run = train(
+        small.updated({"data": {"data_path": str(sandbox / "few")}, "train": options})
+    )
     files[name] = run.checkpoint.read_bytes()
 print(len(run.history["step"]), "steps each")
 print("same seed, same bytes: ", files["first"] == files["second"])
@@ -521,8 +649,15 @@ print("other seed, same bytes:", files["first"] == files["other seed"])
 # The rate of the quick preset, times a thousand.
 
 # %% tags=["nbval-ignore-output"]
-high = {"lr": 1000 * small.train.lr, "epoch_size": 1, "output_path": str(sandbox / "high")}
-losses = {small.train.lr: trial.history["loss"], high["lr"]: train(small.updated({"train": high})).history["loss"]}
+high = {
+    "lr": 1000 * small.train.lr,
+    "epoch_size": 1,
+    "output_path": str(sandbox / "high"),
+}
+losses = {
+    small.train.lr: trial.history["loss"],
+    high["lr"]: train(small.updated({"train": high})).history["loss"],
+}
 for rate, values in losses.items():
     print(f"rate {rate:g}: mean loss of steps 11 to 20 {np.mean(values[10:20]):.2f}")
 undecided = float(DiceCELoss()(truth * 0, truth)[0].asnumpy())
@@ -537,7 +672,17 @@ print(f"a quarter for each class, everywhere: {undecided:.2f}")
 
 # %% tags=["nbval-ignore-output"]
 try:
-    train(small.updated({"train": {"lr": 1e30, "epoch_size": 1, "output_path": str(sandbox / "absurd")}}))
+    train(
+        small.updated(
+            {
+                "train": {
+                    "lr": 1e30,
+                    "epoch_size": 1,
+                    "output_path": str(sandbox / "absurd"),
+                }
+            }
+        )
+    )
 except FloatingPointError as error:
     print(error)
 
@@ -551,7 +696,10 @@ except FloatingPointError as error:
 
 # %%
 try:
-    load_network(quick.updated({"data": {"position": False}, "model": {"in_channels": 1}}), result.checkpoint)
+    load_network(
+        quick.updated({"data": {"position": False}, "model": {"in_channels": 1}}),
+        result.checkpoint,
+    )
 except ValueError as error:
     print(error)
 
@@ -575,14 +723,18 @@ except ValueError as error:
 # newest `keep_checkpoint_max`. Write the list of the `step-` files that are left, oldest first. The settings:
 
 # %%
-print(f"steps {len(result.history['step'])}, validate_every {quick.train.validate_every}, "
-      f"keep_checkpoint_max {quick.train.keep_checkpoint_max}")
+print(
+    f"steps {len(result.history['step'])}, validate_every {quick.train.validate_every}, "
+    f"keep_checkpoint_max {quick.train.keep_checkpoint_max}"
+)
 left_over = ...  # such as ["step-00010.ckpt", "step-00020.ckpt"]
 
 # %%
 if left_over is ...:
     print("Not tried yet: replace ... above.")
-elif list(left_over) == sorted(path.name for path in result.checkpoint.parent.glob("step-*.ckpt")):
+elif list(left_over) == sorted(
+    path.name for path in result.checkpoint.parent.glob("step-*.ckpt")
+):
     print("Right.")
 else:
     print("Not yet: list all looks, the last step included, and keep the newest.")
@@ -614,7 +766,9 @@ if answer is ...:
 elif abs(answer - dice(truth > 0, truth == 2)) < 1e-3:
     print("Right.")
 else:
-    print("Not yet: twice the overlap over the sum of both volumes. The prediction is all lung.")
+    print(
+        "Not yet: twice the overlap over the sum of both volumes. The prediction is all lung."
+    )
 
 # %% [markdown]
 # <details>
@@ -649,7 +803,9 @@ if ... in diagnosis.values():
 elif diagnosis == right:
     print("Right.")
 else:
-    print("Not yet: compare the last column with the table of the plateau, and the loss with the held-out Dice.")
+    print(
+        "Not yet: compare the last column with the table of the plateau, and the loss with the held-out Dice."
+    )
 
 # %% [markdown]
 # <details>

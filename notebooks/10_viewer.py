@@ -60,7 +60,9 @@ try:
 except SampleUnavailable as error:
     print(error)
     case = list_cases(Path(config.data.data_path) / "val")[0]
-    image, reference = ConvertLabel(config.data.lower_limit, config.data.upper_limit)(*map(load_volume, case))
+    image, reference = ConvertLabel(config.data.lower_limit, config.data.upper_limit)(
+        *map(load_volume, case)
+    )
 predictions = {
     "network": segment(image, trained_predictor(config), config),
     "classical baseline": classical_baseline(image),
@@ -101,10 +103,14 @@ viewer
 
 # %% tags=["nbval-ignore-output"]
 for name, prediction in predictions.items():
-    wrong = (prediction.array != reference.array).sum(axis=(0, 1))  # voxels of each slice along the last axis
+    wrong = (prediction.array != reference.array).sum(
+        axis=(0, 1)
+    )  # voxels of each slice along the last axis
     worst = int(wrong.argmax())
     cm2 = wrong[worst] * np.prod(image.spacing_mm[:2]) / 100
-    print(f"{name:18} slice {worst} of {wrong.size} has the most errors: {cm2:.1f} of {wrong.sum() * np.prod(image.spacing_mm[:2]) / 100:.0f} cm2")
+    print(
+        f"{name:18} slice {worst} of {wrong.size} has the most errors: {cm2:.1f} of {wrong.sum() * np.prod(image.spacing_mm[:2]) / 100:.0f} cm2"
+    )
 
 # %% [markdown]
 # Go there with *largest error* and ask: is it a wrong border, or a wrong idea? A border that runs one voxel beside the true one is what
@@ -129,7 +135,11 @@ SliceViewer(image, reference, {"mirrored": mirrored}, max_bytes=450_000)
 # What does a table say about this label?
 
 # %% tags=["nbval-ignore-output"]
-for name, values in {"left lung": [1], "right lung": [2], "both, taken as one": [1, 2]}.items():
+for name, values in {
+    "left lung": [1],
+    "right lung": [2],
+    "both, taken as one": [1, 2],
+}.items():
     masks = (np.isin(one.array, values) for one in (mirrored, reference))
     print(f"{name:20} Dice {dice(*masks):.3f}")
 
@@ -144,8 +154,13 @@ for name, values in {"left lung": [1], "right lung": [2], "both, taken as one": 
 
 # %%
 cut = np.asarray(image.array[:8, :8, :8], np.float32)
-for arguments in ({"image": cut}, {"image": cut, "spacing_mm": (1, 1, 0)}, {"image": cut, "label": cut[1:] > 0, "spacing_mm": (1, 1, 1)},
-                  {"image": cut, "label": np.full(cut.shape, 7), "spacing_mm": (1, 1, 1)}, {"image": cut * np.nan, "spacing_mm": (1, 1, 1)}):
+for arguments in (
+    {"image": cut},
+    {"image": cut, "spacing_mm": (1, 1, 0)},
+    {"image": cut, "label": cut[1:] > 0, "spacing_mm": (1, 1, 1)},
+    {"image": cut, "label": np.full(cut.shape, 7), "spacing_mm": (1, 1, 1)},
+    {"image": cut * np.nan, "spacing_mm": (1, 1, 1)},
+):
     try:
         SliceViewer(**arguments)
     except ValueError as error:
@@ -161,7 +176,9 @@ for arguments in ({"image": cut}, {"image": cut, "spacing_mm": (1, 1, 0)}, {"ima
 start = time.perf_counter()
 figure = show_planes(image, reference, predictions["network"])
 figure.canvas.draw()
-print(f"three planes with Matplotlib: {1000 * (time.perf_counter() - start):.0f} ms; a wheel that feels smooth allows 33 ms")
+print(
+    f"three planes with Matplotlib: {1000 * (time.perf_counter() - start):.0f} ms; a wheel that feels smooth allows 33 ms"
+)
 
 # %% [markdown]
 # So the voxels go to the browser, once, and the browser draws. A slice is cut from an array, each voxel becomes grey by the window and coloured by its label, and the outlines run along the edges of
@@ -175,10 +192,14 @@ print(f"three planes with Matplotlib: {1000 * (time.perf_counter() - start):.0f}
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
 page = SliceViewer(image, reference, predictions).to_html()
-print(f"scan {image.array.nbytes / 1e6:.0f} MB, page {len(page) / 1e6:.2f} MB, made in {time.perf_counter() - start:.1f} s")
+print(
+    f"scan {image.array.nbytes / 1e6:.0f} MB, page {len(page) / 1e6:.2f} MB, made in {time.perf_counter() - start:.1f} s"
+)
 with TemporaryDirectory() as folder:
     path = viewer.save_html(Path(folder) / "scan.html")
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, opens in any browser, without network")
+    print(
+        f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, opens in any browser, without network"
+    )
 
 # %% [markdown]
 # What was chosen, and what was not:
@@ -208,9 +229,17 @@ place = ...  # image.affine ...
 if place is ...:
     print("Not tried yet: replace ... above.")
 else:
-    back = np.linalg.inv(image.affine) @ [*np.ravel(place)[:3], 1] if np.size(place) >= 3 else np.zeros(4)
+    back = (
+        np.linalg.inv(image.affine) @ [*np.ravel(place)[:3], 1]
+        if np.size(place) >= 3
+        else np.zeros(4)
+    )
     right = np.shape(place) == (3,) and np.allclose(back[:3], [100, 200, 50])
-    print("Right." if right else "Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1). Three numbers are asked for.")
+    print(
+        "Right."
+        if right
+        else "Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1). Three numbers are asked for."
+    )
 
 # %% [markdown]
 # <details>
@@ -235,9 +264,17 @@ worst_trachea = ...
 if worst_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
-    errors = np.argwhere((predictions["network"].array == 3) ^ (reference.array == 3))[:, 2]
-    right = worst_trachea in np.flatnonzero(np.bincount(errors) == np.bincount(errors).max())
-    print("Right." if right else "Not yet: compare the two masks (labels == 3), and sum over the first two axes.")
+    errors = np.argwhere((predictions["network"].array == 3) ^ (reference.array == 3))[
+        :, 2
+    ]
+    right = worst_trachea in np.flatnonzero(
+        np.bincount(errors) == np.bincount(errors).max()
+    )
+    print(
+        "Right."
+        if right
+        else "Not yet: compare the two masks (labels == 3), and sum over the first two axes."
+    )
 
 # %% [markdown]
 # <details>
@@ -263,8 +300,16 @@ mean_hu = ...  # three numbers: the mean HU of the labelled voxels after np.flip
 if mean_hu is ...:
     print("Not tried yet: replace ... above.")
 else:
-    right = len(mean_hu) == 3 and np.argmin(mean_hu) == 1 and np.isclose(mean_hu[1], image.array[reference.array > 0].mean(), atol=1)
-    print(f"Right: mirrored along axis {np.argmin(mean_hu)}." if right else "Not yet: image.array[mask].mean() for a mask of the labels above 0.")
+    right = (
+        len(mean_hu) == 3
+        and np.argmin(mean_hu) == 1
+        and np.isclose(mean_hu[1], image.array[reference.array > 0].mean(), atol=1)
+    )
+    print(
+        f"Right: mirrored along axis {np.argmin(mean_hu)}."
+        if right
+        else "Not yet: image.array[mask].mean() for a mask of the labels above 0."
+    )
 
 # %% [markdown]
 # <details>

