@@ -27,6 +27,9 @@ REQUIREMENTS = (
     "connected-components-3d",
     "onnxruntime",
     "PyYAML",
+    "lazy_loader",
+    "pydantic",
+    "tabulate",
     "tqdm",
 )
 CONFIG_KEY = "unet3d_tutorial.config"  #: where an ONNX file keeps its configuration
