@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from loopback import Server, serve
-from test_archives import write_rar
-from test_luna16 import image_array, mask_array, write_mhd
+from test_luna16_archives import write_rar
+from test_luna16_conversion import image_array, mask_array, write_mhd
 
 from unet3d_tutorial.luna16 import archives
 from unet3d_tutorial.luna16 import download as luna16_download

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial import sample_ct
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 AFFINE = np.array(
     [[-0.7, 0.1, 0, 16], [0.1, 0.7, 0, -18], [0, 0, 2.5, -34], [0, 0, 0, 1]], np.float32

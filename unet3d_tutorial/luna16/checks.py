@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..files.nifti import load_volume, read_header
 from ..labels import STRUCTURES
 from ..transforms import has_classes
-from ..volume import Volume, check_same_grid, load_volume, read_header
+from ..volume import Volume, check_same_grid
 from .conversion import MASK_VALUES, odd_anatomy
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1

@@ -25,8 +25,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..files.metaimage import read_mhd
+from ..files.nifti import save_volume
 from ..labels import STRUCTURES
-from ..volume import BadScanError, Volume, check_same_grid, save_volume
+from ..volume import BadScanError, Volume, check_same_grid
 
 #: file in the destination that a converting process holds, so that there is only one
 LOCK = ".lock"

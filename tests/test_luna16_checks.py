@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial.cli import main
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.luna16.checks import check
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])  # LPS
 SHAPE = (60, 40, 50)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_luna16 import GRIDS, SHAPE, image_array, write_mhd
+from test_luna16_conversion import GRIDS, SHAPE, image_array, write_mhd
 
 from unet3d_tutorial.files.metaimage import read_mhd, read_mhd_header
 from unet3d_tutorial.volume import BadScanError
@@ -18,7 +18,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def as_itk_reads(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array ``(I, J, K)`` and RAS affine by ITK: the judge, which shares no code with our reader."""
+    """Array ``(I, J, K)`` and RAS affine by ITK, which shares no code with our reader."""
     image = sitk.ReadImage(path)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()

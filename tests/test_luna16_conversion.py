@@ -14,9 +14,9 @@ import pytest
 import SimpleITK as sitk
 from filelock import FileLock
 
+from unet3d_tutorial.files.nifti import PIECE, load_volume
 from unet3d_tutorial.luna16 import conversion as luna16
 from unet3d_tutorial.luna16.conversion import BadScanError, ConversionError, convert, read_mhd
-from unet3d_tutorial.volume import PIECE, load_volume
 
 SHAPE = (7, 6, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -283,7 +283,7 @@ def test_processes_give_the_same_files_as_one(source: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_converting_needs_no_more_memory_than_three_scans(tmp_path: Path, compressed: bool):
-    """The figure that ``convert`` promises; noise, so that nothing is small because it packs well."""
+    """The figure that ``convert`` promises. Noise, which does not pack well."""
     shape = (160, 120, 100)
     mask = np.zeros(shape, np.uint8)
     mask[90:150, 30:90, 20:80], mask[10:70, 30:90, 20:80], mask[76:84, 50:60, 30:90] = 3, 4, 5
@@ -352,7 +352,8 @@ def test_a_disk_that_fills_up_leaves_whole_pairs_only_and_the_next_call_goes_on(
         f"{sys.executable} -m unet3d_tutorial.cli data luna16 {tmp_path}/luna --no-fetch",
     )
     script = (
-        f"{command} {disk} --processes {processes}; echo code $?; find {disk} -type f -not -name .lock; "
+        f"{command} {disk} --processes {processes}; echo code $?; "
+        f"find {disk} -type f -not -name .lock; "
         f"mount -o remount,size=9000k {disk} && {command} {disk} --processes 1"
     )
     result = small_disk_run(disk, 600, script)
@@ -386,7 +387,10 @@ def test_two_conversions_at_once_are_refused(source: Path, tmp_path: Path):
 
 
 def test_luna16_does_not_import_mindspore():
-    code = "import sys, unet3d_tutorial.luna16.conversion, unet3d_tutorial.sample_ct; sys.exit('mindspore' in sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.luna16.conversion, unet3d_tutorial.sample_ct; "
+        "sys.exit('mindspore' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
