@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from unet3d_tutorial.luna16.conversion import MASK_FOLDER, convert
+from unet3d_tutorial.luna16.conversion import convert
+from unet3d_tutorial.luna16.layout import MASK_FOLDER
 
 SHAPES = [(512, 512, 133), (512, 512, 300), (512, 512, 764)]
 
