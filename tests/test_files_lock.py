@@ -52,7 +52,7 @@ def test_a_refused_process_leaves_the_holders_number(tmp_path: Path, holder):
     for _ in range(2):
         with pytest.raises(RuntimeError), only_one(tmp_path / "lock", "busy"):
             pytest.fail("two processes hold the lock")
-    assert holder_file(tmp_path / "lock").read_text() == f"{holder.pid}\n"
+    assert holder_file(tmp_path / "lock").read_text(encoding="utf-8") == f"{holder.pid}\n"
 
 
 def test_a_holder_that_left_no_number_is_unknown(tmp_path: Path, holder):
@@ -69,7 +69,7 @@ def test_a_killed_process_gives_the_lock_back(tmp_path: Path, holder):
     holder.wait()
     assert holder_file(tmp_path / "lock").exists()
     with only_one(tmp_path / "lock", "busy"):
-        assert holder_file(tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+        assert holder_file(tmp_path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
 
 
 def test_waiting_says_so_and_goes_on_when_the_other_has_ended(tmp_path: Path, holder):
@@ -101,6 +101,6 @@ def test_the_lock_is_given_back_after_an_error(tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OSError), only_one(tmp_path / "file" / "lock", "busy"):
         pytest.fail("there is no lock")

@@ -25,7 +25,6 @@ from .augment import (
 from .cache import PreparedCases
 from .config import Config, DataConfig
 from .files.nifti import check_file
-from .files.whole import is_temporary
 from .transforms import (
     AddPosition,
     CenterCrop,
@@ -62,7 +61,7 @@ def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
         {
             path.name: path
             for path in sorted((Path(folder) / kind).glob("*.nii.gz"))
-            if not is_temporary(path)
+            if not path.name.endswith(".part.nii.gz")
         }
         for kind in ("image", "seg")
     )
