@@ -1,5 +1,6 @@
-"""The MetaImage reader: what ITK reads it reads the same, what is damaged it refuses by name,
-whatever the header says.
+"""The MetaImage reader.
+
+What ITK reads it reads the same; what is damaged it refuses by name, whatever the header says.
 """
 
 import time
@@ -124,10 +125,10 @@ def change(path: Path, field: str, value: str) -> None:
         ("BinaryData", "False", "voxels written as text"),
         ("CompressedData", "perhaps", "CompressedData: expected one of True, False"),
         ("CompressedData", "True", "a.raw is damaged"),
-        ("ElementDataFile", "../secret.raw", "one file beside the header, found '../secret.raw'"),
-        ("ElementDataFile", "/etc/passwd", "one file beside the header"),
-        ("ElementDataFile", "LIST", "one file beside the header"),
-        ("ElementDataFile", "slice%03d.raw 1 5 1", "one file beside the header"),
+        ("ElementDataFile", "../secret.raw", "one file next to the header, found '../secret.raw'"),
+        ("ElementDataFile", "/etc/passwd", "one file next to the header"),
+        ("ElementDataFile", "LIST", "one file next to the header"),
+        ("ElementDataFile", "slice%03d.raw 1 5 1", "one file next to the header"),
         ("ElementDataFile", "none.raw", "none.raw is missing; a.mhd says"),
     ],
 )
@@ -185,9 +186,7 @@ WORDS = [
 
 
 def mutated(rng: np.random.Generator, header: bytes) -> bytes:
-    """Words of the header exchanged for odd ones, lines doubled, dropped or swapped, bytes thrown
-    in.
-    """
+    """Words of the header exchanged for odd ones, lines doubled or dropped, bytes thrown in."""
     lines = header.decode().splitlines()
     for _ in range(rng.integers(1, 3)):
         number = int(rng.integers(len(lines)))

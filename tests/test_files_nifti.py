@@ -247,9 +247,7 @@ NASTY = {
 
 
 def mutated(rng: np.random.Generator) -> bytes:
-    """A NIfTI file whose header has up to three nasty fields and, half of the time, some bytes
-    thrown in.
-    """
+    """A NIfTI file whose header has up to three nasty fields and, at times, odd bytes."""
     header = nib.Nifti1Image(array_of("int16"), OBLIQUE).header
     header["vox_offset"], header["magic"], header["scl_slope"], header["scl_inter"] = (
         352,

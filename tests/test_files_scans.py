@@ -1,5 +1,6 @@
-"""Reading scans: every format gives the same voxels in the same place, and what is no CT is refused
-in one line.
+"""Reading scans.
+
+Every format gives the same voxels in the same place; what is no CT is refused in one line.
 """
 
 import gzip
@@ -52,8 +53,9 @@ def as_itk(volume: Volume) -> sitk.Image:
 def write_dicom(
     volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT", skip=(), **tags
 ) -> list[Path]:
-    """One file a slice, stored with the usual intercept of -1024, names in another order than the
-    slices.
+    """One file a slice, stored with the usual intercept of -1024.
+
+    The names are in another order than the slices.
     """
     folder.mkdir(parents=True, exist_ok=True)
     affine = FLIP @ volume.affine
@@ -272,8 +274,9 @@ def test_itk_formats_that_say_too_little(tmp_path):
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mhd", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp_path):
-    """One infinite voxel among many sound ones passes as a CT, and a network gives an empty mask
-    for all around it.
+    """One infinite voxel among many sound ones passes as a CT.
+
+    A network gives an empty mask for all around it.
     """
     array = chest().astype(np.float32)
     array[10, 9, 8] = value
@@ -351,9 +354,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
 
 
 def broken(data: bytes, rng: np.random.Generator) -> bytes:
-    """The file cut short, with bytes changed (mostly in the header), a piece lost, or noise in
-    place of it.
-    """
+    """The file cut short, a piece lost, or bytes changed, half of the time only in the header."""
     kind, raw = rng.integers(4), bytearray(data)
     if kind == 0:
         return bytes(raw[: rng.integers(len(raw))])
@@ -368,8 +369,9 @@ def broken(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
-    """700 broken files: each gives a volume that passes as a CT, or one line that names the file,
-    and no other error.
+    """Each of 700 broken files gives a volume that passes as a CT, or one line that names the file.
+
+    There is no other error.
     """
     rng = np.random.default_rng(6)
     (tmp_path / "seeds").mkdir()

@@ -1,5 +1,6 @@
-"""The check of a data set: a sound one gives a table and nothing else, each defect a line that
-names the case.
+"""The check of a data set.
+
+A sound one gives a table and nothing else, each defect a line that names the case.
 """
 
 import gzip
@@ -20,8 +21,9 @@ SHAPE = (60, 40, 50)
 
 
 def chest(seed: int = 0, values: tuple[int, int, int] = (3, 4, 5)) -> tuple[np.ndarray, np.ndarray]:
-    """Two boxes of lung, 2000 mL each, and a windpipe in soft tissue, with noise; the left lung at
-    high i.
+    """Two boxes of lung, 2000 mL each, and a windpipe in soft tissue, with noise.
+
+    The left lung is at high i.
     """
     label = np.zeros(SHAPE, np.uint8)
     label[34:54, 10:30, 5:45], label[6:26, 10:30, 5:45], label[29:31, 18:20, 10:50] = values

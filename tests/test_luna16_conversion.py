@@ -82,8 +82,9 @@ def image_array(seed: int = 0) -> np.ndarray:
 
 
 def mask_array() -> np.ndarray:
-    """Left lung at high i (in LPS the patient's left), right lung at low i, trachea between; plus a
-    value to drop.
+    """Left lung at high i (in LPS the patient's left), right lung at low i, trachea between.
+
+    One more value is there to be dropped.
     """
     mask = np.zeros(SHAPE, np.uint8)
     mask[5:, 1:4, 1:4], mask[:2, 1:4, 1:4], mask[3, 2, 2:], mask[4, 0, 0] = 3, 4, 5, 7
@@ -332,8 +333,9 @@ def test_a_full_disk_is_not_taken_for_a_bad_scan(
 
 
 def small_disk_run(folder: Path, kilobytes: int, script: str) -> subprocess.CompletedProcess:
-    """Run a shell script with ``folder`` on a disk of its own, which is gone afterwards; skip where
-    that is not allowed.
+    """Run a shell script with ``folder`` on a disk of its own, which is gone afterwards.
+
+    Skips the test where that is not allowed.
     """
     folder.mkdir()
     mount = f"mount -t tmpfs -o size={kilobytes}k none {folder}"

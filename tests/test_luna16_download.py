@@ -1,5 +1,6 @@
-"""LUNA16 from a small copy of its archive on this computer: what is missing comes, once, whatever
-interrupts it.
+"""LUNA16 from a small copy of its archive on this computer.
+
+What is missing comes, once, whatever interrupts it.
 """
 
 import zipfile

@@ -1,5 +1,6 @@
-"""Downloads from a server that drops connections, lies and serves damaged files: whole and right,
-or not at all.
+"""Downloads from a server that drops connections, lies and serves damaged files.
+
+They are whole and right, or not there at all.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
-"""The sample CT: its cache, its checks and its labels, with a small wheel of our own in place of
-the published one.
+"""The sample CT: its cache, its checks and its labels.
+
+A small wheel of our own is in place of the published one.
 """
 
 import hashlib

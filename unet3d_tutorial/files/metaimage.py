@@ -190,7 +190,7 @@ def _check_name(name: str) -> None:
     is_one_file = Path(name).name == name and name != "LIST" and "%" not in name
     if not is_one_file or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
         raise BadScanError(
-            "ElementDataFile: expected the name of one file beside the header, "
+            "ElementDataFile: expected the name of one file next to the header, "
             f"found {name[:SHOWN]!r}"
         )
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name beside them, then renamed."""
+"""Files that are whole or not there: written to a temporary name next to them, then renamed."""
 
 import os
 import secrets

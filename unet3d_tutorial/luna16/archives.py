@@ -83,12 +83,12 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     except rarfile.RarCannotExec as error:
         raise ArchiveError(
             f"{archive}: to unpack .rar, install one of unrar, unar, 7z or bsdtar; "
-            f"or unpack it by hand beside the archive, to a folder {archive.stem}"
+            f"or unpack it by hand next to the archive, to a folder {archive.stem}"
         ) from error
     except NotImplementedError as error:
         raise ArchiveError(
             f"{archive} is packed in a way that Python cannot unpack ({error}). "
-            f"Unpack it with 7-Zip beside the archive, to a folder {archive.stem}"
+            f"Unpack it with 7-Zip next to the archive, to a folder {archive.stem}"
         ) from error
     except (zipfile.BadZipFile, rarfile.Error, zlib.error, EOFError) as error:
         raise ArchiveError(

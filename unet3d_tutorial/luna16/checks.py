@@ -214,7 +214,6 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
         image = load_volume(image_path)
     except (OSError, ValueError) as error:
         return CaseCheck(name, odd=(str(error),), unusable=True)
-    voxels = image.array.tobytes("F")
     case = CaseCheck(
         name,
         image.array.shape,
@@ -222,29 +221,31 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
         image.axis_codes,
         (float(image.array.min()), float(image.array.max())),
         odd=tuple(_odd_image(image, image_path)),
-        digest=hashlib.sha1(voxels, usedforsecurity=False).hexdigest(),
+        digest=hashlib.sha1(image.array.tobytes("F"), usedforsecurity=False).hexdigest(),
     )
     try:
         label = load_volume(label_path)
         check_same_grid(label_path, label.grid, "the image", image.grid)
     except (OSError, ValueError) as error:
         return replace(case, odd=(*case.odd, str(error)), unusable=True)
+    return _with_label(case, image, label)
 
+
+def _with_label(case: CaseCheck, image: Volume, label: Volume) -> CaseCheck:
+    """Add what the label tells to the check of an image."""
     values = CLASS_VALUES if has_classes(label.array) else MASK_VALUES
-    counts = [np.count_nonzero(label.array == value) for value in values]
-    volumes_ml = {
-        name: float(count * label.voxel_ml) for name, count in zip(STRUCTURES, counts, strict=True)
-    }
     odd = [*case.odd, *_odd_label(label, values)]
+    volumes_ml = {}
     for structure, value in zip(STRUCTURES, values, strict=True):
-        if volumes_ml[structure]:
-            hu = image.array[label.array == value]
+        hu = image.array[label.array == value]
+        volumes_ml[structure] = hu.size * label.voxel_ml
+        if hu.size:
             odd += _odd_structure(structure, volumes_ml[structure], hu)
     return replace(
         case,
         volumes_ml=volumes_ml,
+        values=values if any(volumes_ml.values()) else None,
         odd=tuple(odd),
-        values=values if any(counts) else None,
     )
 
 

@@ -30,11 +30,11 @@ def download_luna16(
 ) -> list[str]:
     """Bring what is missing of some subsets, and of the lung masks, to ``folder``.
 
-    Scans come to ``folder/subset<n>`` and masks to ``folder/seg-lungs-LUNA16``.
-    A folder with scans in it counts as there. An archive of the same name next to it, ``.zip`` or
-    ``.rar``, is unpacked and kept; only what is missing then is downloaded, to ``folder/download``,
-    and deleted once unpacked. An interrupted call can be repeated and resumes where it stopped. A
-    second process on the same folder waits for the first.
+    Scans come to ``folder/subset<n>`` and masks to ``folder/seg-lungs-LUNA16``. A folder with scans
+    in it counts as there. An archive of the same name next to it, ``.zip`` or ``.rar``, is unpacked
+    and kept; only what is missing then is downloaded, to ``folder/download``, and deleted once
+    unpacked. An interrupted call can be repeated and resumes where it stopped. A second process on
+    the same folder waits for the first.
 
     Returns the names of the folders that were missing. Raises
     :class:`~unet3d_tutorial.luna16.transfer.DownloadError` if the archive cannot be reached,
