@@ -14,8 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from unet3d_tutorial import metrics
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 
 def timed(function: Callable[[], float], times: int = 1) -> tuple[float, float]:

@@ -26,13 +26,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.export import export_checkpoint
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.files.scans import read_scan
 from unet3d_tutorial.inference import prepare, segment
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.training import FINAL
-from unet3d_tutorial.volume import load_volume
 
 
 class Windows(CalibrationDataReader):

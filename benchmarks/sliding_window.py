@@ -31,11 +31,11 @@ def make(folder: Path) -> None:
     from unet3d_tutorial.config import Config
     from unet3d_tutorial.cpu import accelerate
     from unet3d_tutorial.export import to_onnx
+    from unet3d_tutorial.files.nifti import load_volume
     from unet3d_tutorial.inference import prepare
     from unet3d_tutorial.model import ResidualUNet3D
     from unet3d_tutorial.runs.device import setup
     from unet3d_tutorial.sample_ct import fetch
-    from unet3d_tutorial.volume import load_volume
 
     setup(seed=1)
     config = Config.preset("luna16")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unet3d_tutorial import metrics
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 OVERLAPS = (metrics.dice, metrics.jaccard, metrics.precision, metrics.sensitivity)
 DISTANCES = (metrics.hd95, metrics.asd, metrics.assd)

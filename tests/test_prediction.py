@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from test_deployment import tiny_onnx
-from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
+from test_files_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
 
 from unet3d_tutorial.book.chapter import fresh_environment
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files.nifti import load_volume, save_mask, save_volume
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom.recipe import generate
@@ -25,7 +26,7 @@ from unet3d_tutorial.runs import networks as trained
 from unet3d_tutorial.runs.checkpoints import save_checkpoint
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import Orientation
-from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
+from unet3d_tutorial.volume import Volume
 
 NATIVE = "data.spacing_mm=null"  # with small windows, nothing that takes time
 SMALL = "inference.roi_size=[64,48,32]"

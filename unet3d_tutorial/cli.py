@@ -272,9 +272,9 @@ def _luna16(options: argparse.Namespace) -> None:
     from .luna16.conversion import convert
 
     if not options.no_fetch:
-        from .luna16.download import fetch
+        from .luna16.download import download_luna16
 
-        fetch(options.source, options.subsets)
+        download_luna16(options.source, options.subsets)
     print(
         convert(
             options.source,

@@ -18,7 +18,8 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from .config import DataConfig
-from .volume import BadScanError, Volume, check_same_grid, load_volume
+from .files.nifti import load_volume
+from .volume import BadScanError, Volume, check_same_grid
 
 Pair = tuple[Volume, Volume | None]
 

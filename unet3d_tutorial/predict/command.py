@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Config
+from ..files.nifti import save_mask
 from ..files.scans import read_scan, scan_name
 from ..inference import segment
 from ..labels import STRUCTURES
-from ..volume import BadScanError, Volume, save_mask
+from ..volume import BadScanError, Volume
 from .engines import check_trained_with, load_onnx, read_results, write_windows
 
 BACKENDS = ("mindspore", "onnx", "310")

@@ -22,12 +22,13 @@ from ..evaluation import (
     summary_table,
     write_csv,
 )
+from ..files.nifti import load_volume
 from ..inference import Predictor, clean, segment
 from ..runs.networks import trained_predictor
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
 from ..view.figures import score_box_rows
-from ..volume import Volume, load_volume
+from ..volume import Volume
 
 EVALUATION = "evaluation.json"
 REAL, HELD_OUT = "real CT", "held-out phantoms"
