@@ -22,7 +22,7 @@ def shortened(value: Any) -> str:
     >>> len(shortened("a" * 1_000_000))
     80
     """
-    if value == "" and isinstance(value, str):
+    if isinstance(value, str) and not value:
         return "none"
     try:
         text = " ".join(_brief.repr(value).split())
