@@ -247,7 +247,7 @@ def test_a_configuration_cannot_be_changed_in_place():
             lambda: TrainConfig(epoch_sise=1),
             "unknown setting in section 'train': 'epoch_sise'; did you mean 'epoch_size'?",
         ),
-        (lambda: RemoteConfig("", "", "", False, 1), "unknown setting in section 'remote': '4'"),
+        (lambda: RemoteConfig("", "", "", False, 1), "RemoteConfig: expected at most 4 values"),
         (lambda: TrainConfig("DiceLoss", loss="DiceLoss"), "TrainConfig: loss is given twice"),
         (lambda: Config(data={"augment": False}), "data: expected DataConfig, found {"),
         (lambda: Config(trian=TrainConfig()), "unknown section: 'trian'; did you mean 'train'?"),

@@ -1,5 +1,6 @@
 """Settings in YAML: every value as text, and one line for what cannot be read."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files import checked_settings, wording, yaml_settings
 from unet3d_tutorial.files.yaml_settings import notation, read_sections, read_value
 
 NAMES = {"data": ["roi_size", "augment"], "train": ["lr", "output_path"]}
@@ -107,6 +109,12 @@ def test_any_text_is_read_or_refused_in_one_line(text):
         except ValueError as error:
             assert re.match(r"c\.yaml|train\.lr", str(error)) and len(str(error)) < 300
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("module", [checked_settings, wording, yaml_settings])
+def test_examples(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted and not failed
 
 
 def test_notation_can_be_read_back():

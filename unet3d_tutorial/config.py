@@ -36,6 +36,8 @@ NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 NORMS: tuple[str, ...] = get_args(Norm)
 LOSSES: tuple[str, ...] = get_args(LossName)
 
+# Kinds of values that several settings share, or that are too long for one line.
+
 Folder = Annotated[str, Field(min_length=1, description="a folder")]
 Voxels = Annotated[int, Field(ge=1)]
 #: size of a region of interest (ROI) along three axes
@@ -272,14 +274,14 @@ class Config:
 
     @classmethod
     def preset(cls, name: str) -> "Config":
-        """``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
+        """Return ``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
         if name not in PRESETS:
             raise ValueError(f"unknown preset {shortened(name)}; there are {', '.join(PRESETS)}")
         return cls.from_dict(PRESETS[name])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> "Config":
-        """Defaults, with ``values[section][name]`` in place of some.
+        """Return the defaults, with ``values[section][name]`` in place of some.
 
         Raises ``ValueError`` for unknown names and for values that cannot work.
         """
@@ -287,7 +289,7 @@ class Config:
 
     @classmethod
     def from_yaml(cls, text: str, source: str) -> "Config":
-        """Defaults, with the settings in a YAML text in place of some.
+        """Return the defaults, with the settings in a YAML text in place of some.
 
         Raises ``ValueError`` with ``source``, the name of the file that the text comes from.
         """
@@ -308,7 +310,7 @@ class Config:
         return cls.from_yaml(text, str(path)).override(overrides)
 
     def override(self, overrides: str | Sequence[str]) -> "Config":
-        """A copy with ``"section.name=value"`` settings applied, all at once.
+        """Return a copy with ``"section.name=value"`` settings applied, all at once.
 
         A value is written as in a YAML file, and the type of the setting decides what it means.
 
@@ -331,7 +333,7 @@ class Config:
         return self.updated(_typed(written))
 
     def updated(self, values: Mapping[str, Mapping[str, Any]]) -> "Config":
-        """A copy with ``values[section][name]`` replaced, all at once."""
+        """Return a copy with ``values[section][name]`` replaced, all at once."""
         _check_sections(values)
         changed = {}
         for section, settings in values.items():
@@ -344,7 +346,7 @@ class Config:
             part.write_text(written_sections(self.to_dict()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain nested dictionaries, with lists in place of tuples."""
+        """Return plain nested dictionaries, with lists in place of tuples."""
         plain: dict[str, dict[str, Any]] = {}
         for section, settings in asdict(self).items():
             plain[section] = {}
@@ -365,7 +367,7 @@ class Config:
 
 
 def differences(stored: Config, wanted: Config) -> str:
-    """The settings in which two configurations differ, in words.
+    """Say in which settings two configurations differ.
 
     Those in :data:`WITHOUT_EFFECT` are ignored.
     """
@@ -412,10 +414,11 @@ def _typed(written: Mapping[str, Mapping[str, Written]]) -> dict[str, dict[str, 
     return values
 
 
-# --------------------------------------------------------------- the rules that relate two or more
+# ---------------------------------------------------------------- the rules that relate settings
 
 
 def _require(holds: bool, setting: str, expected: str, found: Any) -> None:
+    """Raise ``ValueError`` with what ``setting`` is expected to be unless that ``holds``."""
     if not holds:
         raise ValueError(f"{setting}: expected {expected}, found {shortened(found)}")
 
@@ -442,17 +445,6 @@ def _rois_can_be_halved(config: Config) -> None:
         _require(fits, f"{section}.roi_size", expected, roi)
 
 
-def _only_lungs_are_mirrored(config: Config) -> None:
-    """In a mirror the left lung becomes the right one: both must be there to change names."""
-    structures = structure_names(config.data.lower_limit, config.data.upper_limit)
-    _require(
-        not config.data.mirror or structures[:2] == STRUCTURES[:2],
-        "data.mirror",
-        "false unless left and right lung, whose names it exchanges, are the first two structures",
-        config.data.mirror,
-    )
-
-
 def _classes_are_the_labels(config: Config) -> None:
     """One class for each label value, and one for the background."""
     _require(
@@ -460,6 +452,19 @@ def _classes_are_the_labels(config: Config) -> None:
         "model.num_classes",
         "one more than the label values from data.lower_limit to data.upper_limit",
         config.model.num_classes,
+    )
+
+
+def _only_lungs_are_mirrored(config: Config) -> None:
+    """In a mirror the left lung becomes the right one: both must be there to change names."""
+    if not config.data.mirror:
+        return
+    structures = structure_names(config.data.lower_limit, config.data.upper_limit)
+    _require(
+        structures[:2] == STRUCTURES[:2],
+        "data.mirror",
+        "false unless left and right lung, whose names it exchanges, are the first two structures",
+        config.data.mirror,
     )
 
 
@@ -495,13 +500,14 @@ def _axes_are_flipped_once(config: Config) -> None:
     )
 
 
+#: What holds between settings; each raises ``ValueError`` with the setting to change.
 RULES = (
     _intensities_have_a_range,
     _labels_have_a_range,
     _residual_network_has_five_levels,
     _rois_can_be_halved,
-    _only_lungs_are_mirrored,
     _classes_are_the_labels,
+    _only_lungs_are_mirrored,
     _position_is_a_channel,
     _axes_are_flipped_once,
 )

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-from .wording import check_name, one_of, shortened
+from .wording import not_one_of, shortened, unknown_name
 from .yaml_settings import notation
 
 #: no text for a number, no number for a truth value, no infinity, no unknown names
@@ -23,7 +23,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 Class = TypeVar("Class", bound=type)
 
 
-# ------------------------------------------------------------------------------------------ checks
+# ------------------------------------------------------------------------------------------- checks
 
 
 @dataclass_transform(frozen_default=True)
@@ -75,28 +75,29 @@ def _plain(value: Any) -> Any:
 
 def _explained(error: ValidationError, made: Any, section: str, given: Mapping[str, Any]) -> str:
     """The first thing that is wrong, on one line: the setting, what it expects, what was found."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "value_error":  # raised by the class's own rules
-        return str(first["ctx"]["error"])
-    names = list(made.__pydantic_fields__)
-    place = first["loc"][0]
-    name = names[place] if isinstance(place, int) and place < len(names) else str(place)
-    try:
-        check_name(name, names, f"setting in section {section!r}" if section else "section")
-    except ValueError as unknown:
-        return str(unknown)
-    if first["type"] == "multiple_argument_values":
+    problem = error.errors(include_url=False)[0]
+    if problem["type"] == "value_error":  # raised by the class's own rules
+        return str(problem["ctx"]["error"])
+    settings: dict[str, FieldInfo] = made.__pydantic_fields__
+    names = list(settings)
+    if problem["type"] == "unexpected_positional_argument":
+        return f"{made.__name__}: expected at most {len(names)} values, found more"
+
+    place = problem["loc"][0]  # a name, or the number of an argument without one
+    name = names[place] if isinstance(place, int) else place
+    if name not in settings:
+        kind = f"setting in section {section!r}" if section else "section"
+        return unknown_name(name, names, kind)
+    if problem["type"] == "multiple_argument_values":
         return f"{made.__name__}: {name} is given twice"
     setting = f"{section}.{name}" if section else name
-    return _refusal(setting, made.__pydantic_fields__[name], given[name], first["type"])
+    return _refusal(setting, settings[name], given[name], problem["type"])
 
 
 def _refusal(setting: str, field: FieldInfo, value: Any, problem: str) -> str:
+    """The message for a value that a setting does not take."""
     if get_origin(field.annotation) is Literal:
-        try:
-            one_of(setting, value, get_args(field.annotation))
-        except ValueError as error:
-            return str(error)
+        return not_one_of(setting, value, get_args(field.annotation))
     expected = _expected(field)
     if problem == "finite_number":
         expected = expected.replace("a number", "a finite number")
@@ -107,9 +108,11 @@ def _expected(field: FieldInfo) -> str:
     """What a setting expects in words: its description, or its type and its bounds."""
     if field.description:
         return field.description
-    words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
     kind: Any = field.annotation
-    return words.get(kind, getattr(kind, "__name__", str(kind))) + _bounds(field.metadata)
+    words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    if kind not in words:  # a section
+        return kind.__name__
+    return words[kind] + _bounds(field.metadata)
 
 
 def _bounds(metadata: list[Any]) -> str:
@@ -122,8 +125,8 @@ def _bounds(metadata: list[Any]) -> str:
     if bounds.keys() == {"ge", "le"}:
         return f" from {bounds['ge']} to {bounds['le']}"
     words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
-    phrases = [f"{words[name]} {bound}" for name, bound in bounds.items()]
-    return " " + " and ".join(phrases) if phrases else ""
+    phrases = [f" {words[name]} {bound}" for name, bound in bounds.items()]
+    return " and".join(phrases)
 
 
 # ------------------------------------------------------------------------------------------ display

@@ -40,11 +40,14 @@ def check_name(name: str, names: Sequence[str], kind: str) -> None:
     Traceback (most recent call last):
     ValueError: unknown section: 'trian'; did you mean 'train'?
     """
-    if name in names:
-        return
-    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-    raise ValueError(f"unknown {kind}: {shortened(name)}; {hint}")
+    if name not in names:
+        raise ValueError(unknown_name(name, names, kind))
+
+
+def unknown_name(name: str, names: Sequence[str], kind: str) -> str:
+    """The message of :func:`check_name`."""
+    hint = _nearest(name, names, cutoff=0.6) or f"there are {', '.join(names)}"
+    return f"unknown {kind}: {shortened(name)}; {hint}"
 
 
 def one_of(setting: str, name: str, names: Sequence[str]) -> None:
@@ -54,10 +57,18 @@ def one_of(setting: str, name: str, names: Sequence[str]) -> None:
     Traceback (most recent call last):
     ValueError: model.norm: expected one of batch, group, found 'grup'; did you mean 'group'?
     """
-    if name in names:
-        return
-    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{setting}: expected one of {', '.join(names)}, found {shortened(name)}{hint}"
-    )
+    if name not in names:
+        raise ValueError(not_one_of(setting, name, names))
+
+
+def not_one_of(setting: str, name: str, names: Sequence[str]) -> str:
+    """The message of :func:`one_of`."""
+    message = f"{setting}: expected one of {', '.join(names)}, found {shortened(name)}"
+    hint = _nearest(name, names, cutoff=0.4)
+    return f"{message}; {hint}" if hint else message
+
+
+def _nearest(name: str, names: Sequence[str], *, cutoff: float) -> str:
+    """A question for the nearest name; empty if none is as similar as ``cutoff``, from 0 to 1."""
+    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else ""

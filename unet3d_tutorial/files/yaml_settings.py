@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 import yaml
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event
 
-from .wording import check_name, shortened
+from .wording import shortened, unknown_name
 
 #: a value as it was written: text, or a list of texts
 Written: TypeAlias = "str | list[Written]"
@@ -165,10 +165,8 @@ def _pairs(
         if name in lines:
             first = lines[name]
             raise _error(key, f"{shortened(name)} is given twice, first in line {first}")
-        try:
-            check_name(name, names, kind)
-        except ValueError as error:
-            raise _error(key, str(error)) from None
+        if name not in names:
+            raise _error(key, unknown_name(name, names, kind))
         lines[name] = key.start_mark.line + 1
         yield name, value
 
