@@ -1,8 +1,9 @@
 """Every number that a run depends on, in one place: typed, checked, saved next to the result.
 
-Each section is a dataclass. Its annotations say of every setting what it may be, and pydantic
-holds it to that wherever the value comes from: Python, a YAML file or the command line. Rules that
-relate several settings are the functions in :data:`RULES`.
+Each section is a dataclass. Its annotations say what every setting may be: ``Ge(1)`` is greater
+than or equal to 1, ``Gt(0)`` greater than 0, ``Le`` and ``Lt`` are their opposites. Pydantic checks
+that, wherever the value comes from: Python, a YAML file or the command line. Rules that relate
+several settings are the functions in :data:`RULES`.
 
 The names are those of the original case. Lengths are in millimetres, intensities in Hounsfield
 units (HU), sizes in voxels.
@@ -13,9 +14,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import Field
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from .files.checked_settings import Settings, checked, setting_lines, settings_table
+from .files.checked_settings import Expected, Settings, checked, setting_lines, settings_table
 from .files.whole import written_whole
 from .files.wording import check_name, shortened
 from .files.wording import one_of as one_of  # for names that modules take from their callers
@@ -38,18 +39,14 @@ LOSSES: tuple[str, ...] = get_args(LossName)
 
 # Kinds of values that several settings share, or that are too long for one line.
 
-Folder = Annotated[str, Field(min_length=1, description="a folder")]
-Voxels = Annotated[int, Field(ge=1)]
+Folder = Annotated[str, MinLen(1), Expected("a folder")]
+Voxels = Annotated[int, Ge(1)]
 #: size of a region of interest (ROI) along three axes
-Roi = Annotated[
-    tuple[Voxels, Voxels, Voxels], Field(description="three whole numbers of at least 1")
-]
-Length = Annotated[float, Field(gt=0)]
+Roi = Annotated[tuple[Voxels, Voxels, Voxels], Expected("three whole numbers of at least 1")]
+Length = Annotated[float, Gt(0)]
 #: distances between voxels along three axes, in mm
-Spacing = Annotated[
-    tuple[Length, Length, Length] | None, Field(description="three positive lengths in mm")
-]
-FeatureMaps = Annotated[int, Field(ge=2)]
+Spacing = Annotated[tuple[Length, Length, Length] | None, Expected("three positive lengths in mm")]
+FeatureMaps = Annotated[int, Ge(2)]
 
 
 # ------------------------------------------------------------------------------------- the settings
@@ -67,26 +64,27 @@ class DataConfig(Settings):
     #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     lower_limit: Annotated[
         int,
-        Field(ge=1, description="a whole number of at least 1, because 0 is background"),
+        Ge(1),
+        Expected("a whole number of at least 1, because 0 is background"),
     ] = 3
     #: largest label value of a structure; everything outside the limits is background
     upper_limit: int = 5
     roi_size: Roi = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
-    num_samples: Annotated[int, Field(ge=1)] = 1  #: crops cut from each loaded volume
+    num_samples: Annotated[int, Ge(1)] = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
     low_resolution: bool = False  #: make some training crops coarser
     #: mirror some training scans left to right, with the names of the lungs exchanged
     mirror: bool = False
     deform: bool = False  #: turn, scale and bend some training scans
     #: share of training crops that are centred on a structure, each structure equally often
-    foreground: Annotated[float, Field(ge=0, le=1)] = 0.0
+    foreground: Annotated[float, Ge(0), Le(1)] = 0.0
     #: cut, then vary the crop, not the whole scan: much less work on large scans
     crop_first: bool = False
     #: second channel with the distance from the body's middle plane, to tell left from right
     position: bool = True
     cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
     #: threads or processes that make training crops, at most one for each core
-    num_worker: Annotated[int, Field(ge=1)] = 1
+    num_worker: Annotated[int, Ge(1)] = 1
     #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
     worker_processes: bool = False
 
@@ -96,12 +94,13 @@ class ModelConfig(Settings):
     """The network."""
 
     name: NetworkName = "ResidualUNet3D"  #: ResidualUNet3D (the case's) or UNet3D (the paper's)
-    in_channels: Annotated[int, Field(ge=1)] = 2  #: the HU, and the position if data.position
-    num_classes: Annotated[int, Field(ge=2)] = 4  #: background, left lung, right lung, trachea
+    in_channels: Annotated[int, Ge(1)] = 2  #: the HU, and the position if data.position
+    num_classes: Annotated[int, Ge(2)] = 4  #: background, left lung, right lung, trachea
     #: feature maps at each level; five for ResidualUNet3D
     channels: Annotated[
         tuple[FeatureMaps, ...],
-        Field(min_length=2, description="two or more whole numbers of at least 2"),
+        MinLen(2),
+        Expected("two or more whole numbers of at least 2"),
     ] = (16, 32, 64, 128, 256)
     #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
     norm: Norm = "batch"
@@ -112,34 +111,34 @@ class TrainConfig(Settings):
     """The optimisation."""
 
     loss: LossName = "DiceCELoss"  #: DiceCELoss, DiceLoss or CrossEntropyLoss
-    lr: Annotated[float, Field(gt=0)] = 3e-3  #: highest learning rate
-    batch_size: Annotated[int, Field(ge=1)] = 2  #: volumes in each step
-    epoch_size: Annotated[int, Field(ge=1)] = 5  #: passes over the training volumes
-    warmup_step: Annotated[int, Field(ge=0)] = 20  #: steps of linear warm-up
+    lr: Annotated[float, Gt(0)] = 3e-3  #: highest learning rate
+    batch_size: Annotated[int, Ge(1)] = 2  #: volumes in each step
+    epoch_size: Annotated[int, Ge(1)] = 5  #: passes over the training volumes
+    warmup_step: Annotated[int, Ge(0)] = 20  #: steps of linear warm-up
     #: epochs of linear warm-up, in place of warmup_step, if above 0
-    warmup_epoch: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epoch: Annotated[float, Ge(0)] = 0.0
     #: the warm-up starts at this share of lr
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    warmup_ratio: Annotated[float, Ge(0), Le(1)] = 0.1
     #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     #: batches whose gradients are averaged into one step; makes up for a small batch_size
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Ge(1)] = 1
     #: a gradient longer than this is shortened to it; 0 never shortens
-    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Ge(0)] = 0.0
     #: decay of the moving average of the weights that is validated and kept; 0 keeps none
-    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     mixed_precision: bool = False  #: all but batch-norm in 16-bit floats; weights stay in 32 bits
     #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
-    loss_scale: Annotated[float, Field(ge=1)] = 1.0
+    loss_scale: Annotated[float, Ge(1)] = 1.0
     #: halve loss_scale at an overflow, double it after 1000 steps without one
     dynamic_loss_scale: bool = False
     #: checkpoints of the last so many validations are kept, and the best one; others are removed
-    keep_checkpoint_max: Annotated[int, Field(ge=1)] = 2
+    keep_checkpoint_max: Annotated[int, Ge(1)] = 2
     #: steps from one validation, on the held-out volumes, to the next
-    validate_every: Annotated[int, Field(ge=1)] = 150
+    validate_every: Annotated[int, Ge(1)] = 150
     #: steps between checkpoints to continue from; at most this many are repeated after a crash
-    save_every: Annotated[int, Field(ge=1)] = 60
-    seed: Annotated[int, Field(ge=0)] = 1  #: seeds weights, order, crops and augmentation
+    save_every: Annotated[int, Ge(1)] = 60
+    seed: Annotated[int, Ge(0)] = 1  #: seeds weights, order, crops and augmentation
     output_path: Folder = "runs/quick"  #: checkpoints, history and configuration go here
     #: besides the tables, write the curves for TensorBoard and as MindSpore summary
     event_files: bool = True
@@ -148,7 +147,7 @@ class TrainConfig(Settings):
     run_distribute: bool = False
     device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"  #: what computes
     #: which of the machine's devices; under msrun each process gets its own
-    device_id: Annotated[int, Field(ge=0)] = 0
+    device_id: Annotated[int, Ge(0)] = 0
 
 
 @checked("inference")
@@ -158,19 +157,19 @@ class InferenceConfig(Settings):
     #: voxels of a sliding window; larger than the crop, for more context
     roi_size: Roi = (96, 96, 96)
     #: share of a window that neighbours have in common; with 1 the window would never move
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    overlap: Annotated[float, Ge(0), Lt(1)] = 0.25
     mode: Literal["constant", "gaussian"] = "gaussian"  #: weight of a window's voxels
     #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
     placement: Literal["fixed", "even"] = "fixed"
     #: windows predicted at once; more needs more memory, and is faster on a GPU
-    batch_size: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Ge(1)] = 1
     #: also predict windows mirrored along these axes, 0 left-right, and average
     flip_axes: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=2)], ...],
-        Field(description="each of 0, 1 and 2 at most once"),
+        tuple[Annotated[int, Ge(0), Le(2)], ...],
+        Expected("each of 0, 1 and 2 at most once"),
     ] = ()
     #: weight of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
-    hu_weight: Annotated[float, Field(ge=0)] = 3.0
+    hu_weight: Annotated[float, Ge(0)] = 3.0
     largest_component: bool = True  #: keep only the largest connected piece of each structure
     #: give each piece of air that walls enclose to the structure that nearly fills it
     whole_air: bool = True

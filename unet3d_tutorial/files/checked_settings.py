@@ -23,6 +23,16 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 Class = TypeVar("Class", bound=type)
 
 
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What a setting expects, in words, where its type and its bounds do not say enough.
+
+    It is one of a setting's annotations: ``Annotated[str, MinLen(1), Expected("a folder")]``.
+    """
+
+    words: str
+
+
 # ------------------------------------------------------------------------------------------- checks
 
 
@@ -34,10 +44,10 @@ def checked(section: str = "") -> Callable[[Class], Class]:
     given for a tuple, and a number of NumPy for a number.
 
     >>> from typing import Annotated
-    >>> from pydantic import Field
+    >>> from annotated_types import Ge
     >>> @checked("train")
     ... class TrainConfig:
-    ...     epoch_size: Annotated[int, Field(ge=1)] = 5
+    ...     epoch_size: Annotated[int, Ge(1)] = 5
     >>> TrainConfig(epoch_size=0)
     Traceback (most recent call last):
     ValueError: train.epoch_size: expected a whole number of at least 1, found 0
@@ -105,9 +115,10 @@ def _refusal(setting: str, field: FieldInfo, value: Any, problem: str) -> str:
 
 
 def _expected(field: FieldInfo) -> str:
-    """What a setting expects in words: its description, or its type and its bounds."""
-    if field.description:
-        return field.description
+    """What a setting expects in words: those in its annotation, or its type and its bounds."""
+    for annotation in field.metadata:
+        if isinstance(annotation, Expected):
+            return annotation.words
     kind: Any = field.annotation
     words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
     if kind not in words:  # a section
