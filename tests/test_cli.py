@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from unet3d_tutorial.cli import main
+from unet3d_tutorial.config import PRESETS
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ from unet3d_tutorial.cli import main
         (["export", "-o", "m.pt"], "ends in .onnx or .mindir, found m.pt"),
         (["export"], "no such checkpoint: runs/quick/unet3d.ckpt"),
         (["train", "train.lrr=1"], "did you mean 'lr'"),
+        (["train", "--preset", "quik"], "unknown preset 'quik'; there are quick, luna16"),
         (
             ["train", "data.data_path=nowhere"],
             "nowhere/train/image: expected .nii.gz files, found none",
@@ -85,6 +87,13 @@ def test_version(capsys):
     assert re.fullmatch(r"unet3d \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def test_help_names_every_preset(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "-h"])
+    text = capsys.readouterr().out
+    assert all(preset in text for preset in PRESETS)
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys\n"
@@ -92,7 +101,7 @@ def test_help_loads_nothing_heavy():
         "try:\n"
         "    main(['-h'])\n"
         "finally:\n"
-        "    print(*sorted({'mindspore', 'numpy', 'scipy', 'tabulate'} & set(sys.modules)))\n"
+        "    print(*sorted({'mindspore', 'numpy', 'pydantic', 'tabulate'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: unet3d") and done.stdout.endswith("\n\n")

@@ -12,9 +12,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .config import PRESETS, Config
+if TYPE_CHECKING:
+    from .config import Config
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
@@ -418,9 +419,9 @@ def _add_configuration(command: argparse.ArgumentParser, *, preset: str | None =
     default = preset or "those that the network was trained with"
     command.add_argument(
         "--preset",
-        choices=PRESETS,
+        metavar="NAME",
         default=preset,
-        help=f"settings to start from (default: {default})",
+        help=f"settings to start from, quick or luna16 (default: {default})",
     )
     command.add_argument(
         "--config", type=Path, help="YAML file with settings, in place of a preset"
@@ -448,14 +449,16 @@ def _sort_settings(parser: argparse.ArgumentParser, options: argparse.Namespace)
             parser.error(f"unrecognized arguments: {' '.join(wrong)}")
 
 
-def _config(options: argparse.Namespace) -> Config:
+def _config(options: argparse.Namespace) -> "Config":
     """The configuration of the options ``--preset`` and ``--config`` and of the settings."""
+    from .config import Config
+
     if options.config:
         return Config.load(options.config, options.settings)
     return Config.preset(options.preset).override(options.settings)
 
 
-def _given_config(options: argparse.Namespace) -> Config | None:
+def _given_config(options: argparse.Namespace) -> "Config | None":
     """The configuration that was asked for, or ``None`` for that of the network."""
     return _config(options) if options.config or options.preset else None
 
