@@ -83,9 +83,10 @@ def run_mindspore(folder: Path, roi: str) -> np.ndarray:
 
 def labels(folder: Path, roi: str, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The labels of the input, found slab by slab."""
-    from unet3d_tutorial.inference import largest, sliding_window_slabs
+    from unet3d_tutorial.inference import SlidingWindow, largest, sliding_window_slabs
 
-    slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], predict, overlap=OVERLAP)
+    window = SlidingWindow(ROIS[roi], overlap=OVERLAP)
+    slabs = sliding_window_slabs(np.load(folder / "input.npy"), window, predict)
     # A loop would hold a slab while the next is made.
     return np.concatenate(list(map(largest, slabs)))
 

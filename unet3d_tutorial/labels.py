@@ -8,6 +8,8 @@ everywhere in the book.
 #: Label 0 is background; label ``n`` is ``STRUCTURES[n - 1]``.
 STRUCTURES: tuple[str, ...] = ("left lung", "right lung", "trachea")
 LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3
+#: Background, left lung, right lung, trachea: the classes whose HU, sides and air are known.
+NUM_CLASSES = len(STRUCTURES) + 1
 
 
 def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:
