@@ -10,19 +10,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..baseline import classical_baseline
 from ..config import Config
 from ..dataset import list_cases
 from ..evaluation import (
     Results,
     StructureScore,
-    classical_baseline,
     evaluate_cases,
     mean_scores,
     scores_table,
     summary_table,
     write_csv,
 )
-from ..inference import Predictor, clean, segment
+from ..inference import Predictor, segment
+from ..postprocessing import clean
 from ..runs.networks import trained_predictor
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
