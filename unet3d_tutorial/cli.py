@@ -311,28 +311,32 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .predict.command import settle
+    from .predict.command import checkpoint_and_config
     from .predict.evaluate import evaluate_run
 
-    checkpoint, config = settle(options.checkpoint, _given_config(options), options.overrides)
+    checkpoint, config = checkpoint_and_config(
+        options.checkpoint, _given_config(options), options.overrides
+    )
     print(evaluate_run(config, checkpoint, options.cases))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .predict.command import plan, predict_files, scan_segmenter
+    from .predict.command import mask_jobs, scan_segmenter, write_masks
 
-    jobs = plan(options.scans, options.output, overwrite=options.overwrite)
+    jobs = mask_jobs(options.scans, options.output, overwrite=options.overwrite)
     segment = scan_segmenter(
         options.backend, options.checkpoint, _given_config(options), options.overrides
     )
-    for line in predict_files(jobs, segment, series=options.series, overwrite=options.overwrite):
+    for line in write_masks(jobs, segment, series=options.series, overwrite=options.overwrite):
         print(line, flush=True)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .predict.command import export_windows, settle
+    from .predict.command import checkpoint_and_config, export_windows
 
-    checkpoint, config = settle(options.checkpoint, _given_config(options), options.overrides)
+    checkpoint, config = checkpoint_and_config(
+        options.checkpoint, _given_config(options), options.overrides
+    )
     if options.windows:
         print(export_windows(options.windows, config, series=options.series))
     else:
