@@ -36,7 +36,7 @@ REFERENCE = labels((1, ((2, 8), (2, 12), (2, 12))), (2, ((12, 18), (2, 12), (2, 
 
 
 def test_scores_by_hand():
-    """Left lung shifted by one voxel of 2 mm, right lung missed, trachea neither there nor found."""
+    """Left lung one voxel of 2 mm off, right lung missed, trachea neither there nor found."""
     prediction = labels((1, ((2, 8), (2, 12), (3, 13))))
     left, right, trachea = evaluate(prediction, REFERENCE)
     assert [row.structure for row in (left, right, trachea)] == list(STRUCTURES)

@@ -231,7 +231,10 @@ def test_volumes_in_millilitres():
 
 def test_a_prediction_imports_no_more_than_it_needs():
     """Plots, training, event files and their own imports would cost seconds at each start."""
-    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.runs.networks; print(*sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.runs.networks; "
+        "print(*sys.modules)"
+    )
     loaded = set(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -249,7 +252,10 @@ def test_a_prediction_imports_no_more_than_it_needs():
 
 
 def test_without_its_network_mindspore_is_not_imported():
-    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.evaluation; "
+        "print('mindspore' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -60,13 +60,10 @@ def segment(
     )
     prepared = prepare(image, config)
     slabs = sliding_window_slabs(prepared.array, window, predictor, progress=progress)
-    labels = labels_from_slabs(
-        _of_classes(slabs, config.model.num_classes),
-        Volume(prepared.array[0], prepared.affine),
-        image.array.shape,
-        image.affine,
-        *hu_prior(image, config),
-    )
+    slabs = _of_classes(slabs, config.model.num_classes)
+    working_grid = Volume(prepared.array[0], prepared.affine)
+    prior, gain = hu_prior(image, config)
+    labels = labels_from_slabs(slabs, working_grid, image.array.shape, image.affine, prior, gain)
     return Volume(clean(labels, image, config), image.affine)
 
 
@@ -174,10 +171,9 @@ class _ScanOnWorkingGrid:
     other two.
     """
 
-    scan_axes: tuple[int, ...]  #: which axis of the scan it is
-    grid_axes: tuple[
-        int, ...
-    ]  #: the axis of the working grid that is parallel to it; 0 comes first
+    slab_axis: int  #: the scan's axis that runs along the slabs
+    #: the axis of the working grid that is parallel to each; 0, that of the rows, comes first
+    grid_axes: tuple[int, ...]
     #: for each slice of the scan its index on the working grid, a whole number or one between two
     positions: tuple[np.ndarray, ...]
 
@@ -185,14 +181,14 @@ class _ScanOnWorkingGrid:
     def locate(cls, grid: Volume, shape: Shape, affine: np.ndarray) -> "_ScanOnWorkingGrid":
         """The grid of ``shape`` and ``affine`` as seen from the working grid."""
         parallel, scale, offset = _match_axes(grid.affine, affine, shape)
-        along_slabs = parallel.index(0)
-        scan_axes = (along_slabs, *(axis for axis in range(3) if axis != along_slabs))
-        grid_axes = tuple(parallel[axis] for axis in scan_axes)
+        slab_axis = parallel.index(0)
+        in_plane = [axis for axis in range(3) if axis != slab_axis]
+        slab_order = [slab_axis, *in_plane]
         positions = tuple(
             _positions(shape[axis], scale[axis], offset[axis], grid.array.shape[parallel[axis]])
-            for axis in scan_axes
+            for axis in slab_order
         )
-        return cls(scan_axes, grid_axes, positions)
+        return cls(slab_axis, tuple(parallel[axis] for axis in slab_order), positions)
 
 
 class _Labelling:
@@ -209,14 +205,15 @@ class _Labelling:
 
     def add(self, first_row: int, scores: np.ndarray) -> None:
         """Label the slices that the slab ``(K, rows, J, K)``, from ``first_row`` on, decides."""
-        slices = self.scan.positions[0]
+        row_of_slice = self.scan.positions[0]
         last_row = first_row + scores.shape[1] - 1
-        ready = np.flatnonzero((self.last_row < slices) & (slices <= last_row))
+        ready = np.flatnonzero((self.last_row < row_of_slice) & (row_of_slice <= last_row))
+        # To slab order, behind the axis of the classes.
         scores = scores.transpose(0, *(1 + axis for axis in self.scan.grid_axes))
         undecided = _undecided(scores, self.gain)
         for first in range(0, len(ready), SLICES_AT_ONCE):
             numbers = ready[first : first + SLICES_AT_ONCE]
-            self._label(numbers, slices[numbers] - first_row, scores, undecided)
+            self._label(numbers, row_of_slice[numbers] - first_row, scores, undecided)
         self.last_row = last_row
 
     def _label(
@@ -234,10 +231,9 @@ class _Labelling:
         for axis in range(3):
             scores = _resample(scores, axis + 1, positions[axis])
         # From slab order to the scan's own axes.
-        along_slabs = self.scan.scan_axes[0]
-        scores = np.moveaxis(scores, 1, 1 + along_slabs)
+        scores = np.moveaxis(scores, 1, 1 + self.scan.slab_axis)
         box = list(in_plane)
-        box.insert(along_slabs, slice(numbers[0], numbers[-1] + 1))
+        box.insert(self.scan.slab_axis, slice(numbers[0], numbers[-1] + 1))
         if self.prior is not None:
             scores = scores + self.prior(tuple(box))
         self.labels[tuple(box)] = largest(scores)
