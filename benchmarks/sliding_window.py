@@ -214,7 +214,8 @@ def main() -> None:
             masks = [np.load(folder / f"{side}.npy") for side in SIDES]
             same = min((mask == masks[-1]).mean() for mask in masks[:-1])
             print(
-                f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; MindSpore {ours:.1f} s, {ours_gb:.2f} GB; "
+                f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; "
+                f"MindSpore {ours:.1f} s, {ours_gb:.2f} GB; "
                 f"MONAI {there:.1f} s, {there_gb:.2f} GB; at least {same:.4%} of the labels equal"
             )
 

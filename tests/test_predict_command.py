@@ -21,7 +21,6 @@ from unet3d_tutorial.phantom.recipe import generate
 from unet3d_tutorial.predict import command as prediction
 from unet3d_tutorial.predict.command import checkpoint_and_config, mask_jobs, scan_paths
 from unet3d_tutorial.predict.engines import REQUIREMENTS
-from unet3d_tutorial.predict.report import volumes
 from unet3d_tutorial.runs import networks as trained
 from unet3d_tutorial.runs.checkpoints import save_checkpoint
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
@@ -216,17 +215,6 @@ def test_plans_that_cannot_be(scans, output, message, here):
 def test_a_name_with_brackets_is_a_name(here):
     (here / "scan[1].nii").touch()
     assert [str(path) for path in scan_paths(["scan[1].nii"])] == ["scan[1].nii"]
-
-
-def test_volumes_in_millilitres():
-    labels = np.zeros((10, 10, 10), np.uint8)
-    labels[:5], labels[5:, :2] = 1, 3
-    mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
-    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
-    labels[5:, 2:4] = 5
-    assert (
-        volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
-    )
 
 
 def test_a_prediction_imports_no_more_than_it_needs():
