@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from test_scans import rotation
 
 from unet3d_tutorial.predict.report import kept_line, mask_line, volumes
 from unet3d_tutorial.volume import Volume
@@ -12,7 +11,10 @@ from unet3d_tutorial.volume import Volume
 def test_volumes_in_millilitres():
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:5], labels[5:, :2] = 1, 3
-    mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
+    affine = np.diag([2, 2, 2.5, 1])
+    cosine, sine = np.cos(np.radians(30)), np.sin(np.radians(30))
+    affine[:2, :2] = 2 * np.array([[cosine, -sine], [sine, cosine]])  # turned, of the same size
+    mask = Volume(labels, affine)
     known = "left lung 5 mL, right lung 0 mL, trachea 1 mL"
     assert volumes(mask) == known
     labels[5:, 2:4] = 5
