@@ -260,10 +260,12 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    from .predict.command import settle
+    from .predict.command import checkpoint_and_config
     from .predict.evaluate import evaluate_run
 
-    checkpoint, config = settle(options.checkpoint, _given_config(options), options.settings)
+    checkpoint, config = checkpoint_and_config(
+        options.checkpoint, _given_config(options), options.settings
+    )
     print(evaluate_run(config, checkpoint, options.cases))
 
 
@@ -316,13 +318,13 @@ def _add_predict(commands: Commands) -> None:
 
 
 def _run_predict(options: argparse.Namespace) -> None:
-    from .predict.command import plan, predict_files, scan_segmenter
+    from .predict.command import mask_jobs, scan_segmenter, write_masks
 
-    jobs = plan(options.scans, options.output, overwrite=options.overwrite)
+    jobs = mask_jobs(options.scans, options.output, overwrite=options.overwrite)
     segment_scan = scan_segmenter(
         options.backend, options.checkpoint, _given_config(options), options.settings
     )
-    lines = predict_files(jobs, segment_scan, series=options.series, overwrite=options.overwrite)
+    lines = write_masks(jobs, segment_scan, series=options.series, overwrite=options.overwrite)
     for line in lines:
         print(line, flush=True)
 
@@ -354,9 +356,11 @@ def _add_export(commands: Commands) -> None:
 
 
 def _run_export(options: argparse.Namespace) -> None:
-    from .predict.command import export_windows, settle
+    from .predict.command import checkpoint_and_config, export_windows
 
-    checkpoint, config = settle(options.checkpoint, _given_config(options), options.settings)
+    checkpoint, config = checkpoint_and_config(
+        options.checkpoint, _given_config(options), options.settings
+    )
     if options.windows:
         print(export_windows(options.windows, config, series=options.series))
         return

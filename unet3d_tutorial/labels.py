@@ -13,6 +13,9 @@ LEFT_LUNG = 1
 RIGHT_LUNG = 2
 TRACHEA = 3
 
+#: Background, left lung, right lung, trachea: the classes whose HU, sides and air are known.
+NUM_CLASSES = len(STRUCTURES) + 1
+
 #: In LUNA16's masks 3 is the left lung, 4 the right lung and 5 the trachea.
 FIRST_IN_LUNA16 = 3
 

@@ -176,6 +176,7 @@ def test_the_cases_of_a_folder(run, tmp_path, capsys):
         "evaluation-val.json",
         "evaluation-val.png",
     }
-    assert "| network, raw | right lung | HD95 (mm) | missed |" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "| network, raw | right lung | HD95 (mm) | missed |" in printed
     assert main(["evaluate", "--cases", str(tmp_path / "none"), *settings]) == 2
     assert "none/image: expected .nii.gz files, found none" in capsys.readouterr().err
