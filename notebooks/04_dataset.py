@@ -314,8 +314,8 @@ print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all())
 
 # %%
 large = config.override(["data.num_samples=4", "train.batch_size=2"])
-stream = create_dataset(large).create_dict_iterator(output_numpy=True, num_epochs=1)
-batch = next(stream)
+large_dataset = create_dataset(large)
+batch = next(large_dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
 shapes = batch["image"].shape, batch["label"].shape
 print("batch of", batch["image"].shape[0], "crops:", *shapes)
 
@@ -348,9 +348,11 @@ show_crops(samples, rows=2, size=(10, 4))
 # %%
 from unet3d_tutorial.labels import STRUCTURES
 
-labels = [source[index][1] for index in range(60)]
-shares = np.array([label.mean(axis=(0, 2, 3, 4)) for label in labels])
-for name, share in zip(("background", *STRUCTURES), shares.T, strict=True):
+shares = []
+for index in range(60):
+    _, label = source[index]
+    shares.append(label.mean(axis=(0, 2, 3, 4)))
+for name, share in zip(("background", *STRUCTURES), np.transpose(shares), strict=True):
     absent = int((share == 0).sum())
     print(
         f"{name:11} {share.mean():6.2%} of the voxels,",
@@ -368,11 +370,13 @@ for name, share in zip(("background", *STRUCTURES), shares.T, strict=True):
 for foreground in (0.0, 0.5, 1.0):
     chosen = TrainingCrops(cases, config.override([f"data.foreground={foreground}"]))
     chosen.prepared = source.prepared  # no need to prepare the scans again
-    tracheas = [chosen[index][1][:, 3] for index in range(60)]
-    share = np.array([trachea.mean() for trachea in tracheas])
+    shares = []
+    for index in range(60):
+        _, label = chosen[index]
+        shares.append(label[:, 3].mean())
     print(
-        f"foreground={foreground}: trachea {share.mean():.2%} of the voxels,",
-        f"in {(share > 0).sum()} of 60 crops",
+        f"foreground={foreground}: trachea {np.mean(shares):.2%} of the voxels,",
+        f"in {np.count_nonzero(shares)} of 60 crops",
     )
 
 # %% [markdown]
@@ -598,8 +602,11 @@ without_trachea = ...
 if without_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
-    tracheas = [source[index][1][:, 3] for index in range(40)]
-    if without_trachea == sum(not trachea.any() for trachea in tracheas):
+    expected = 0
+    for index in range(40):
+        _, label = source[index]
+        expected += not label[:, 3].any()
+    if without_trachea == expected:
         print("Right.")
     else:
         print("Not yet: which channel of the label is the trachea?")
