@@ -500,7 +500,7 @@ for value, name in ((1, "left lung"), (2, "right lung")):
 # %% tags=["hide-input"]
 from unet3d_tutorial import AddPosition
 
-chapter.source(AddPosition.apply)
+chapter.source(AddPosition)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice of a phantom: first channel in grey, second channel as a colour ramp from one side to the other with a line at zero in the middle of the body."}}
 from unet3d_tutorial.book.transforms import show_position

@@ -9,8 +9,8 @@ from ..view.figures import plane
 from ..volume import Volume
 from .pictures import draw_slice, panels, to_ras
 
-COLORS = ("#56B4E9", "#F0E442")
-LINES = ("-", ":")
+CROP_COLORS = ("#56B4E9", "#F0E442")
+CROP_LINES = ("-", ":")
 
 
 def show_crop_sizes(scan: Volume, sizes_mm: Mapping[str, Sequence[float]]) -> Figure:
@@ -23,7 +23,7 @@ def show_crop_sizes(scan: Volume, sizes_mm: Mapping[str, Sequence[float]]) -> Fi
     figure, axes = panels(1, 1, (6, 4.5))
     axis = axes[0, 0]
     draw_slice(axis, pixels, (-width / 2, width / 2, -depth / 2, depth / 2))
-    for (name, size), color, line in zip(sizes_mm.items(), COLORS, LINES, strict=True):
+    for (name, size), color, line in zip(sizes_mm.items(), CROP_COLORS, CROP_LINES, strict=True):
         across, deep = size[:2]
         corner = (-across / 2, -deep / 2)
         axis.add_patch(

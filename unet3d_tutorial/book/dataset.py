@@ -119,12 +119,15 @@ def median_wait_s(config: Config, step_s: float, steps: int = 20) -> float:
     return float(np.median(waits_s[2:]))
 
 
-def show_waits(step: Sequence[float], steps_s: np.ndarray, waits_s: np.ndarray) -> Figure:
-    """Draw the seconds that each step of a run took, and those that it waited for its batch."""
+def show_waits(numbers: Sequence[float], steps_s: np.ndarray, waits_s: np.ndarray) -> Figure:
+    """Draw the seconds that each step of a run took, and those that it waited for its batch.
+
+    ``numbers`` are those of the steps, as the run counted them.
+    """
     figure, axes = panels(1, 1, (8, 2.8))
     axis = axes[0, 0]
-    axis.semilogy(step, steps_s, ".", markersize=3, color=BLUE, label="the whole step")
-    axis.semilogy(step, waits_s, ".", markersize=3, color=ORANGE, label="waiting for its batch")
+    axis.semilogy(numbers, steps_s, ".", markersize=3, color=BLUE, label="the whole step")
+    axis.semilogy(numbers, waits_s, ".", markersize=3, color=ORANGE, label="waiting for its batch")
     axis.set(xlabel="step of the training run", ylabel="seconds")
     axis.legend(fontsize=8)
     return figure
