@@ -373,15 +373,13 @@ show_borders(*ConvertLabel()(*pair))
 # *more variety than one is likely to meet*, so that only rules about anatomy survive.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight phantoms, coronal picture above axial picture: large and small bodies, upright and tilted, arms up or cut off, short and long scans, lungs that are clear, patchy or full of holes."}}
-from unet3d_tutorial import Compose
 from unet3d_tutorial.book.data import show_phantoms
 
-load = Compose([LoadData(), ConvertLabel()])
 phantoms = {}
 for number in (4, 10, 12, 16, 41, 50, 53, 69):
     name = f"phantom-{number:04d}.nii.gz"
     files = (target / "train/image" / name, target / "train/seg" / name)
-    phantoms[f"phantom {number}"] = load(*files)
+    phantoms[f"phantom {number}"] = ConvertLabel()(*LoadData()(*files))
 show_phantoms(phantoms)
 
 # %% [markdown]
@@ -395,8 +393,10 @@ show_phantoms(phantoms)
 # Does the real patient lie within the breadth of the phantoms? Measure a few things in all that we train on:
 
 # %%
+from unet3d_tutorial import Compose
 from unet3d_tutorial.book.data import measure
 
+load = Compose([LoadData(), ConvertLabel()])
 measured = []
 for path in sorted((target / "train/image").glob("*.nii.gz")):
     image, label = load(path, target / "train/seg" / path.name)
