@@ -190,7 +190,7 @@ for kind, volume in (("in HU", scan), ("1024 too high", stored)):
 volume_ml = ...
 
 # %%
-from unet3d_tutorial.predict.command import volumes
+from unet3d_tutorial.predict.report import volumes
 
 expected_ml = (truth.array == 1).sum() * truth.voxel_ml
 if volume_ml is ...:
