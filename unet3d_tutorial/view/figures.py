@@ -337,7 +337,7 @@ def _draw_boxes(
             )
 
 
-# --------------------------------------------------------------------------------------- the pieces
+# -------------------------------------------------------------------------------------- the pieces
 
 
 def plane(volume: Volume, name: str, index: int) -> tuple[np.ndarray, tuple[float, float]]:
