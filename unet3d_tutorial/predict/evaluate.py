@@ -26,7 +26,7 @@ from ..inference import Predictor, clean, segment
 from ..runs.networks import trained_predictor
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
-from ..view.figures import score_box_rows
+from ..view.scores import score_box_rows
 from ..volume import Volume, load_volume
 
 EVALUATION = "evaluation.json"
