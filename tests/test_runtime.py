@@ -149,7 +149,7 @@ def test_doctor_finds_what_is_there_and_measures(monkeypatch) -> None:
     findings = {finding.name: finding for finding in doctor.examine(seconds=0.1)}
     assert findings["MindSpore"].found.startswith("2.10") and not findings["MindSpore"].remedy
     assert findings["convolution kernel"].found == "x64:gemm:jit"
-    assert findings["convolutions"].found == doctor._WHOSE[onednn.convolutions()]
+    assert findings["convolutions"].found == doctor.CONVOLUTIONS[onednn.convolutions()]
     assert "s a step of 2x1x16x16x32" in findings["training speed"].found
 
 

@@ -145,7 +145,7 @@ def plane(volume: Volume, name: str, index: int) -> tuple[np.ndarray, tuple[floa
     return pixels, (columns * spacing[across], rows * spacing[up])
 
 
-# ---------------------------------------------------------------------- what is shown, and where
+# ------------------------------------------------------------------------ what is shown, and where
 
 
 def _to_ras(volume: Volume, shape: tuple[int, ...] | None = None) -> Volume:
@@ -205,7 +205,7 @@ def _crossing(position: Sequence[int] | None, layers: _Layers) -> tuple[int, ...
     return tuple(length // 2 for length in shape)
 
 
-# ------------------------------------------------------------------------------------------ drawing
+# ----------------------------------------------------------------------------------------- drawing
 
 
 def _grid_of_planes(rows: int, title: str | None) -> tuple[Figure, np.ndarray]:
