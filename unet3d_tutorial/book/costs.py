@@ -100,7 +100,7 @@ def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
 
 
 def _start_mindspore() -> None:
-    """Run a small convolution: the memory that MindSpore takes at its start is not the network's."""
+    """Run a small convolution: what MindSpore takes at its start is not the network's."""
     small = Tensor(np.zeros((1, 1, 8, 8, 8), np.float32))
     nn.Conv3d(1, 1, 3)(small).asnumpy()
 

@@ -1,4 +1,4 @@
-"""All that the viewer's front end must know besides the voxels, ready to become JSON."""
+"""All that the viewer's front end must know apart from the voxels, ready to become JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,11 +23,11 @@ def describe(scene: Scene, factors: Factors = FINEST, step: float | None = None)
     ``step`` of ``None``: the voxels are sent as they are.
     """
     block = block_affine(factors)
-    spacing = spacing_of(scene.affine)
     shape = zip(scene.image.shape, factors, strict=True)
+    start = zip(scene.start, factors, strict=True)
     return {
         "css": asset("viewer.css"),
-        "shape": [-(-voxels // factor) for voxels, factor in shape],
+        "shape": [-(-voxels // factor) for voxels, factor in shape],  # rounded up
         "spacing": _block_size(scene, factors),
         "affine": (scene.affine @ block).tolist(),
         "toArray": (scene.to_array @ block).tolist(),
@@ -38,13 +38,13 @@ def describe(scene: Scene, factors: Factors = FINEST, step: float | None = None)
         "unit": scene.unit,
         "window": scene.window,
         "presets": _presets(scene),
-        "start": [index // factor for index, factor in zip(scene.start, factors, strict=True)],
+        "start": [index // factor for index, factor in start],
         "hasTruth": scene.truth is not None,
         "predictions": list(scene.predictions),
         "labelCount": len(scene.masks),
         "structures": legend(scene),
         "errors": [{"name": name, "color": color} for name, color in ERRORS.items()],
-        "voxel": float(np.prod(spacing)),
+        "voxel": float(np.prod(spacing_of(scene.affine))),
         "slices": _slice_counts(scene, factors),
         "note": _note(scene, factors, step),
     }

@@ -11,9 +11,9 @@ Factors = tuple[int, int, int]  #: voxels of a block along each axis
 FINEST: Factors = (1, 1, 1)
 STEPS = 256  # for the values that nearly all voxels have
 CODES = 65535  # the largest number of steps that two bytes hold
-SAMPLED_VOXELS = 500_000
-NEARLY_EQUAL = 1.05
-COMPRESSION = 6
+SAMPLED_VOXELS = 500_000  # about so many are packed to estimate the size of a page
+NEARLY_EQUAL = 1.05  # largest ratio of two lengths that grow together
+COMPRESSION = 6  # zlib's level
 
 
 # -------------------------------------------------------------------------------- blocks of voxels
@@ -57,7 +57,7 @@ def coarser(
 def sample(scene: Scene, factors: Factors) -> tuple[list[np.ndarray], float]:
     """Some slices of :func:`coarser`, about half a million voxels, and their share of the whole."""
     slices = scene.image.shape[2]
-    blocks = -(-slices // factors[2])
+    blocks = -(-slices // factors[2])  # rounded up
     enough = 3 + int(SAMPLED_VOXELS * blocks * np.prod(factors) / scene.image.size)
     chosen = np.linspace(0, blocks - 1, min(blocks, enough))
     firsts = np.rint(chosen)[:, None].astype(int) * factors[2]
