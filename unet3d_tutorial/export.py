@@ -107,12 +107,17 @@ def mindir_predictor(path: str | Path) -> Predictor:
     return predictor(nn.GraphCell(ms.load(str(path))))
 
 
-def verify(exported: Predictor, network: Predictor, shapes: list[Shape], name: str) -> float:
+def verify(
+    exported: Predictor,
+    network: Predictor,
+    shapes: list[Shape],
+    name: str,
+) -> float:
     """Compare the logits of a file and a network on noise; give the largest difference.
 
     ``shapes`` are those of the batches to try, ``(N, C, D, H, W)``. The difference is a
-    share of the largest logit. Raises :class:`ExportError`, with the file's ``name``, above
-    :data:`TOLERANCE`.
+    share of the largest logit. Raises :class:`ExportError`, with the file's ``name``,
+    above :data:`TOLERANCE`.
     """
     rng = np.random.default_rng(0)
     differences = []
