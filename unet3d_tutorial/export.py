@@ -125,9 +125,8 @@ def verify(
         batch = rng.random(shape, np.float32)
         expected, found = network(batch), exported(batch)
         if found.shape != expected.shape:
-            raise ExportError(
-                f"{name}: expected logits of shape {expected.shape}, found {found.shape}"
-            )
+            shapes_differ = f"shape {expected.shape}, found {found.shape}"
+            raise ExportError(f"{name}: expected logits of {shapes_differ}")
         differences.append(np.abs(found - expected).max() / np.abs(expected).max())
     worst = float(np.max(differences))
     if not worst <= TOLERANCE:  # also when it is not a number
