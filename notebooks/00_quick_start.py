@@ -52,7 +52,7 @@ print("HU from", scan.array.min(), "to", scan.array.max())
 # patient. `truth` has the same shape and the same place, with 0 for background, 1 for the left lung, 2 for the right lung, 3 for the trachea.
 
 # %% mystnb={"image": {"alt": "A synthetic chest CT in axial, coronal and sagittal planes; left lung filled blue, right lung orange, trachea green."}}
-from unet3d_tutorial.view.figures import show_planes
+from unet3d_tutorial.view.planes import show_planes
 
 show_planes(scan, truth)
 

@@ -246,7 +246,7 @@ for name, (image, _) in scans.items():
 
 # %% mystnb={"image": {"alt": "Three planes of a phantom above three planes of a real patient, in true proportions; left lung blue, right lung orange, trachea green in both."}}
 from unet3d_tutorial.book.pictures import thinned
-from unet3d_tutorial.view.figures import compare_planes
+from unet3d_tutorial.view.planes import compare_planes
 
 rows = [("phantom", phantom, phantom_label)]
 if ct:  # every second voxel is enough for a picture
@@ -270,7 +270,7 @@ figure
 # original case uses -500 to 1000 HU, the `quick` preset -1000 to 400 HU.
 
 # %% mystnb={"image": {"alt": "Histograms of HU of phantom and patient with peaks at air, lung and soft tissue, and two spans: minus 500 to 1000 and minus 1000 to 400."}}
-from unet3d_tutorial.view.figures import hu_histogram
+from unet3d_tutorial.view.charts import hu_histogram
 
 images = {name: image for name, (image, _) in scans.items()}
 windows = {"original case": (-500.0, 1000.0), "quick preset": (-1000.0, 400.0)}

@@ -114,7 +114,7 @@ print("before:", scan.axis_codes, " after:", turned.axis_codes)
 # %% mystnb={"image": {"alt": "The same scan twice in three planes. Above, read without its affine, the heart points to the patient's right; below, read by its affine, it points to the left."}}
 from unet3d_tutorial import Volume
 from unet3d_tutorial.book.pictures import thinned
-from unet3d_tutorial.view.figures import compare_planes
+from unet3d_tutorial.view.planes import compare_planes
 
 blind = Volume(scan.array, np.diag([*scan.spacing_mm, 1.0]))
 blind_label = Volume(scan_label.array, blind.affine)

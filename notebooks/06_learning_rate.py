@@ -42,7 +42,7 @@ from mindspore import Tensor, nn
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.schedule import case_cosine, warmup_cosine, warmup_steps
-from unet3d_tutorial.view.figures import schedule_curve
+from unet3d_tutorial.view.charts import schedule_curve
 
 quick, luna16 = Config.preset("quick"), Config.preset("luna16")
 

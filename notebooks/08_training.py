@@ -66,14 +66,14 @@ from unet3d_tutorial import (
 from unet3d_tutorial.book import training as measured
 from unet3d_tutorial.dataset import list_cases, validation_cases
 from unet3d_tutorial.files.tables import Table
-from unet3d_tutorial.labels import STRUCTURES
+from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.runs.checkpoints import save_checkpoint, save_state
 from unet3d_tutorial.runs.curves import LivePlot
 from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.runs.networks import build_network
 from unet3d_tutorial.training import validate
 from unet3d_tutorial.training_step import make_gradients, make_train_step
-from unet3d_tutorial.view.figures import COLORS, loss_curves, schedule_curve
+from unet3d_tutorial.view.charts import loss_curves, schedule_curve
 
 # %% [markdown]
 # ## A problem of seconds

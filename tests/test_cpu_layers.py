@@ -195,7 +195,7 @@ def test_without_the_library_or_where_it_does_not_fit(monkeypatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setattr(layers, "load_library", lambda: None)
     assert layers.kernels() == "mindspore"
-    assert "MindSpore's own" in doctor._WHOSE[layers.kernels()]
+    assert "MindSpore's own" in doctor.CONVOLUTIONS[layers.kernels()]
 
 
 def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) -> None:

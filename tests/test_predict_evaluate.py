@@ -14,7 +14,7 @@ from unet3d_tutorial.files.nifti import load_volume, save_volume
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.predict import evaluate as pipeline
 from unet3d_tutorial.sample_ct import SampleUnavailable
-from unet3d_tutorial.view.figures import score_box_rows
+from unet3d_tutorial.view.scores import score_box_rows
 from unet3d_tutorial.volume import Volume
 
 

@@ -17,13 +17,20 @@ from unet3d_tutorial import doctor
 from unet3d_tutorial.cpu import layers, runtime
 
 WHAT = "print(runtime.slow_kernels(), runtime.convolution_kernel(), runtime.launch_mode())"
-CONVOLUTION = "ms.nn.Conv3d(1, 1, 3, weight_init='ones')(ms.Tensor(np.ones((1, 1, 4, 4, 4), np.float32))).asnumpy();"
-PACKAGE = "from unet3d_tutorial.cpu import runtime; from unet3d_tutorial.runs.device import setup; setup();"
+CONVOLUTION = (
+    "voxels = ms.Tensor(np.ones((1, 1, 4, 4, 4), np.float32));"
+    "ms.nn.Conv3d(1, 1, 3, weight_init='ones')(voxels).asnumpy();"
+)
+PACKAGE = (
+    "from unet3d_tutorial.cpu import runtime;"
+    "from unet3d_tutorial.runs.device import setup; setup();"
+)
 SCRIPTS = {
     "package first": (PACKAGE + WHAT, {}),
     "MindSpore first": ("import mindspore; import mindspore.nn;" + PACKAGE + WHAT, {}),
     "child process": (
-        "import subprocess, sys; import unet3d_tutorial.model; subprocess.run([sys.executable, '-c', "
+        "import subprocess, sys; import unet3d_tutorial.model;"
+        "subprocess.run([sys.executable, '-c', "
         "'import mindspore; from unet3d_tutorial.cpu import runtime;" + WHAT + "'])",
         {},
     ),
@@ -149,7 +156,7 @@ def test_doctor_finds_what_is_there_and_measures(monkeypatch) -> None:
     findings = {finding.name: finding for finding in doctor.examine(seconds=0.1)}
     assert findings["MindSpore"].found.startswith("2.10") and not findings["MindSpore"].remedy
     assert findings["convolution kernel"].found == "x64:gemm:jit"
-    assert findings["convolutions"].found == doctor._WHOSE[layers.kernels()]
+    assert findings["convolutions"].found == doctor.CONVOLUTIONS[layers.kernels()]
     assert "s a step of 2x1x16x16x32" in findings["training speed"].found
 
 

@@ -18,6 +18,8 @@ import pytest
 from notebooks import clean
 from unet3d_tutorial import metrics, viewer
 from unet3d_tutorial.labels import COLORS, STRUCTURES
+from unet3d_tutorial.view.description import describe, legend
+from unet3d_tutorial.view.page import NO_KEY
 from unet3d_tutorial.viewer import SliceViewer
 from unet3d_tutorial.volume import Volume
 
@@ -74,13 +76,15 @@ def stored(html: str) -> tuple[dict, np.ndarray, list[np.ndarray]]:
         ),
         (
             {"label": LABEL + 3},
-            r"label of shape \(12, 10, 8\): expected the values 0 and \[1, 2, 3\], found \[4, 5, 6\]",
+            r"label of shape \(12, 10, 8\): expected the values 0 and \[1, 2, 3\], "
+            r"found \[4, 5, 6\]",
         ),
         ({"label": LABEL.astype(np.int16) - 1}, r"found \[-1\]"),
         ({"label": LABEL.astype(np.int32) * 1000}, r"found \[1000, 2000, 3000\]"),
         (
             {"label": LABEL / 2},
-            r"label: expected whole numbers, found fractions or NaN in float64 of shape \(12, 10, 8\)",
+            r"label: expected whole numbers, found fractions or NaN in float64 "
+            r"of shape \(12, 10, 8\)",
         ),
         ({"label": np.full(SHAPE, np.nan)}, "fractions or NaN"),
         ({"label": LABEL.astype(str)}, "label: expected whole numbers, found <U"),
@@ -128,7 +132,8 @@ def test_a_budget_that_no_page_fits_is_refused() -> None:
 def test_a_label_may_differ_in_its_place_by_rounding() -> None:
     affine = np.diag([*SPACING, 1.0])
     affine[2, 3] = 0.02
-    assert SliceViewer(IMAGE, Volume(LABEL, affine), spacing_mm=SPACING).has_truth
+    scene = SliceViewer(IMAGE, Volume(LABEL, affine), spacing_mm=SPACING).scene
+    assert np.array_equal(scene.truth, LABEL)
 
 
 def test_booleans_are_label_1_and_whole_floats_are_taken() -> None:
@@ -156,11 +161,19 @@ def test_names_that_hold_html_stay_text() -> None:
     assert meta["predictions"] == [meta["structures"][0]["name"]] == [name]
 
 
+@pytest.mark.parametrize("name", ["lungs (volume)", "lungs <volume>"])
+def test_a_name_cannot_take_the_place_of_the_volume(name: str) -> None:
+    meta, values, _ = stored(
+        SliceViewer(IMAGE, prediction={name: LABEL}, spacing_mm=SPACING).to_html()
+    )
+    assert meta["predictions"] == [name] and values.shape == SHAPE
+
+
 # ----------------------------------------------------------------------------------------- counting
 
 
 def test_legend_has_the_volumes_and_dice_of_the_metrics() -> None:
-    rows = SliceViewer(IMAGE, LABEL, PREDICTION, spacing_mm=SPACING)._legend()
+    rows = legend(SliceViewer(IMAGE, LABEL, PREDICTION, spacing_mm=SPACING).scene)
     for value, row in enumerate(rows, start=1):
         assert row["name"] == STRUCTURES[value - 1] and row["color"] == COLORS[row["name"]]
         assert row["truth"] == pytest.approx((LABEL == value).sum() * np.prod(SPACING) / 1000)
@@ -175,12 +188,12 @@ def test_legend_has_the_volumes_and_dice_of_the_metrics() -> None:
 def test_a_tilted_gantry_changes_no_volume() -> None:
     affine = np.diag([*SPACING, 1.0])
     affine[1, 2] = 1.0
-    row, *_ = SliceViewer(IMAGE, LABEL, affine=affine)._legend()
+    row, *_ = legend(SliceViewer(IMAGE, LABEL, affine=affine).scene)
     assert row["truth"] == pytest.approx((LABEL == 1).sum() * np.prod(SPACING) / 1000)
 
 
 def test_dice_of_a_structure_that_neither_has_is_none() -> None:
-    rows = SliceViewer(IMAGE, LABEL == 1, LABEL == 1, spacing_mm=SPACING)._legend()
+    rows = legend(SliceViewer(IMAGE, LABEL == 1, LABEL == 1, spacing_mm=SPACING).scene)
     assert [row["predictions"][0]["dice"] for row in rows] == [1.0, None, None]
 
 
@@ -189,14 +202,19 @@ def test_dice_of_a_structure_that_neither_has_is_none() -> None:
 def test_counts_slice_by_slice(plane: str, axis: int, order: str) -> None:
     truth, prediction = (np.array(one, order=order) for one in (LABEL, PREDICTION))
     truth[:3], prediction[:3] = 0, 0  # a margin, which is skipped
-    meta = SliceViewer(IMAGE, truth, {"A": prediction, "B": truth}, spacing_mm=SPACING)._meta()
+    one = SliceViewer(IMAGE, truth, {"A": prediction, "B": truth}, spacing_mm=SPACING)
+    meta = describe(one.scene)
     others = tuple(other for other in range(3) if other != axis)
-    for name, one in zip(("A", "B"), (prediction, truth), strict=True):
+    for name, labels in zip(("A", "B"), (prediction, truth), strict=True):
         found = np.array(meta["slices"][plane][["A", "B"].index(name)])
         for value in (1, 2, 3):
             expected = [
                 mask.sum(axis=others)
-                for mask in (truth == value, one == value, (truth == value) & (one == value))
+                for mask in (
+                    truth == value,
+                    labels == value,
+                    (truth == value) & (labels == value),
+                )
             ]
             assert np.array_equal(found[:, value - 1], np.stack(expected, axis=1))
 
@@ -218,12 +236,12 @@ def affines() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", affines())
 def test_a_voxel_keeps_value_and_place(name: str) -> None:
     affine = affines()[name]
-    one = SliceViewer(IMAGE, LABEL, affine=affine)
-    meta = one._meta()
+    scene = SliceViewer(IMAGE, LABEL, affine=affine).scene
+    meta = describe(scene)
     values, labels = (
         np.frombuffer(part, kind).reshape(meta["shape"][::-1]).T
         for part, kind in zip(
-            one.box([[0, n] for n in meta["shape"]]), (np.int16, np.uint8), strict=True
+            scene.box([[0, n] for n in meta["shape"]]), (np.int16, np.uint8), strict=True
         )
     )
     directions = np.array(meta["affine"])[:3, :3]
@@ -238,18 +256,20 @@ def test_a_voxel_keeps_value_and_place(name: str) -> None:
 
 
 def test_an_oblique_scan_is_announced() -> None:
-    assert (
-        "oblique by 20 degrees" in SliceViewer(IMAGE, affine=affines()["oblique"])._meta()["note"]
-    )
-    assert "oblique" not in SliceViewer(IMAGE, affine=affines()["LPS"])._meta()["note"]
+    notes = {
+        name: describe(SliceViewer(IMAGE, affine=affine).scene)["note"]
+        for name, affine in affines().items()
+    }
+    assert "oblique by 20 degrees" in notes["oblique"]
+    assert "oblique" not in notes["LPS"]
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.int32, bool])
 def test_live_values_are_exact(dtype: type) -> None:
     image = (IMAGE > 0) if dtype is bool else np.abs(IMAGE / 7).astype(dtype)
-    one = SliceViewer(image, spacing_mm=SPACING)
-    kind = {"int16": np.int16, "float32": np.float32}[one._meta()["type"]]
-    found = np.frombuffer(one.box([[2, 5], [0, 10], [7, 8]])[0], kind).reshape(1, 10, 3).T
+    scene = SliceViewer(image, spacing_mm=SPACING).scene
+    kind = {"int16": np.int16, "float32": np.float32}[describe(scene)["type"]]
+    found = np.frombuffer(scene.box([[2, 5], [0, 10], [7, 8]])[0], kind).reshape(1, 10, 3).T
     assert np.array_equal(found, image[2:5, :, 7:8].astype(np.float32))
     assert (kind is np.int16) == (np.dtype(dtype).kind in "iub")
 
@@ -352,7 +372,7 @@ def outputs(one: SliceViewer, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 def test_without_anywidget_the_page_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer, "anywidget", None)
+    monkeypatch.setattr(viewer, "has_anywidget", lambda: False)
     (page,) = outputs(SliceViewer(IMAGE, spacing_mm=SPACING), monkeypatch)
     assert set(page) == {"text/html", "text/plain"}
 
@@ -363,9 +383,9 @@ def test_the_live_viewer_is_shown_before_the_page_is_packed(
     pytest.importorskip("anywidget")
     one = SliceViewer(IMAGE, spacing_mm=SPACING)
     live, page = outputs(one, monkeypatch)
-    assert set(live) == {viewer.WIDGET} and set(page) == {"text/html", "text/plain"}
-    assert f'data-key="{one._widget.key}"' in page["text/html"] and one._widget.key != viewer.NO_KEY
-    assert f'data-key="{viewer.NO_KEY}"' in one.to_html()  # a page of its own is never hidden
+    assert set(live) == {viewer.WIDGET_MIME} and set(page) == {"text/html", "text/plain"}
+    assert f'data-key="{one._widget.key}"' in page["text/html"] and one._widget.key != NO_KEY
+    assert f'data-key="{NO_KEY}"' in one.to_html()  # a page of its own is never hidden
     still = SliceViewer(IMAGE, spacing_mm=SPACING, live=False)
     assert outputs(still, monkeypatch) == [
         {"text/plain": repr(still), "text/html": still.to_html()}
@@ -400,7 +420,8 @@ def test_a_mirrored_label_is_counted_as_its_copy_is() -> None:
     label[2:5, 3:9, 1:4] = 2
     mirrored = label[::-1, :, ::-1]
     counts = [
-        SliceViewer(IMAGE, one, spacing_mm=SPACING)._counts for one in (mirrored, mirrored.copy())
+        SliceViewer(IMAGE, one, spacing_mm=SPACING).scene.counts
+        for one in (mirrored, mirrored.copy())
     ]
     for plane in counts[0]:
         assert (
@@ -422,5 +443,8 @@ def test_the_kernel_keeps_no_second_volume() -> None:
 
 
 def test_no_mindspore_is_needed() -> None:
-    code = "import sys, unet3d_tutorial.viewer; sys.exit('mindspore' in sys.modules or 'matplotlib' in sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.viewer\n"
+        "sys.exit('mindspore' in sys.modules or 'matplotlib' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

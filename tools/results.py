@@ -30,7 +30,7 @@ from unet3d_tutorial.predict.evaluate import REAL, load_evaluation, trained_pred
 from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.training import load_result
 from unet3d_tutorial.transforms import Compose, ExpandChannel, Orientation, Spacing
-from unet3d_tutorial.view.figures import WINDOW, plane
+from unet3d_tutorial.view.planes import WINDOW, plane
 from unet3d_tutorial.volume import Volume
 
 #: one row of pictures for wide pages, two for narrow ones

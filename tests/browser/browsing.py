@@ -116,7 +116,9 @@ def run_all_cells(page, address: str) -> None:
     The indicator says idle before there is a kernel, so the session itself is asked.
     """
     page.goto(address)
-    page.wait_for_function("""() => { const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
+    page.wait_for_function("""() => {
+        const notebook = window.jupyterapp?.shell.currentWidget;
+        const session = notebook?.context?.sessionContext;
         return session?.isReady && session.session?.kernel?.connectionStatus === 'connected'
             && session.session.kernel.status === 'idle'; }""")
     page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -41,7 +41,7 @@ def page(browser, tmp_path: Path) -> Iterator:
 
 
 def volumes(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A scan whose every voxel has its own value, with two balls of label and a shifted prediction."""
+    """A scan with a value of its own in each voxel, two balls of label, a shifted prediction."""
     i, j, k = np.indices(SHAPE)
     image = (
         np.random.default_rng(seed).integers(0, 60, SHAPE) + 30 * i + 20 * j + 10 * k - 1000

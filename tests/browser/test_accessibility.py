@@ -15,7 +15,9 @@ from browsing import Watch
 DESKTOP, PHONE = {"width": 1400, "height": 1000}, {"width": 390, "height": 844}
 MODES = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light")}
 GRAVE = ("serious", "critical")
-AXE = """async (grave) => (await axe.run(document, { resultTypes: ['violations'], preload: false })).violations
+AXE = """async (grave) => (
+    await axe.run(document, { resultTypes: ['violations'], preload: false })
+    ).violations
     .filter(({ impact }) => grave.includes(impact))
     .map(({ id, impact, nodes }) => `${impact} ${id}: ` +
         `${nodes.map(({ html }) => html.slice(0, 99)).slice(0, 3).join(' | ')}`)"""
@@ -62,7 +64,8 @@ def opened(browser, mode: str) -> Iterator:
 def settle(page, url: str) -> None:
     """Open a page and wait until its slice viewers and equations are there."""
     page.goto(url)
-    page.wait_for_function("""() => [...document.querySelectorAll('[data-slice-viewer] > .slice-viewer')]
+    page.wait_for_function("""() => [
+        ...document.querySelectorAll('[data-slice-viewer] > .slice-viewer')]
         .every((viewer) => viewer.dataset.ready)""")
     page.wait_for_function(
         "() => !window.MathJax?.startup?.promise || MathJax.startup.promise.then(() => true)"
@@ -98,11 +101,12 @@ def test_every_page_is_accessible(browser, axe: str, site: Path, address: str, m
 
 
 def test_no_frame_around_the_viewer_in_the_dark(browser, address: str) -> None:
-    """The theme gives outputs a light ground in its dark mode; the viewer has colours of its own."""
+    """The theme gives outputs a light ground in its dark mode; the viewer has its own colours."""
     with opened(browser, "dark") as page:
         settle(page, f"{address}/notebooks/10_viewer.html")
         frames = page.locator(".text_html:has([data-slice-viewer])").evaluate_all(
-            "(all) => all.map((one) => [getComputedStyle(one).backgroundColor, getComputedStyle(one).padding])"
+            """(all) => all.map((one) => getComputedStyle(one))
+                .map((style) => [style.backgroundColor, style.padding])"""
         )
     assert frames == [["rgba(0, 0, 0, 0)", "0px"]] * 2
 

@@ -103,8 +103,11 @@ def test_one_viewer_is_seen_even_where_the_browser_is_slow(
         nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}),
         root / "small.ipynb",
     )
-    page.add_init_script("""AbortSignal.timeout = () => {  // anywidget waits for a model, but only two seconds
-        const controller = new AbortController(); queueMicrotask(() => controller.abort()); return controller.signal; }""")
+    # anywidget waits for a model, but only two seconds
+    page.add_init_script("""AbortSignal.timeout = () => {
+        const controller = new AbortController();
+        queueMicrotask(() => controller.abort());
+        return controller.signal; }""")
     with jupyterlab(root, home, application) as address:
         page.set_default_timeout(60_000)
         run_all_cells(

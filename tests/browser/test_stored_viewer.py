@@ -12,7 +12,9 @@ from conftest import SHAPE, SPACING, open_viewer, volumes
 
 from unet3d_tutorial import metrics
 from unet3d_tutorial.labels import COLORS, ERRORS, STRUCTURES
-from unet3d_tutorial.viewer import SliceViewer, _asset
+from unet3d_tutorial.view.assets import asset
+from unet3d_tutorial.view.description import describe
+from unet3d_tutorial.viewer import SliceViewer
 
 IMAGE, LABEL, PREDICTION = volumes()
 OTHER = np.roll(LABEL, 3, axis=2)
@@ -61,7 +63,10 @@ def color(page, plane: str, x: float, y: float, number: int = 0) -> tuple[int, .
         panel(page, plane, number)
         .locator(".slice")
         .evaluate(
-            "(c, [x, y]) => [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data].slice(0, 3)",
+            """(c, [x, y]) => {
+                const context = c.getContext('2d');
+                const pixel = context.getImageData(x * c.width, y * c.height, 1, 1);
+                return [...pixel.data].slice(0, 3); }""",
             [x, y],
         )
     )
@@ -299,8 +304,12 @@ def test_outlines_are_drawn_and_structures_can_be_hidden(shown) -> None:
             panel(shown, "axial")
             .locator(".slice")
             .evaluate(
-                "(c) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;"
-                "for (let i = 0; i < d.length; i += 4) n += Math.abs(d[i] - d[i + 2]) > 40 && d[i + 2] > d[i]; return n; }"
+                """(c) => {
+                const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+                let n = 0;
+                for (let i = 0; i < d.length; i += 4)
+                    n += Math.abs(d[i] - d[i + 2]) > 40 && d[i + 2] > d[i];
+                return n; }"""
             )
         )
 
@@ -446,18 +455,20 @@ def test_the_page_is_hidden_beside_a_live_viewer_alone(page, tmp_path: Path, ker
     page.goto(shown.as_uri())
     page.wait_for_selector(".slice-viewer[data-ready]")
     first = [
-        {"box": box, "parts": [list(bytes(part)) for part in viewer.box(box)]}
-        for box in viewer.first_boxes()
+        {"box": box, "parts": [list(bytes(part)) for part in viewer.scene.box(box)]}
+        for box in viewer.scene.first_boxes()
     ]
-    state = {"meta": viewer._meta(), "first": first, "key": viewer._key, "own_id": "x"}
+    state = {"meta": describe(viewer.scene), "first": first, "key": viewer._key, "own_id": "x"}
     page.evaluate(
         """async ([program, state, kernel]) => {
-        for (const one of state.first) one.parts = one.parts.map((part) => new DataView(Uint8Array.from(part).buffer));
-        const { render } = (await import(URL.createObjectURL(new Blob([program], { type: 'text/javascript' })))).default;
+        const view = (part) => new DataView(Uint8Array.from(part).buffer);
+        for (const one of state.first) one.parts = one.parts.map(view);
+        const file = new Blob([program], { type: 'text/javascript' });
+        const { render } = (await import(URL.createObjectURL(file))).default;
         const model = { get: (name) => state[name], on() {}, off() {}, send() {},
             widget_manager: { get_model: async () => ({ comm_live: kernel }) } };
         await render({ model, el: document.querySelector('#live') }); }""",
-        [_asset("viewer.js"), state, kernel],
+        [asset("viewer.js"), state, kernel],
     )
     assert page.locator("#live .slice-viewer").count() == kernel
     assert page.locator("[data-slice-viewer]").is_visible() != kernel
@@ -481,9 +492,12 @@ def test_names_that_hold_html_are_shown_as_text(page, tmp_path: Path) -> None:
 
 
 def test_every_control_has_a_name(shown) -> None:
-    nameless = shown.evaluate("""() => [...document.querySelector('.slice-viewer').shadowRoot.querySelectorAll(
-        'select, input, button, canvas')].filter((e) => !(e.getAttribute('aria-label') || e.labels?.[0]?.textContent.trim()
-        || e.textContent.trim())).map((e) => e.outerHTML)""")
+    nameless = shown.evaluate("""() => {
+        const root = document.querySelector('.slice-viewer').shadowRoot;
+        const named = (e) => e.getAttribute('aria-label')
+            || e.labels?.[0]?.textContent.trim() || e.textContent.trim();
+        return [...root.querySelectorAll('select, input, button, canvas')]
+            .filter((e) => !named(e)).map((e) => e.outerHTML); }""")
     assert nameless == []
 
 
@@ -532,9 +546,13 @@ def test_a_wheel_tick_takes_less_than_16_ms(page, tmp_path: Path) -> None:
     open_viewer(
         page, tmp_path, SliceViewer(image, label, np.roll(label, 2, 0), spacing_mm=(2, 2, 2))
     )
-    page.evaluate("""() => { window.ticks = []; let start;
-        addEventListener('wheel', () => (start = performance.now()), { capture: true, passive: true });
-        addEventListener('wheel', () => ticks.push(performance.now() - start), { passive: true }); }""")
+    page.evaluate("""() => {
+        window.ticks = [];
+        let start;
+        const begin = () => (start = performance.now());
+        const end = () => ticks.push(performance.now() - start);
+        addEventListener('wheel', begin, { capture: true, passive: true });
+        addEventListener('wheel', end, { passive: true }); }""")
     hover(page, "axial", 0.5, 0.5)
     for _ in range(15):
         page.mouse.wheel(0, 100)

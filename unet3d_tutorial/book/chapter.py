@@ -1,8 +1,7 @@
-"""What every chapter's first and last cell call: find the project's files, measure time and memory,
-show source.
+"""What the first and the last cell of every chapter call, and how chapters show code.
 
-The chapters sit in ``notebooks/``; the data and the training run sit beside it, in ``data/`` and
-``runs/``.
+The chapters lie in ``notebooks/``; the data and the training run lie next to that folder, in
+``data/`` and ``runs/``.
 """
 
 import inspect
@@ -16,20 +15,26 @@ import venv
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-#: what a chapter may need: the file that says that it is complete, and the commands that make it
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+#: what a chapter may need: the file that says that it is complete, and the command that makes it
 NEEDS = {
     "phantom": ("data/phantom/done", ["data", "phantom", "--preset", "quick"]),
     "run": ("runs/quick/unet3d.ckpt", ["train", "--preset", "quick"]),
     "evaluation": ("runs/quick/evaluation.json", ["evaluate", "--preset", "quick"]),
 }
+MEASURED = "measured"  # the display that enter() opens and leave() fills
 _start = 0.0
 
 
+# --------------------------------------------------------------------- the first and the last cell
+
+
 def enter(*needs: str) -> None:
-    """Start a chapter: make the project's folder the working folder, and make what is needed and
-    not there yet.
+    """Start a chapter in the project's folder, and make what it needs and is not there yet.
 
     ``needs`` are keys of :data:`NEEDS`, in order. Shows a line that :func:`leave` fills with time
     and memory.
@@ -40,38 +45,43 @@ def enter(*needs: str) -> None:
     os.chdir(project_folder())
     os.environ.setdefault("GLOG_v", "3")  # MindSpore then reports errors only
     for need in needs:
-        done, command = NEEDS[need]
-        if not Path(done).exists():
-            print(f"making {Path(done).parent} once: unet3d {' '.join(command)}", flush=True)
-            subprocess.run([sys.executable, "-m", "unet3d_tutorial.cli", *command], check=True)
+        _make_once(need)
     _start = time.perf_counter()
-    display(
-        Markdown("*Time and memory: shown here once the last cell has run.*"), display_id="measured"
-    )
+    placeholder = "*Time and memory: shown here once the last cell has run.*"
+    display(Markdown(placeholder), display_id=MEASURED)
+
+
+def _make_once(need: str) -> None:
+    done, command = NEEDS[need]
+    if Path(done).exists():
+        return
+    print(f"making {Path(done).parent} once: unet3d {' '.join(command)}", flush=True)
+    subprocess.run([sys.executable, "-m", "unet3d_tutorial.cli", *command], check=True)
 
 
 def leave() -> None:
-    """End a chapter: put the wall time since :func:`enter` and the peak memory of this process
-    where it began.
-    """
+    """End a chapter: show its wall time and this process's peak memory where it began."""
     from IPython.display import Markdown, update_display
 
     seconds = time.perf_counter() - _start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    text = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
-    measured = f"{text}, {peak / 1e9:.1f} GB of memory at the peak, {os.cpu_count()} cores"
-    update_display(
-        Markdown(f"*Time and memory of this chapter, measured: {measured}.*"), display_id="measured"
-    )
+    duration = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+    gigabytes = peak_bytes() / 1e9
+    measured = f"{duration}, {gigabytes:.1f} GB of memory at the peak, {os.cpu_count()} cores"
+    line = f"*Time and memory of this chapter, measured: {measured}.*"
+    update_display(Markdown(line), display_id=MEASURED)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
 
 
 def project_folder() -> Path:
-    """The nearest folder, from the working folder upwards, that holds ``notebooks/`` and
-    ``pyproject.toml``.
+    """The nearest folder with the project, from the working folder upwards.
 
-    Raises ``FileNotFoundError`` where there is none: the chapters run inside a copy of the project.
+    Raises ``FileNotFoundError`` where no folder holds ``notebooks/`` and ``pyproject.toml``: the
+    chapters run inside a copy of the project.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -80,7 +90,10 @@ def project_folder() -> Path:
     raise FileNotFoundError(f"no project with notebooks/ and pyproject.toml at or above {here}")
 
 
-def source(*objects: Any) -> Any:
+# ---------------------------------------------------------------------------------------- listings
+
+
+def source(*objects: Any) -> "Markdown":
     """The package's own source of functions, classes or methods, as a highlighted listing.
 
     A chapter that explains code shows it with this, so that text and package cannot drift apart.
@@ -91,39 +104,51 @@ def source(*objects: Any) -> Any:
     return Markdown("\n".join(f"```python\n{listing}\n```" for listing in listings))
 
 
-def fresh_environment(folder: str | Path, packages: Sequence[str]) -> Path:
-    """Make a virtual environment in ``folder`` with this package, ``packages``, and what those
-    need; give its Python.
+# ----------------------------------------------------------------------------- another environment
 
-    The packages are links to the ones installed here, so nothing is downloaded. What is not listed
-    is not there.
+
+def fresh_environment(folder: str | Path, packages: Sequence[str]) -> Path:
+    """Make a virtual environment with this package and the given ones; give the path of its Python.
+
+    ``folder`` is made. It holds this package, ``packages`` and what those require, as links to the
+    ones installed here, so nothing is downloaded. Whatever else is installed here is not there.
     """
     venv.create(folder, symlinks=True)
     site = next(Path(folder).glob("lib/python*/site-packages"))
     package = Path(__file__).parents[1]
     (site / package.name).symlink_to(package)
     for name in _with_requirements(packages):
-        installed = metadata.distribution(name)
-        for top in {
-            path.parts[0] for path in installed.files if path.parts[0] not in ("..", "__pycache__")
-        }:
-            (site / top).symlink_to(installed.locate_file(top))
+        _link_installed(metadata.distribution(name), site)
     return Path(folder).absolute() / "bin" / "python"
+
+
+def _link_installed(distribution: metadata.Distribution, site: Path) -> None:
+    """Link the folders and files of an installed package into another ``site-packages``."""
+    files = distribution.files or []
+    tops = {path.parts[0] for path in files} - {"..", "__pycache__"}
+    for top in tops:
+        (site / top).symlink_to(str(distribution.locate_file(top)))
 
 
 def _with_requirements(packages: Sequence[str]) -> set[str]:
     """The names of ``packages`` and of all that they require without extras, as installed here."""
-    from packaging.requirements import Requirement
-
-    found, unseen = set(), list(packages)
+    names: set[str] = set()
+    unseen = list(packages)
     while unseen:
         name = metadata.distribution(unseen.pop()).name.lower()
-        if name not in found:
-            found.add(name)
-            requirements = map(Requirement, metadata.requires(name) or [])
-            unseen += [
-                each.name
-                for each in requirements
-                if each.marker is None or each.marker.evaluate({"extra": ""})
-            ]
-    return found
+        if name not in names:
+            names.add(name)
+            unseen += _requirements(name)
+    return names
+
+
+def _requirements(name: str) -> list[str]:
+    """The packages that an installed package requires here, without extras."""
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(line) for line in metadata.requires(name) or []]
+    return [
+        requirement.name
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]

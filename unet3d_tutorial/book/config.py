@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..view.figures import plane
+from ..view.planes import plane
 from ..volume import Volume
 from .pictures import draw_slice, panels, to_ras
 

@@ -3,7 +3,6 @@
 import unet3d_tutorial.environment  # noqa: F401
 
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +11,28 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from .chapter import peak_bytes
+
+BYTES_PER_FLOAT32 = 4
+
 
 def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiplications with an addition in one forward pass of all convolutions, and numbers in
-    their feature maps.
+    """Count the multiply-adds of all convolutions, and the numbers in their feature maps.
 
-    Counted while zeros of ``shape``, ``(N, C, D, H, W)``, run through the network, in evaluation
-    mode so that batch-norm learns nothing from them. A convolution multiplies each output voxel
-    with each weight of its channel, a transposed one each input voxel with each weight it spreads.
-    A backward pass takes about twice as many.
+    The counts are those of one forward pass. They are made while zeros of ``shape``,
+    ``(N, C, D, H, W)``, run through the network, in evaluation mode so that batch-norm learns
+    nothing from them. A convolution multiplies each output voxel with each weight of its channel, a
+    transposed one each input voxel with each weight it spreads. A backward pass takes about twice
+    as many.
     """
-    counts: list[tuple[int, int]] = []
+    products: list[int] = []
+    feature_map_sizes: list[int] = []
 
     def count(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # Where the kernel is laid.
-        places = inputs[0] if isinstance(cell, nn.Conv3dTranspose) else output
-        counts.append((places.size // places.shape[1] * int(cell.weight.size), output.size))
+        kernel_places = inputs[0] if isinstance(cell, nn.Conv3dTranspose) else output
+        voxels = kernel_places.size // kernel_places.shape[1]
+        products.append(voxels * int(cell.weight.size))
+        feature_map_sizes.append(output.size)
 
     hooks = [
         cell.register_forward_hook(count)
@@ -42,45 +47,35 @@ def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
         network.set_train(training)
         for hook in hooks:
             hook.remove()
-    return sum(products for products, _ in counts), sum(size for _, size in counts)
+    return sum(products), sum(feature_map_sizes)
 
 
 def gradient_bytes(network: nn.Cell) -> int:
-    """Bytes of one gradient of all trained weights, in 32-bit floats: what each process sends at
-    each step.
+    """Bytes of one gradient of all trained weights: what each process sends at each step.
+
+    Weights in 32-bit floats count.
     """
-    return sum(4 * int(p.size) for p in network.trainable_params() if p.dtype == ms.float32)
+    weights = [weight for weight in network.trainable_params() if weight.dtype == ms.float32]
+    return sum(BYTES_PER_FLOAT32 * int(weight.size) for weight in weights)
+
+
+# ------------------------------------------------------------------------------------------ memory
 
 
 def step_memory(name: str, shape: tuple[int, ...], num_classes: int = 4) -> int:
-    """Bytes by which building a network and two training steps raise the peak memory of a process
-    of their own.
+    """Bytes by which building a network and two training steps raise a process's peak memory.
 
-    ``name`` is one of ``config.NETWORK_NAMES``, in its default width; ``shape`` is that of a batch,
+    ``name`` is one of ``model.NETWORKS``, in its default width; ``shape`` is that of a batch,
     ``(N, C, D, H, W)``. Weights, gradients, Adam's two means and all feature maps are in it,
-    MindSpore itself is not. Raises ``RuntimeError``, with what it printed last, if the process
-    fails.
+    MindSpore itself is not. It is measured in a process of its own. Raises ``RuntimeError``, with
+    what that process printed last, if it fails.
     """
     command = [sys.executable, "-m", __name__, name, *map(str, shape), str(num_classes)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(
-            f"step_memory of {name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-        )
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise RuntimeError(f"step_memory of {name}: {lines[-1]}")
     return int(done.stdout.split()[-1])
-
-
-def _peak_bytes() -> int:
-    """Peak memory of this program.
-
-    ``getrusage`` would not do on Linux: there a child begins with its parent's peak.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
 
 
 def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
@@ -91,20 +86,40 @@ def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
     from ..training_step import make_train_step
 
     setup()
-    nn.Conv3d(1, 1, 3)(
-        Tensor(np.zeros((1, 1, 8, 8, 8), np.float32))
-    ).asnumpy()  # MindSpore's own start is not the network's
-    before = _peak_bytes()
-    network = NETWORKS[name](shape[1], num_classes)
+    _start_mindspore()
+    before = _own_peak_bytes()
+    batch, channels, *window = shape
+    network = NETWORKS[name](channels, num_classes)
     network.set_train(True)
     step = make_train_step(network, DiceCELoss(), nn.Adam(network.trainable_params()))
     image = Tensor(np.zeros(shape, np.float32))
-    label = Tensor(np.zeros((shape[0], *shape[2:]), np.int32))
+    label = Tensor(np.zeros((batch, *window), np.int32))
     for _ in range(2):
         step(image, label)[0].asnumpy()
-    return _peak_bytes() - before
+    return _own_peak_bytes() - before
+
+
+def _start_mindspore() -> None:
+    """Run a small convolution: what MindSpore takes at its start is not the network's."""
+    small = Tensor(np.zeros((1, 1, 8, 8, 8), np.float32))
+    nn.Conv3d(1, 1, 3)(small).asnumpy()
+
+
+def _own_peak_bytes() -> int:
+    """The most memory that this process has held, without its parent's share.
+
+    :func:`~.chapter.peak_bytes` would not do on Linux: there a child begins with its parent's
+    peak.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        if peak is not None:
+            return 1024 * int(peak[1])
+    return peak_bytes()
 
 
 if __name__ == "__main__":
-    *_numbers, _classes = map(int, sys.argv[2:])
-    print(_measure(sys.argv[1], tuple(_numbers), _classes))
+    _, _name, *_numbers = sys.argv
+    *_shape, _classes = map(int, _numbers)
+    print(_measure(_name, tuple(_shape), _classes))

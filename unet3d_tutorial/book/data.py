@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..labels import COLORS
-from ..view.figures import plane
+from ..view.planes import plane
 from ..volume import Volume
 from .pictures import draw_slice, panels, to_ras
 

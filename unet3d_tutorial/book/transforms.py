@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..view.figures import plane
+from ..view.planes import plane
 from ..volume import Volume
 from .pictures import draw_labels, draw_slice, panels
 

@@ -29,7 +29,7 @@ from ..postprocessing import clean
 from ..runs.networks import trained_predictor
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
-from ..view.figures import score_box_rows
+from ..view.scores import score_box_rows
 from ..volume import Volume
 
 #: The file with all scores; its companions have the same name and end in .csv and .png.

@@ -143,7 +143,7 @@ class LivePlot:
         """Draw the curves in place of those before."""
         from IPython.display import display
 
-        from ..view.figures import loss_curves
+        from ..view.charts import loss_curves
 
         figure = loss_curves(history, validation, title=self.title)
         if self.shown is None:

@@ -1,1 +1,1 @@
-"""Figures, and the JavaScript and styles of the slice viewer."""
+"""Figures, and what the slice viewer is made of: checks, counts, packing, and the front end."""
