@@ -19,7 +19,8 @@ from tqdm import tqdm
 from .config import Config
 from .labels import LEFT_LUNG, RIGHT_LUNG, STRUCTURES
 from .postprocessing import whole_air
-from .transforms import CenterOnBody, Compose, Pad, along, grid_steps, input_steps, linear_weights
+from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps
+from .transforms.resampling import apply_along, linear_weights
 from .volume import Volume
 
 Predictor = Callable[[np.ndarray], Any]
@@ -549,7 +550,7 @@ def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray
     if np.array_equal(whole, positions):
         unchanged = np.array_equal(whole, np.arange(array.shape[axis]))
         return array if unchanged else np.take(array, whole, axis)
-    return along(linear_weights(positions, array.shape[axis]), array, axis)
+    return apply_along(linear_weights(positions, array.shape[axis]), array, axis)
 
 
 def _positions(length: int, scale: float, offset: float, source_length: int) -> np.ndarray:
