@@ -126,6 +126,7 @@ test: runs/quick/unet3d.ckpt runs/quick/evaluation.json _build/sample | $(INSTAL
 	python -m pytest tests _build/check $$nbval --durations=15 --durations-min=5
 
 check: $(INSTALLED)
+	@python tools/compass.py
 	@python -m pytest tests --ignore=tests/test_site.py
 
 endif

@@ -28,7 +28,7 @@ from mindspore import Tensor, nn
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.cpu import accelerate
-from unet3d_tutorial.cpu.onednn import convolutions
+from unet3d_tutorial.cpu.layers import kernels
 from unet3d_tutorial.cpu.runtime import convolution_kernel
 from unet3d_tutorial.export import to_onnx
 from unet3d_tutorial.losses import DiceCELoss
@@ -61,7 +61,7 @@ def main() -> None:
     label = rng.integers(0, 4, (options.shape[0], *options.shape[2:]))
     print(
         f"batch {options.shape}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
-        f"MindSpore {ms.__version__} with {convolution_kernel()}, convolutions by {convolutions()} unless said otherwise"
+        f"MindSpore {ms.__version__} with {convolution_kernel()}, convolutions by {kernels()} unless said otherwise"
     )
     plain, last = torch.contiguous_format, torch.channels_last_3d
     compare(

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "unet3d_tutorial"
+#: dotted names below the package of the modules that have examples
 MODULES = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if ">>> " in path.read_text(encoding="utf-8")
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
 )
 
 

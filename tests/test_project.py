@@ -14,10 +14,18 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py"))
 
 
-def test_lint() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True
-    )
+#: what looks at the code without running it: style, form, types, architecture
+CHECKS = {
+    "lint": [sys.executable, "-m", "ruff", "check", "."],
+    "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
+    "types": [sys.executable, "-m", "mypy"],
+    "imports": [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_code(name: str) -> None:
+    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from unet3d_tutorial import doctor
-from unet3d_tutorial.cpu import onednn, runtime
+from unet3d_tutorial.cpu import layers, runtime
 
 WHAT = "print(runtime.slow_kernels(), runtime.convolution_kernel(), runtime.launch_mode())"
 CONVOLUTION = "ms.nn.Conv3d(1, 1, 3, weight_init='ones')(ms.Tensor(np.ones((1, 1, 4, 4, 4), np.float32))).asnumpy();"
@@ -149,7 +149,7 @@ def test_doctor_finds_what_is_there_and_measures(monkeypatch) -> None:
     findings = {finding.name: finding for finding in doctor.examine(seconds=0.1)}
     assert findings["MindSpore"].found.startswith("2.10") and not findings["MindSpore"].remedy
     assert findings["convolution kernel"].found == "x64:gemm:jit"
-    assert findings["convolutions"].found == doctor._WHOSE[onednn.convolutions()]
+    assert findings["convolutions"].found == doctor._WHOSE[layers.kernels()]
     assert "s a step of 2x1x16x16x32" in findings["training speed"].found
 
 

@@ -87,7 +87,7 @@ def checked_files() -> list[Path]:
         "notebooks/[0-9]*.py",
         "book/*.md",
         "benchmarks/*.md",
-        "unet3d_tutorial/*.py",
+        "unet3d_tutorial/**/*.py",
         "tools/*.py",
     )
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))

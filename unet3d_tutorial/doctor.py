@@ -13,7 +13,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from .cpu.onednn import PACKAGE, convolutions
+from .cpu.layers import kernels
+from .cpu.library import PACKAGE
 from .cpu.runtime import convolution_kernel, launch_mode
 from .losses import DiceCELoss
 from .model import ResidualUNet3D
@@ -52,7 +53,7 @@ def examine(seconds: float = 10.0) -> list[Finding]:
         _cores(cores),
         _kernel(convolution_kernel()),
         _launch(launch_mode(), cores),
-        Finding("convolutions", _WHOSE[convolutions()]),
+        Finding("convolutions", _WHOSE[kernels()]),
         _speed(step_seconds(seconds), cores),
     ]
 

@@ -1,12 +1,11 @@
-"""The two networks, block by block: the residual 3D U-Net of the case, and that of the 3D U-Net
-paper.
+"""The two networks, block by block: the case's residual 3D U-Net and the 3D U-Net of its paper.
 
 Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package
 feeds volumes in RAS order, so D runs from left to right, H from posterior to anterior, W from
 inferior to superior.
 
-Everything here is plain MindSpore and runs on every device that MindSpore has. What makes a network
-faster on a CPU is put on from outside, by :func:`unet3d_tutorial.cpu.accelerate`.
+Everything here is plain MindSpore and runs on every device that MindSpore supports. What makes a
+network faster on a CPU is added from outside, by :func:`unet3d_tutorial.cpu.accelerate`.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -19,10 +18,11 @@ from mindspore.common.initializer import HeNormal
 
 from .config import one_of
 
+#: What can follow a convolution: statistics of the batch, of some channels, of each channel, none.
 NORMALISATIONS = ("batch", "group", "instance", "none")
 
 
-# ------------------------------------------------------------------------------------------ layers
+# ------------------------------------------------------------------------------------------- layers
 
 
 class PReLU(nn.Cell):
@@ -41,11 +41,10 @@ class PReLU(nn.Cell):
 
 
 class BatchNorm3d(nn.Cell):
-    """Batch normalisation of ``(N, C, D, H, W)``: fold D and H into one axis and use the 2-D
-    kernel.
+    """Batch normalisation of ``(N, C, D, H, W)`` by the 2-D kernel.
 
-    The statistics run over all axes but C, so folding changes nothing. The layout is the one that
-    the public model zoo's checkpoints were written with.
+    D and H are folded into one axis. The statistics run over all axes but C, so folding changes
+    nothing. The checkpoints of MindSpore's public model zoo were written with this layout.
     """
 
     def __init__(self, channels: int, momentum: float):
@@ -54,34 +53,37 @@ class BatchNorm3d(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         n, c, d, h, w = x.shape
-        return self.bn2d(x.reshape((n, c, d * h, w))).reshape((n, c, d, h, w))
+        folded = x.reshape((n, c, d * h, w))
+        return self.bn2d(folded).reshape((n, c, d, h, w))
 
 
 def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
-    """The layer between convolution and ReLU:
+    """The layer between a convolution and its activation, by its name in ``NORMALISATIONS``.
 
-    ``"batch"``, ``"group"`` (8 groups at most), ``"instance"`` or ``"none"``.
-
-    Instance norm is group norm with a group for each channel, and has a CPU kernel only in that
-    form.
+    ``"group"`` has at most 8 groups. Instance norm is group norm with one group for each channel;
+    MindSpore has a CPU kernel for it only in that form.
     """
     if kind == "batch":
         return BatchNorm3d(channels, momentum)
     if kind == "group":
         return nn.GroupNorm(math.gcd(8, channels), channels)
-    return nn.GroupNorm(channels, channels) if kind == "instance" else nn.Identity()
+    if kind == "instance":
+        return nn.GroupNorm(channels, channels)
+    return nn.Identity()
 
 
 def he_normal() -> HeNormal:
-    """First weights that keep the spread of the values through a PReLU of slope 0.25 (He et al.,
-    2015, equation 15).
+    """First weights that keep the spread of the values through a PReLU of slope 0.25.
+
+    He et al., 2015, equation 15.
     """
     return HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
 
 
 def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv3d:
-    """A convolution without bias (a batch-norm follows) whose output has the input's size divided
-    by ``stride``.
+    """A convolution whose output has the input's size divided by ``stride``.
+
+    It has no bias: the batch-norm that follows would take it away again.
     """
     return nn.Conv3d(
         in_channels,
@@ -94,13 +96,46 @@ def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: in
     )
 
 
-# ------------------------------------------------------------------------------ the case's network
+# ---------------------------------------------------------------- what both networks have in common
+
+
+class SegmentationNetwork(nn.Cell):
+    """A network that refuses an input that does not fit in one line, before any layer sees it.
+
+    D, H and W of the input are multiples of ``multiple``: each halving needs an even size.
+    """
+
+    def __init__(self, in_channels: int, multiple: int):
+        super().__init__()
+        self.in_channels = in_channels
+        self.multiple = multiple
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # Here and not in construct, so that an exported graph has no checks.
+        self.check_input(x.shape)
+        logits = super().__call__(x)
+        if logits.dtype != ms.float32:  # after half_precision
+            logits = logits.astype(ms.float32)
+        return logits
+
+    def check_input(self, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` unless a batch of this shape fits."""
+        if len(shape) != 5 or shape[1] != self.in_channels:
+            expected = f"shape (N, {self.in_channels}, D, H, W)"
+            raise ValueError(f"input: expected {expected}, found {shape}")
+        size = shape[2:]
+        if any(n == 0 or n % self.multiple for n in size):
+            expected = f"D, H and W that are multiples of {self.multiple}"
+            raise ValueError(f"input: expected {expected}, found {size}")
+
+
+# ------------------------------------------------------------------------------- the case's network
 
 
 class ResidualUnit(nn.Cell):
-    """Two convolutions beside a shortcut:
+    """Two convolutions and a shortcut around them, which is a convolution too.
 
-    ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``.
+    ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``
     """
 
     def __init__(
@@ -128,7 +163,7 @@ class ResidualUnit(nn.Cell):
 
 
 class IdentityUnit(nn.Cell):
-    """One convolution beside the identity: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
+    """One convolution and the identity around it: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
 
     def __init__(self, channels: int, momentum: float, norm: str = "batch"):
         super().__init__()
@@ -141,9 +176,9 @@ class IdentityUnit(nn.Cell):
 
 
 class OutputUnit(nn.Cell):
-    """One plain convolution, so that logits can take any value:
+    """One convolution with nothing behind it, so that logits can take any value.
 
-    ``(N, C, D, H, W) -> (N, C, D, H, W)``.
+    ``(N, C, D, H, W) -> (N, C, D, H, W)``
     """
 
     def __init__(self, channels: int):
@@ -155,7 +190,10 @@ class OutputUnit(nn.Cell):
 
 
 class Down(nn.Cell):
-    """One level of the encoder; ``stride=2`` halves the volume."""
+    """One level of the encoder; ``stride=2`` halves the volume.
+
+    ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``
+    """
 
     def __init__(
         self,
@@ -176,7 +214,10 @@ class Down(nn.Cell):
 
 
 class Up(nn.Cell):
-    """One level of the decoder: join the skip connection, double the volume, refine."""
+    """One level of the decoder: join the skip connection, double the volume, refine.
+
+    ``(N, C_in, D, H, W)`` and ``(N, C_skip, D, H, W) -> (N, C_out, 2 D, 2 H, 2 W)``
+    """
 
     def __init__(
         self,
@@ -200,52 +241,23 @@ class Up(nn.Cell):
         )
         self.batchNormal1 = normalisation(norm, out_channels, momentum)
         self.relu = PReLU()
-        self.conv = (
-            OutputUnit(out_channels) if is_output else IdentityUnit(out_channels, momentum, norm)
-        )
+        if is_output:
+            self.conv = OutputUnit(out_channels)
+        else:
+            self.conv = IdentityUnit(out_channels, momentum, norm)
 
     def construct(self, x: Tensor, skip: Tensor) -> Tensor:
         x = ops.concat((x, skip), axis=1)
-        return self.conv(self.relu(self.batchNormal1(self.conv3d_transpose(x))))
-
-
-class SegmentationNetwork(nn.Cell):
-    """What both networks share: an input that does not fit is refused in one line, before any layer
-    sees it.
-    """
-
-    def __init__(self, in_channels: int, multiple: int):
-        super().__init__()
-        self.in_channels = in_channels
-        self.multiple = multiple
-
-    def __call__(
-        self, x: Tensor
-    ) -> Tensor:  # not in construct, so that an exported graph has no checks
-        self.check_input(x.shape)
-        logits = super().__call__(x)
-        # After half_precision.
-        return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)
-
-    def check_input(self, shape: tuple[int, ...]) -> None:
-        """Raise ``ValueError`` unless a batch of this shape fits."""
-        if len(shape) != 5 or shape[1] != self.in_channels:
-            raise ValueError(
-                f"input: expected shape (N, {self.in_channels}, D, H, W), found {shape}"
-            )
-        if any(n == 0 or n % self.multiple for n in shape[2:]):
-            raise ValueError(
-                f"input: expected D, H and W that are multiples of {self.multiple}, found {shape[2:]}"
-            )
+        x = self.relu(self.batchNormal1(self.conv3d_transpose(x)))
+        return self.conv(x)
 
 
 class ResidualUNet3D(SegmentationNetwork):
-    """The case's network: five residual encoder levels, four of them with stride 2, and four
-    decoder levels.
+    """The case's network: five residual levels down, four of them with stride 2, and four up.
 
     ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
-    ``norm`` is one of ``NORMALISATIONS``; the case has batch-norm, and its layers keep their names
-    with another one in their place.
+    ``norm`` is one of ``NORMALISATIONS``; the case has batch-norm, and the layers keep its names
+    when there is another one in its place.
 
     Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``,
     where D, H and W are multiples of 16. Raises ``ValueError`` unless ``channels`` has five
@@ -264,30 +276,37 @@ class ResidualUNet3D(SegmentationNetwork):
         super().__init__(in_channels, multiple=16)
         one_of("norm", norm, NORMALISATIONS)
         if len(channels) != 5:
-            raise ValueError(
-                f"channels: expected five, one for each level, found {len(channels)}: {tuple(channels)}"
-            )
+            found = f"{len(channels)}: {tuple(channels)}"
+            raise ValueError(f"channels: expected five, one for each level, found {found}")
         c1, c2, c3, c4, c5 = channels
-        options = {"momentum": momentum, "norm": norm}
-        self.down1 = Down(in_channels, c1, **options)
-        self.down2 = Down(c1, c2, **options)
-        self.down3 = Down(c2, c3, **options)
-        self.down4 = Down(c3, c4, **options)
-        self.down5 = Down(c4, c5, stride=1, shortcut_kernel=1, **options)
-        self.up1 = Up(c5, c4, c3, **options)
-        self.up2 = Up(c3, c3, c2, **options)
-        self.up3 = Up(c2, c2, c1, **options)
-        self.up4 = Up(c1, c1, num_classes, is_output=True, **options)
+
+        def down(before: int, after: int, stride: int = 2, shortcut_kernel: int = 3) -> Down:
+            return Down(before, after, stride, shortcut_kernel, momentum, norm)
+
+        def up(before: int, skip: int, after: int, is_output: bool = False) -> Up:
+            return Up(before, skip, after, is_output, momentum, norm)
+
+        self.down1 = down(in_channels, c1)
+        self.down2 = down(c1, c2)
+        self.down3 = down(c2, c3)
+        self.down4 = down(c3, c4)
+        # The lowest level keeps its size, so its shortcut needs no more than one voxel.
+        self.down5 = down(c4, c5, stride=1, shortcut_kernel=1)
+        self.up1 = up(c5, c4, c3)
+        self.up2 = up(c3, c3, c2)
+        self.up3 = up(c2, c2, c1)
+        self.up4 = up(c1, c1, num_classes, is_output=True)
 
     def construct(self, x: Tensor) -> Tensor:
-        x1 = self.down1(x)
-        x2 = self.down2(x1)
-        x3 = self.down3(x2)
-        x4 = self.down4(x3)
-        x = self.up1(self.down5(x4), x4)
-        x = self.up2(x, x3)
-        x = self.up3(x, x2)
-        return self.up4(x, x1)
+        x1 = self.down1(x)  # 1/2 of the input's size
+        x2 = self.down2(x1)  # 1/4
+        x3 = self.down3(x2)  # 1/8
+        x4 = self.down4(x3)  # 1/16
+        x5 = self.down5(x4)  # 1/16
+        y = self.up1(x5, x4)  # 1/8
+        y = self.up2(y, x3)  # 1/4
+        y = self.up3(y, x2)  # 1/2
+        return self.up4(y, x1)  # the input's size
 
 
 # ------------------------------------------------------------------------------ the paper's network
@@ -313,12 +332,11 @@ class ConvUnit(nn.Cell):
 
 
 class UNet3D(SegmentationNetwork):
-    """The network of the 3D U-Net paper (Cicek et al., 2016, figure 2): max-pooling down,
-    transposed convolutions up.
+    """The network of the 3D U-Net paper: max-pooling down, transposed convolutions up.
 
-    ``channels`` are the feature maps at each level, as many levels as entries; the first
-    convolution of a level in the encoder has half of them, so that they double before the pooling.
-    ``norm`` is one of ``NORMALISATIONS``.
+    Cicek et al., 2016, figure 2. ``channels`` are the feature maps at each level, as many levels as
+    entries; the first convolution of a level in the encoder has half of them, so that they double
+    before the pooling. ``norm`` is one of ``NORMALISATIONS``.
 
     With ``padding="same"`` logits come out at the input's size, ``(N, in_channels, D, H, W) -> (N,
     num_classes, D, H, W)``, where D, H and W are multiples of 2 to the number of poolings, 8 with
@@ -336,44 +354,38 @@ class UNet3D(SegmentationNetwork):
         norm: str = "batch",
         padding: str = "same",
     ):
-        same, levels = padding == "same", len(channels)
+        levels = len(channels)
+        same = padding == "same"
         super().__init__(in_channels, multiple=2 ** (levels - 1) if same else 1)
         one_of("norm", norm, NORMALISATIONS)
         one_of("padding", padding, ("same", "valid"))
         if levels < 2 or min(channels) < 2:
-            raise ValueError(
-                f"channels: expected at least two levels of at least 2 channels, found {tuple(channels)}"
-            )
+            expected = "at least two levels of at least 2 channels"
+            raise ValueError(f"channels: expected {expected}, found {tuple(channels)}")
         self.levels = levels
         self.same = same
+
+        def two_convolutions(before: int, between: int, after: int) -> nn.SequentialCell:
+            first = ConvUnit(before, between, norm, same)
+            second = ConvUnit(between, after, norm, same)
+            return nn.SequentialCell(first, second)
+
+        def double(below: int) -> nn.Conv3dTranspose:
+            return nn.Conv3dTranspose(
+                below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal()
+            )
+
         self.pool = nn.MaxPool3d(2, 2)
-        self.down = nn.CellList(
-            [
-                nn.SequentialCell(
-                    ConvUnit(before, after // 2, norm, same),
-                    ConvUnit(after // 2, after, norm, same),
-                )
-                for before, after in zip((in_channels, *channels), channels, strict=False)
-            ]
-        )
-        # From the bottom: (below, beside)
-        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
-        self.up = nn.CellList(
-            [
-                nn.Conv3dTranspose(
-                    below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal()
-                )
-                for below, _ in pairs
-            ]
-        )
+        before_levels = (in_channels, *channels[:-1])
+        encoder = zip(before_levels, channels, strict=True)
+        self.down = nn.CellList([two_convolutions(a, b // 2, b) for a, b in encoder])
+
+        # From the bottom up: the channels that arrive from below, and those of the skip connection.
+        from_bottom = channels[::-1]
+        decoder = list(zip(from_bottom[:-1], from_bottom[1:], strict=True))
+        self.up = nn.CellList([double(below) for below, _ in decoder])
         self.join = nn.CellList(
-            [
-                nn.SequentialCell(
-                    ConvUnit(below + beside, beside, norm, same),
-                    ConvUnit(beside, beside, norm, same),
-                )
-                for below, beside in pairs
-            ]
+            [two_convolutions(below + skip, skip, skip) for below, skip in decoder]
         )
         self.head = nn.Conv3d(channels[0], num_classes, 1, has_bias=True, weight_init=HeNormal())
 
@@ -406,33 +418,43 @@ def crop(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
-    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``:
-
-    (132, 132, 116) becomes (44, 44, 28).
+    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``.
 
     Raises ``ValueError`` if a level has an odd size to halve or nothing left.
+
+    >>> valid_size((132, 132, 116))
+    (44, 44, 28)
     """
-    found = []
-    for n in size:
-        down = [n - 4]
+    return tuple(_valid_length(n, levels) for n in size)
+
+
+def _valid_length(n: int, levels: int) -> int:
+    """:func:`valid_size` along one axis."""
+    # Two convolutions without padding take 2 voxels each.
+    length = n - 4
+    for _ in range(levels - 1):
+        if length % 2:
+            raise ValueError(
+                f"input: {n} voxels become {length} before a pooling, which needs an even number"
+            )
+        length = length // 2 - 4
+        if length < 1:
+            break
+    if length >= 1:
         for _ in range(levels - 1):
-            if down[-1] % 2:
-                raise ValueError(
-                    f"input: {n} voxels become {down[-1]} before a pooling, which needs an even number"
-                )
-            down.append(down[-1] // 2 - 4)
-        for _ in range(levels - 1):
-            down.append(2 * down[-1] - 4)
-        if min(down) < 1:
-            raise ValueError(f"input: {n} voxels are too few for {levels} levels without padding")
-        found.append(down[-1])
-    return tuple(found)
+            length = 2 * length - 4
+    if length < 1:
+        raise ValueError(f"input: {n} voxels are too few for {levels} levels without padding")
+    return length
 
 
-# ----------------------------------------------------------------------------- by name, from a file
+# ----------------------------------------------------------------------- by name, in half precision
 
 
-NETWORKS = {"ResidualUNet3D": ResidualUNet3D, "UNet3D": UNet3D}
+NETWORKS: dict[str, type[ResidualUNet3D] | type[UNet3D]] = {
+    "ResidualUNet3D": ResidualUNet3D,
+    "UNet3D": UNet3D,
+}
 
 
 def make_network(
@@ -447,14 +469,13 @@ def make_network(
 
 
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
-    """The network in float16, by MindSpore's own ``amp``: same weights (kept in float32), logits in
-    float32.
+    """The network in float16, by MindSpore's own ``amp``: weights and logits stay float32.
 
     ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"``
-    is float16 throughout. Changes ``network`` in place, names and values of its parameters
-    excepted, and gives it back; done twice it is done once. ``train.mixed_precision`` asks for it,
-    and ``train.loss_scale`` belongs to it: small gradients vanish in float16. Run by the tests on
-    CPU only; there is nothing in it that is particular to a device.
+    is float16 throughout. Changes ``network`` in place, except for the names and values of its
+    parameters, and gives it back; done twice it is done once. ``train.mixed_precision`` asks for
+    it, and ``train.loss_scale`` belongs to it: small gradients vanish in float16. The tests run it
+    on a CPU only; nothing in it depends on the device.
     """
     one_of("level", level, ("O2", "O3"))
     if not hasattr(network, "half_precision_level"):

@@ -14,8 +14,11 @@ import unet3d_tutorial.environment  # noqa: F401
 import mindspore as ms
 from mindspore import nn
 
-from . import forward, onednn, tiles, units
+from .forward import make_one_program
+from .layers import exchange_convolutions, kernels
 from .runtime import prepare
+from .tiles import tile_outputs
+from .units import fuse
 
 
 def accelerate(network: nn.Cell) -> nn.Cell:
@@ -26,10 +29,10 @@ def accelerate(network: nn.Cell) -> nn.Cell:
     if ms.get_context("device_target") != "CPU":
         return network
     prepare()
-    if onednn.convolutions() == "onednn":
-        onednn.exchange_convolutions(network)
-        units.fuse(network)
-        forward.make_one_program(network)
+    if kernels() == "onednn":
+        exchange_convolutions(network)
+        fuse(network)
+        make_one_program(network)
     else:
-        tiles.tile_outputs(network)
+        tile_outputs(network)
     return network

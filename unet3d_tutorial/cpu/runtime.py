@@ -3,17 +3,17 @@
 1. *oneDNN's kernels.* On a CPU with AVX-512, oneDNN would run MindSpore 2.10's 3-D convolutions
    through its reference kernel, a plain loop. Kept to AVX2 it runs matrix products, many times as
    fast. :mod:`unet3d_tutorial.environment` sets ``ONEDNN_MAX_CPU_ISA=AVX2`` before MindSpore is
-   loaded, and :func:`prepare` where it was loaded before.
-   oneDNN reads it at its first operation, so MindSpore may be imported earlier, but not used.
-2. *The launch queue.* In PyNative mode operations wait in a queue for other threads, which stalls on
-   few cores. :func:`launch_at_once` lets each operation run at once.
+   loaded, and :func:`prepare` where it was loaded before. oneDNN reads it at its first operation,
+   so MindSpore may be imported earlier, but not used.
+2. *The launch queue.* In PyNative mode operations wait in a queue for other threads, which stalls
+   on few cores. :func:`launch_at_once` lets each operation run at once.
 
 :func:`prepare` does both; :func:`unet3d_tutorial.cpu.accelerate` and
 :func:`unet3d_tutorial.runs.device.setup` call it.
 
-Accelerated networks compute their convolutions by :mod:`.onednn` where it can be loaded; the first
-setting is for all others. A value of ``ONEDNN_MAX_CPU_ISA`` that the user set stays, and
-``UNET3D_LAUNCH=queue`` keeps the queue.
+Accelerated networks compute their convolutions by :mod:`.layers` where the second oneDNN can be
+loaded; the first setting is for all others. A value of ``ONEDNN_MAX_CPU_ISA`` that the user set
+stays, and ``UNET3D_LAUNCH=queue`` keeps the queue.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -24,6 +24,7 @@ import re
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -32,12 +33,12 @@ from mindspore import Tensor, nn
 
 from ..environment import set_defaults
 
-#: the part of oneDNN's ``dnnl_cpu_isa_t`` that is set in every AVX-512 family and in no other
+#: The part of oneDNN's ``dnnl_cpu_isa_t`` that is set in every AVX-512 family and in no other
 AVX512 = 0x20
-LATE = (
-    "oneDNN has settled on its AVX-512 kernels, whose 3-D convolutions are many times slower: build "
-    "the network before the first MindSpore operation, or start Python with ONEDNN_MAX_CPU_ISA=AVX2; "
-    "in a notebook, restart the kernel first"
+TOO_LATE = (
+    "oneDNN has settled on its AVX-512 kernels, whose 3-D convolutions are many times slower: "
+    "build the network before the first MindSpore operation, or start Python with "
+    "ONEDNN_MAX_CPU_ISA=AVX2; in a notebook, restart the kernel first"
 )
 
 
@@ -49,13 +50,11 @@ def prepare() -> None:
     set_defaults()
     launch_at_once()
     if slow_kernels() and os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2":
-        warnings.warn(LATE, RuntimeWarning, stacklevel=3)
+        warnings.warn(TOO_LATE, RuntimeWarning, stacklevel=3)
 
 
 def launch_at_once() -> None:
-    """Run each operation at once rather than through the launch queue, on CPU, unless
-    ``UNET3D_LAUNCH=queue``.
-    """
+    """Run each operation at once, not through the launch queue, unless ``UNET3D_LAUNCH=queue``."""
     if launch_mode() == "at once":
         ms.runtime.launch_blocking()
 
@@ -65,7 +64,9 @@ def launch_mode() -> str:
     choice = os.environ.get("UNET3D_LAUNCH", "")
     if choice not in ("", "queue"):
         raise ValueError(f"UNET3D_LAUNCH: expected queue or nothing, found {choice!r}")
-    return "queue" if choice == "queue" or ms.get_context("device_target") != "CPU" else "at once"
+    if choice == "queue" or ms.get_context("device_target") != "CPU":
+        return "queue"
+    return "at once"
 
 
 def slow_kernels() -> bool:
@@ -73,35 +74,41 @@ def slow_kernels() -> bool:
 
     Asking settles the question: oneDNN reads its variable only once.
     """
-    return bool(onednn().dnnl_get_effective_cpu_isa() & AVX512)
+    onednn = mindspores_onednn()
+    return onednn is not None and bool(onednn.dnnl_get_effective_cpu_isa() & AVX512)
 
 
-def onednn() -> ctypes.CDLL:
-    """The library that computes MindSpore's convolutions on CPU."""
-    return ctypes.CDLL(str(Path(ms.__file__).parent / "lib" / "libdnnl.so.3"))
+def mindspores_onednn() -> ctypes.CDLL | None:
+    """The library that computes MindSpore's convolutions on CPU; on Linux only."""
+    path = Path(ms.__file__).parent / "lib" / "libdnnl.so.3"
+    return ctypes.CDLL(str(path)) if path.exists() else None
 
 
 def convolution_kernel() -> str:
-    """Run one 3-D convolution and say which kernel oneDNN chose:
+    """Run one 3-D convolution and say which kernel oneDNN chose.
 
     ``"x64:gemm:jit"`` is fast, one with ``ref`` is slow.
     """
     layer = nn.Conv3d(4, 4, 3, weight_init="ones")
-    printed = _printed(lambda: layer(Tensor(np.ones((1, 4, 8, 8, 8), np.float32))).asnumpy())
-    found = re.search(r"exec,cpu,convolution,([^,]+),", printed)
-    return found[1] if found else "unknown"
+    volume = Tensor(np.ones((1, 4, 8, 8, 8), np.float32))
+    printed = _printed_by_onednn(lambda: layer(volume).asnumpy())
+    kernel = re.search(r"exec,cpu,convolution,([^,]+),", printed)
+    return kernel[1] if kernel else "unknown"
 
 
-def _printed(action) -> str:
+def _printed_by_onednn(action: Callable[[], object]) -> str:
     """What oneDNN writes to the standard output of the process while ``action`` runs."""
+    onednn = mindspores_onednn()
+    if onednn is None:
+        return ""
     sys.stdout.flush()
     saved = os.dup(1)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 1)
         try:
-            onednn().dnnl_set_verbose(1)
+            onednn.dnnl_set_verbose(1)
             action()
-            onednn().dnnl_set_verbose(0)
+            onednn.dnnl_set_verbose(0)
             ctypes.CDLL(None).fflush(None)
         finally:
             os.dup2(saved, 1)

@@ -1,6 +1,6 @@
 """A faster way through MindSpore's own kernels for a 3x3x3 convolution of few channels, on a CPU.
 
-For where :mod:`.onednn` cannot compute the convolutions.
+For where :mod:`.layers` cannot compute the convolutions.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -58,18 +58,18 @@ def tile_outputs(network: nn.Cell) -> None:
 
 
 def tile_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Zeros and ones of :class:`TiledConv3d`: where each tap of a 3x3x3 kernel goes, and where each
-    voxel of a tile goes.
+    """Zeros and ones of :class:`TiledConv3d`: where the taps and the voxels of a tile go.
 
-    ``(27, 8 * 64)``: tap ``t`` of the voxel at corner ``v`` of a tile falls on place ``t + v`` of
-    the 4x4x4 kernel. ``(8 * channels, channels, 2, 2, 2)``: channel ``8 c + v`` becomes the voxel
-    at corner ``v`` of channel ``c``.
+    Taps, ``(27, 8 * 64)``: tap ``t`` of a 3x3x3 kernel, for the voxel at corner ``v`` of a tile,
+    falls on place ``t + v`` of the 4x4x4 kernel. Voxels, ``(8 * channels, channels, 2, 2, 2)``:
+    channel ``8 c + v`` becomes the voxel at corner ``v`` of channel ``c``.
     """
     taps = np.zeros((3, 3, 3, 2, 2, 2, 4, 4, 4), np.float32)
-    layout = np.zeros((channels, 2, 2, 2, channels, 2, 2, 2), np.float32)
-    for voxel in np.ndindex(2, 2, 2):
+    voxels = np.zeros((channels, 2, 2, 2, channels, 2, 2, 2), np.float32)
+    for corner in np.ndindex(2, 2, 2):
         for tap in np.ndindex(3, 3, 3):
-            taps[(*tap, *voxel, *np.add(tap, voxel))] = 1
-        for c in range(channels):
-            layout[(c, *voxel, c, *voxel)] = 1
-    return taps.reshape(27, 8 * 64), layout.reshape(8 * channels, channels, 2, 2, 2)
+            place = np.add(tap, corner)
+            taps[(*tap, *corner, *place)] = 1
+        for channel in range(channels):
+            voxels[(channel, *corner, channel, *corner)] = 1
+    return taps.reshape(27, 8 * 64), voxels.reshape(8 * channels, channels, 2, 2, 2)

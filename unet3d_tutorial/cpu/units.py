@@ -1,11 +1,10 @@
-"""Convolution, batch-norm and PReLU in turn as one operation of :mod:`.cpu.onednn`, in the case's
-network.
+"""Convolution, batch-norm and PReLU as one operation of oneDNN, in the case's network.
 
-Alone, each of the three gives a plain array back, and what lies between them is copied and read
-once more. Together, on CPU and in PyNative mode, they hand each other oneDNN's own layout, in which
-oneDNN's batch-norm and PReLU are fastest too; PyTorch reorders around each convolution. Results are
-the layers' own, to rounding. Where a layer is watched by a hook, or
-:func:`unet3d_tutorial.cpu.onednn.takes` says no, the layers run as they are.
+Alone, each of the three gives a plain array back, and what is between them is copied and read once
+more. Together, on CPU and in PyNative mode, they hand each other oneDNN's own layout, in which
+oneDNN's batch-norm and PReLU are fastest too; PyTorch reorders around each convolution. Results
+are the layers' own, to rounding. Where a hook watches a layer, or :func:`.layers.can_run` says no,
+the layers run as they are.
 
 Sources: arXiv:1502.03167 for batch-norm; the pages of oneDNN's developer guide on convolution,
 batch-norm and PReLU.
@@ -13,64 +12,74 @@ batch-norm and PReLU.
 
 import unet3d_tutorial.environment  # noqa: F401
 
-from ctypes import byref, c_float, c_void_p
+from ctypes import c_float
 from functools import cache
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common._grad_function import _Function
+from mindspore.graph.jit_context import jit_context
 
 from ..model import BatchNorm3d, IdentityUnit, PReLU, ResidualUnit, Up
-from . import onednn
-from .onednn import (
+from .convolution import ConvolutionPrimitives, Geometry
+from .layers import Conv3D, Conv3DTranspose, can_run, geometry_of
+from .library import (
+    BACKWARD,
     DIFF_DST,
+    DIFF_SCALE,
+    DIFF_SHIFT,
     DIFF_SRC,
     DIFF_WEIGHTS,
     DST,
+    GIVEN_STATISTICS,
+    MEAN,
+    SCALE,
+    SHIFT,
     SRC,
     TRAINING,
+    VARIANCE,
     WEIGHTS,
-    Descriptors,
-    Geometry,
-    Program,
-    empty,
+    WITH_SCALE,
+    WITH_SHIFT,
+    library,
 )
+from .program import Memory, Program, empty, empty_bytes
 
-BACKWARD = 128  # of dnnl_types.h, as in :mod:`.cpu.onednn`
-MEAN, VARIANCE, SCALE, SHIFT, DIFF_SCALE, DIFF_SHIFT = 49, 50, 51, 52, 255, 256
-GIVEN_STATISTICS, WITH_SCALE, WITH_SHIFT = 1, 2, 4
+# ------------------------------------------------------------------------------------- the programs
 
 
-class UnitPlan:
-    """The programs of one unit of fixed sizes, forward and backward. Lives as long as the process.
+class UnitPrograms:
+    """The programs of one unit of fixed sizes, forward and backward. They live with the process.
 
-    The convolution makes ``y`` of ``x``, batch-norm ``n`` of that, and PReLU ``z``. ``y`` and ``n``
-    are kept.
+    The convolution makes ``y`` of ``x``, batch-norm ``n`` of ``y``, and PReLU ``z`` of ``n``. The
+    way back needs ``y`` and ``n``, so the caller keeps them.
     """
 
     def __init__(self, geometry: Geometry, training: bool, epsilon: float):
         self.geometry = geometry
+        self.training = training
         self.channels = geometry.result[1]
-        self.dnnl = dnnl = onednn.load_library()
-        self.convolution = Descriptors(dnnl, geometry)
-        layout, slopes = self.convolution.layout(), dnnl.layout((1, self.channels, 1, 1, 1))
-        flags = WITH_SCALE | WITH_SHIFT | (0 if training else GIVEN_STATISTICS)
-        self.norm, self.norm_back, self.act, self.act_back = (c_void_p() for _ in range(4))
-        dnnl.call(
-            "batch_normalization_forward_primitive_desc_create",
-            byref(self.norm),
-            dnnl.engine,
-            TRAINING,
-            layout,
-            layout,
-            c_float(epsilon),
-            flags,
-            None,
+        self.dnnl = library()
+        self.convolution = ConvolutionPrimitives(self.dnnl, geometry)
+        self.kept_layout = self.convolution.result_layout()
+        self.kept_bytes = Memory(self.dnnl, self.kept_layout).bytes
+        self._describe_norm(epsilon)
+        self._describe_activation()
+        self.forward = self._forward()
+        self.backward = self._backward(with_source_gradient=True)
+        self.backward_to_weights = self._backward(with_source_gradient=False)
+
+    def _describe_norm(self, epsilon: float) -> None:
+        layout = self.kept_layout
+        flags = WITH_SCALE | WITH_SHIFT
+        if not self.training:
+            flags |= GIVEN_STATISTICS
+        self.norm = self.dnnl.describe(
+            "batch_normalization_forward", TRAINING, layout, layout, c_float(epsilon), flags, None
         )
-        dnnl.call(
-            "batch_normalization_backward_primitive_desc_create",
-            byref(self.norm_back),
-            dnnl.engine,
+        self.norm_back = self.dnnl.describe(
+            "batch_normalization_backward",
             BACKWARD,
             layout,
             layout,
@@ -80,99 +89,100 @@ class UnitPlan:
             self.norm,
             None,
         )
-        dnnl.call(
-            "prelu_forward_primitive_desc_create",
-            byref(self.act),
-            dnnl.engine,
-            TRAINING,
-            layout,
-            slopes,
-            layout,
-            None,
-        )
-        dnnl.call(
-            "prelu_backward_primitive_desc_create",
-            byref(self.act_back),
-            dnnl.engine,
-            layout,
-            slopes,
-            layout,
-            slopes,
-            layout,
-            self.act,
-            None,
-        )
-        self.forward = self._forward(training)
-        self.backward = {needed: self._backward(needed) for needed in (False, True)}
 
-    def _forward(self, training: bool) -> Program:
-        program, channels = Program(self.dnnl), (self.channels,)
-        x, w = program.plain("x", self.geometry.source), program.plain("w", self.geometry.w)
-        y, n = (program.given(name, self.convolution.layout()) for name in "yn")
-        self.kept_bytes = y.bytes
-        statistics = {
-            MEAN: program.plain("mean", channels),
-            VARIANCE: program.plain("variance", channels),
-        }
-        factors = {SCALE: program.plain("gamma", channels), SHIFT: program.plain("beta", channels)}
-        self.convolution.result(program, x, w, y)
-        if training:
-            program.add(self.norm, {SRC: y, **factors}, {DST: n, **statistics})
-        else:
-            program.add(self.norm, {SRC: y, **factors, **statistics}, {DST: n})
-        slopes = program.plain("slopes", (1, self.channels, 1, 1, 1))
-        program.add(
-            self.act, {SRC: n, WEIGHTS: slopes}, {DST: program.plain("z", self.geometry.result)}
+    def _describe_activation(self) -> None:
+        layout = self.kept_layout
+        slopes = self.dnnl.layout((1, self.channels, 1, 1, 1))
+        self.activation = self.dnnl.describe(
+            "prelu_forward", TRAINING, layout, slopes, layout, None
         )
-        return program
+        self.activation_back = self.dnnl.describe(
+            "prelu_backward", layout, slopes, layout, slopes, layout, self.activation, None
+        )
 
-    def _backward(self, needed: bool) -> Program:
-        """``needed``: whether the gradient of ``x`` is."""
+    def _forward(self) -> Program:
         program = Program(self.dnnl)
-        channels = (self.channels,)
-        slopes = (1, self.channels, 1, 1, 1)
-        x, w = program.plain("x", self.geometry.source), program.plain("w", self.geometry.w)
-        y, n = (program.given(name, self.convolution.layout()) for name in "yn")
-        reads = {
-            SRC: n,
-            WEIGHTS: program.plain("slopes", slopes),
-            DIFF_DST: program.plain("dz", self.geometry.result),
-        }
-        writes = {DIFF_SRC: None, DIFF_WEIGHTS: program.plain("dslopes", slopes)}
-        dn = program.add(self.act_back, reads, writes)[DIFF_SRC]
+        x = program.plain("x", self.geometry.source)
+        w = program.plain("w", self.geometry.w)
+        y = program.given("y", self.kept_layout)
+        n = program.given("n", self.kept_layout)
+        z = program.plain("z", self.geometry.result)
+
+        self.convolution.add_result(program, x, w, y)
+
+        statistics = self._statistics(program)
         reads = {
             SRC: y,
-            DIFF_DST: dn,
-            MEAN: program.plain("mean", channels),
-            VARIANCE: program.plain("variance", channels),
-            SCALE: program.plain("gamma", channels),
+            SCALE: self._channel_vector(program, "gamma"),
+            SHIFT: self._channel_vector(program, "beta"),
         }
-        writes = {
-            DIFF_SRC: None,
-            DIFF_SCALE: program.plain("dgamma", channels),
-            DIFF_SHIFT: program.plain("dbeta", channels),
-        }
-        dy = program.add(self.norm_back, reads, writes)[DIFF_SRC]
-        self.convolution.weight_gradient(program, x, dy, program.plain("dw", self.geometry.w))
-        if needed:
-            self.convolution.source_gradient(
-                program, dy, w, program.plain("dx", self.geometry.source)
-            )
+        writes: dict[int, Memory | None] = {DST: n}
+        # In training the statistics are this batch's own, otherwise the running ones.
+        if self.training:
+            writes |= statistics
+        else:
+            reads |= statistics
+        program.add(self.norm, reads, writes)
+
+        program.add(self.activation, {SRC: n, WEIGHTS: self._slopes(program, "slopes")}, {DST: z})
         return program
 
+    def _backward(self, with_source_gradient: bool) -> Program:
+        program = Program(self.dnnl)
+        x = program.plain("x", self.geometry.source)
+        w = program.plain("w", self.geometry.w)
+        y = program.given("y", self.kept_layout)
+        n = program.given("n", self.kept_layout)
+        dz = program.plain("dz", self.geometry.result)
 
-unit_plan = cache(UnitPlan)
+        reads = {SRC: n, WEIGHTS: self._slopes(program, "slopes"), DIFF_DST: dz}
+        writes: dict[int, Memory | None] = {
+            DIFF_SRC: None,
+            DIFF_WEIGHTS: self._slopes(program, "dslopes"),
+        }
+        dn = program.add(self.activation_back, reads, writes)[DIFF_SRC]
+
+        reads = {SRC: y, DIFF_DST: dn, **self._statistics(program)}
+        reads[SCALE] = self._channel_vector(program, "gamma")
+        writes = {
+            DIFF_SRC: None,
+            DIFF_SCALE: self._channel_vector(program, "dgamma"),
+            DIFF_SHIFT: self._channel_vector(program, "dbeta"),
+        }
+        dy = program.add(self.norm_back, reads, writes)[DIFF_SRC]
+
+        dw = program.plain("dw", self.geometry.w)
+        self.convolution.add_weight_gradient(program, x, dy, dw)
+        if with_source_gradient:
+            dx = program.plain("dx", self.geometry.source)
+            self.convolution.add_source_gradient(program, dy, w, dx)
+        return program
+
+    def _statistics(self, program: Program) -> dict[int, Memory]:
+        return {
+            MEAN: self._channel_vector(program, "mean"),
+            VARIANCE: self._channel_vector(program, "variance"),
+        }
+
+    def _channel_vector(self, program: Program, name: str) -> Memory:
+        return program.plain(name, (self.channels,))
+
+    def _slopes(self, program: Program, name: str) -> Memory:
+        return program.plain(name, (1, self.channels, 1, 1, 1))
+
+
+unit_programs = cache(UnitPrograms)
 
 
 class Unit(_Function):
     """A unit with gradients for ``x``, ``w``, ``gamma``, ``beta`` and ``slopes``.
 
-    Writes or reads the statistics.
+    Writes the batch's statistics to ``mean`` and ``variance`` in training, reads them otherwise.
     """
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         x: Tensor,
         w: Tensor,
         gamma: Tensor,
@@ -180,97 +190,99 @@ class Unit(_Function):
         slopes: Tensor,
         mean: Tensor,
         variance: Tensor,
-        plan: UnitPlan,
+        programs: UnitPrograms,
     ) -> Tensor:
-        w, gamma, beta, slopes, mean, variance = (
-            t.contiguous() for t in (w, gamma, beta, slopes, mean, variance)
-        )
-        ctx.plan = plan
-        ctx.kept = {name: onednn.empty_bytes(plan.kept_bytes) for name in "yn"}
-        ctx.save_for_backward(x, w, gamma, slopes, mean, variance)
-        z = empty(plan.geometry.result)
-        plan.forward(
-            x=x,
-            w=w,
-            gamma=gamma,
-            beta=beta,
-            slopes=slopes,
-            mean=mean,
-            variance=variance,
-            z=z,
-            **ctx.kept,
-        )
+        arrays = {
+            "x": x,
+            "w": w.contiguous(),
+            "gamma": gamma.contiguous(),
+            "slopes": slopes.contiguous(),
+            "mean": mean.contiguous(),
+            "variance": variance.contiguous(),
+        }
+        ctx.programs = programs
+        ctx.kept = {name: empty_bytes(programs.kept_bytes) for name in ("y", "n")}
+        ctx.names = tuple(arrays)
+        ctx.save_for_backward(*arrays.values())
+        z = empty(programs.geometry.result)
+        programs.forward(**arrays, beta=beta.contiguous(), z=z, **ctx.kept)
         return z
 
     @staticmethod
-    def backward(ctx, dz: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, gamma, slopes, mean, variance = ctx.saved_tensors
-        needed = bool(ctx.next_functions[0][0])
-        dgamma, dbeta, dslopes = (empty(gamma.shape) for _ in range(3))
-        dx, dw = empty(x.shape) if needed else None, empty(w.shape)
-        ctx.plan.backward[needed](
-            x=x,
-            w=w,
-            gamma=gamma,
-            slopes=slopes,
-            mean=mean,
-            variance=variance,
-            dz=dz.contiguous(),
-            dx=dx,
-            dw=dw,
-            dgamma=dgamma,
-            dbeta=dbeta,
-            dslopes=dslopes,
-            **ctx.kept,
-        )
-        return dx, dw, dgamma, dbeta, dslopes, None, None, None
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        arrays = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        channels = arrays["gamma"].shape
+        dx = None
+        gradients = {
+            "dw": empty(arrays["w"].shape),
+            "dgamma": empty(channels),
+            "dbeta": empty(channels),
+            "dslopes": empty(channels),
+        }
+        source_needs_gradient = bool(ctx.next_functions[0][0])
+        if source_needs_gradient:
+            dx = empty(arrays["x"].shape)
+            ctx.programs.backward(**arrays, **ctx.kept, dz=dz.contiguous(), dx=dx, **gradients)
+        else:
+            ctx.programs.backward_to_weights(**arrays, **ctx.kept, dz=dz.contiguous(), **gradients)
+        return dx, *gradients.values(), None, None, None
 
 
 def unit(conv: nn.Conv3d | nn.Conv3dTranspose, norm: nn.Cell, act: PReLU, x: Tensor) -> Tensor:
     """``act(norm(conv(x)))``, as one operation where that can be."""
-    operation = conv.conv3d if isinstance(conv, nn.Conv3d) else conv.conv3d_transpose
-    if not fits(operation, conv, norm, act, x):
+    if not can_fuse(conv, norm, act, x):
         return act(norm(conv(x)))
-    bn, geometry = norm.bn2d, onednn.geometry(operation, x.shape, conv.weight.shape)
-    plan = unit_plan(geometry, bn.training, bn.eps)
-    slopes = act.w * ops.ones((plan.channels,), ms.float32)
-    mean, variance = bn.moving_mean, bn.moving_variance
+    bn = norm.bn2d
+    geometry = geometry_of(operation_of(conv), x.shape, conv.weight.shape)
+    programs = unit_programs(geometry, bn.training, bn.eps)
+    slopes = act.w * ops.ones((programs.channels,), ms.float32)
+    mean = bn.moving_mean
+    variance = bn.moving_variance
     if bn.training:
-        mean, variance = empty(mean.shape), empty(mean.shape)
-    z = Unit.apply(x.contiguous(), conv.weight, bn.gamma, bn.beta, slopes, mean, variance, plan)
+        mean = empty(mean.shape)
+        variance = empty(mean.shape)
+    z = Unit.apply(x.contiguous(), conv.weight, bn.gamma, bn.beta, slopes, mean, variance, programs)
     if bn.training:
-        count = z.size // plan.channels
-        follow(bn.moving_mean, mean, bn.momentum)
-        follow(bn.moving_variance, variance * (count / max(count - 1, 1)), bn.momentum)
+        count = z.size // programs.channels
+        # The running variance is the unbiased one, the batch's is divided by the count.
+        unbiased = variance * (count / max(count - 1, 1))
+        move_towards(bn.moving_mean, mean, bn.momentum)
+        move_towards(bn.moving_variance, unbiased, bn.momentum)
     return z
 
 
-def follow(running: ms.Parameter, new: Tensor, share: float) -> None:
+def move_towards(running: ms.Parameter, new: Tensor, share: float) -> None:
     """Take ``share`` of the new value into a running statistic."""
     running.set_data(running * (1 - share) + new * share)
 
 
-def fits(operation: ops.Primitive, conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
-    """Whether the three may run as one: a convolution of :mod:`.cpu.onednn` without bias,
-    batch-norm, PReLU, and no hooks.
+def operation_of(conv: nn.Conv3d | nn.Conv3dTranspose) -> Conv3D | Conv3DTranspose:
+    """The operation that a layer calls."""
+    return conv.conv3d if isinstance(conv, nn.Conv3d) else conv.conv3d_transpose
+
+
+def can_fuse(conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
+    """Whether the three may run as one.
+
+    That takes a convolution without bias that :mod:`.layers` has exchanged, batch-norm, PReLU, and
+    no hooks. Derived classes may do something else, so the types must be exact.
     """
-    kinds = isinstance(operation, onednn.Conv3D | onednn.Conv3DTranspose) and not conv.has_bias
-    # A class that is derived may do something else.
-    kinds = kinds and type(act) is PReLU and type(norm) is BatchNorm3d
-    kinds = kinds and type(norm.bn2d) is nn.BatchNorm2d  # not wrapped for 16 bits
-    if (
-        not kinds
-        or norm.bn2d.use_batch_statistics is not None
-        or any(map(watched, (conv, norm, norm.bn2d, act)))
-    ):
+    operation = operation_of(conv)
+    if not isinstance(operation, Conv3D | Conv3DTranspose) or conv.has_bias:
         return False
-    return onednn.takes(operation, x, conv.weight)
+    if type(act) is not PReLU or type(norm) is not BatchNorm3d:
+        return False
+    if type(norm.bn2d) is not nn.BatchNorm2d:  # wrapped for 16 bits
+        return False
+    if norm.bn2d.use_batch_statistics is not None:
+        return False
+    if any(is_watched(cell) for cell in (conv, norm, norm.bn2d, act)):
+        return False
+    return can_run(operation, x, conv.weight)
 
 
-def watched(cell: nn.Cell) -> bool:
-    """Whether something waits for the inputs or results of a cell, or its call does more than
-    ``construct``.
-    """
+def is_watched(cell: nn.Cell) -> bool:
+    """Whether a hook waits for a cell's inputs or results, or its call does more than construct."""
     hooks = (
         cell._forward_pre_hook,
         cell._forward_hook,
@@ -284,14 +296,13 @@ def watched(cell: nn.Cell) -> bool:
 
 
 class FusedCell(nn.Cell):
-    """A cell whose ``construct`` PyNative mode replaces by ``units``, which does the same in fewer
-    operations.
-    """
+    """A cell that in PyNative mode runs ``units``, which does what ``construct`` does, faster."""
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        if ms.get_context("mode") != ms.PYNATIVE_MODE or onednn.jit_context() or watched(self):
-            return super().__call__(*inputs)
-        return self.units(*inputs)
+        is_pynative = ms.get_context("mode") == ms.PYNATIVE_MODE and not jit_context()
+        if is_pynative and not is_watched(self):
+            return self.units(*inputs)
+        return super().__call__(*inputs)
 
 
 class FusedResidualUnit(FusedCell, ResidualUnit):
@@ -304,7 +315,7 @@ class FusedResidualUnit(FusedCell, ResidualUnit):
 
 
 class FusedIdentityUnit(FusedCell, IdentityUnit):
-    """One operation beside the identity."""
+    """One operation and the identity."""
 
     def units(self, x: Tensor) -> Tensor:
         return x + unit(self.down_conv_1, self.batchNormal1, self.relu1, x)
@@ -315,9 +326,11 @@ class FusedUp(FusedCell, Up):
 
     def units(self, x: Tensor, skip: Tensor) -> Tensor:
         x = ops.concat((x, skip), axis=1)
-        return self.conv(unit(self.conv3d_transpose, self.batchNormal1, self.relu, x))
+        x = unit(self.conv3d_transpose, self.batchNormal1, self.relu, x)
+        return self.conv(x)
 
 
+#: Each block of the network and its faster form: the same parameters, the same graph.
 FUSED = {ResidualUnit: FusedResidualUnit, IdentityUnit: FusedIdentityUnit, Up: FusedUp}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_handler
 
-from ..cpu.onednn import convolutions
+from ..cpu.layers import kernels
 
 TRACE, SUMMARY = "profile", "profile.md"
 UNSEEN = (
@@ -84,7 +84,7 @@ class Profile:
             self._stop()
         if self.enabled:
             operations = operations_table(self.folder / TRACE)
-            unseen = UNSEEN if operations and convolutions() == "onednn" else ""
+            unseen = UNSEEN if operations and kernels() == "onednn" else ""
             text = self.clock.table(self.steps) + operations + unseen
             (self.folder / SUMMARY).write_text(text, encoding="utf-8")
 

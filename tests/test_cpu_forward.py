@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from unet3d_tutorial.cpu import accelerate, forward, onednn
-from unet3d_tutorial.cpu.onednn import share
+from unet3d_tutorial.cpu import accelerate, forward, library
+from unet3d_tutorial.cpu.program import share_buffer
 from unet3d_tutorial.model import Down, PReLU, ResidualUNet3D, half_precision
 from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
-    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
 )
 SMALL = (1, 4, (8, 16, 16, 32, 32))
 
@@ -32,8 +32,8 @@ def automatic(monkeypatch) -> None:
 @pytest.fixture
 def runs(monkeypatch) -> list[int]:
     """A list that grows with each forward pass that runs as one program."""
-    calls, run = [], forward.run
-    monkeypatch.setattr(forward, "run", lambda *inputs: calls.append(1) or run(*inputs))
+    calls, run = [], forward.run_as_one
+    monkeypatch.setattr(forward, "run_as_one", lambda *inputs: calls.append(1) or run(*inputs))
     return calls
 
 
@@ -55,7 +55,7 @@ def noise(*shape: int) -> Tensor:
 def by_layers(network: nn.Cell, image: Tensor) -> np.ndarray:
     """Logits of the layers one by one, in place of the program."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forward, "takes", lambda *inputs: False)
+        patch.setattr(forward, "can_run_as_one", lambda *inputs: False)
         return network(image).asnumpy()
 
 
@@ -283,7 +283,7 @@ def test_a_network_that_ran_can_be_copied_and_forgotten() -> None:
 
 
 class Array:
-    """What :func:`share` knows of an array."""
+    """What :func:`share_buffer` knows of an array."""
 
     def __init__(self, size: int):
         self.bytes = size
@@ -298,10 +298,10 @@ class Step:
 
 def test_arrays_share_memory_unless_a_step_lies_between() -> None:
     a, b, c, d = Array(128), Array(64), Array(192), Array(64)
-    places = share([a, b, c, d], [Step(a, b), Step(b, c), Step(c, d)])
+    places = share_buffer([a, b, c, d], [Step(a, b), Step(b, c), Step(c, d)])
     assert places[c] == 0 and places[a] == 0  # never needed together
     assert places[b] == 192 and places[d] == 192
-    assert share([], []) == {}
+    assert share_buffer([], []) == {}
 
 
 def test_no_two_arrays_that_are_needed_at_once_overlap() -> None:
@@ -315,7 +315,7 @@ def test_no_two_arrays_that_are_needed_at_once_overlap() -> None:
         if rng.random() < 0.5:
             steps.pop()
             arrays = [array for array in arrays if any(array in step.uses for step in steps)]
-        places = share(arrays, steps)
+        places = share_buffer(arrays, steps)
         life = {
             array: [number for number, step in enumerate(steps) if array in step.uses]
             for array in arrays
@@ -333,6 +333,6 @@ def test_no_two_arrays_that_are_needed_at_once_overlap() -> None:
 def test_a_forward_pass_shares_most_of_its_memory() -> None:
     network, image = trained(1, 4), noise(1, 1, 32, 32, 32)
     network(image)
-    program = forward.plan(forward.layers(network), image.shape).program
+    program = forward.network_program(forward.layers_of(network), image.shape).program
     used = max(start + memory.bytes for memory, start in program.places.items())
     assert used < 0.5 * sum(memory.bytes for memory in program.inside)

@@ -12,13 +12,13 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from unet3d_tutorial import doctor
-from unet3d_tutorial.cpu import accelerate, onednn
+from unet3d_tutorial.cpu import accelerate, layers, library, program
 from unet3d_tutorial.cpu.tiles import TiledConv3d
 from unet3d_tutorial.model import ResidualUNet3D, UNet3D
 from unet3d_tutorial.runs.device import setup
 
 needs_library = pytest.mark.skipif(
-    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
 )
 SAME = {"pad_mode": "same"}
 PAD = {"pad_mode": "pad", "padding": 1}
@@ -60,7 +60,7 @@ def both(layer: nn.Cell) -> tuple[nn.Cell, nn.Cell]:
     ours = copy.deepcopy(layer)
     for mine, its in zip(ours.get_parameters(), layer.get_parameters(), strict=True):
         mine.set_data(Tensor(its.asnumpy()))
-    onednn.exchange_convolutions(ours)
+    layers.exchange_convolutions(ours)
     return layer, ours
 
 
@@ -82,13 +82,13 @@ def values_and_gradients(layer: nn.Cell, shape: tuple[int, ...]) -> list[np.ndar
 
 def count_calls(monkeypatch) -> list[int]:
     """A list that grows with each program of the second oneDNN."""
-    calls, run = [], onednn.Program.__call__
+    calls, run = [], program.Program.__call__
 
     def counted(self, **tensors):
         calls.append(1)
         run(self, **tensors)
 
-    monkeypatch.setattr(onednn.Program, "__call__", counted)
+    monkeypatch.setattr(program.Program, "__call__", counted)
     return calls
 
 
@@ -180,7 +180,7 @@ def test_mixed_precision_stays_mixed(monkeypatch) -> None:
 @pytest.mark.parametrize("options", [{"dilation": 2}, {"padding": (0, 1, 1, 1, 1, 1)}])
 def test_what_it_cannot_do_is_left_to_mindspore(options) -> None:
     layer = nn.Conv3d(2, 2, 3, pad_mode="pad", **options)
-    onednn.exchange_convolutions(layer)
+    layers.exchange_convolutions(layer)
     assert type(layer.conv3d) is ops.Conv3D
 
 
@@ -191,11 +191,11 @@ def test_without_the_library_or_where_it_does_not_fit(monkeypatch) -> None:
         ("MS_ROLE", "MS_WORKER"),
     ):
         monkeypatch.setenv(name, value)
-        assert onednn.convolutions() == "mindspore"
+        assert layers.kernels() == "mindspore"
         monkeypatch.delenv(name)
-    monkeypatch.setattr(onednn, "load_library", lambda: None)
-    assert onednn.convolutions() == "mindspore"
-    assert "MindSpore's own" in doctor._WHOSE[onednn.convolutions()]
+    monkeypatch.setattr(layers, "load_library", lambda: None)
+    assert layers.kernels() == "mindspore"
+    assert "MindSpore's own" in doctor._WHOSE[layers.kernels()]
 
 
 def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) -> None:
@@ -206,10 +206,10 @@ def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) 
             (tmp_path / self.name).write_bytes(b"not a library")
             return str(tmp_path / self.name)
 
-    monkeypatch.setattr(onednn.metadata, "files", lambda package: [File()])
-    assert onednn.load_library.__wrapped__() is None
-    monkeypatch.setattr(onednn.metadata, "files", lambda package: None)
-    assert onednn.load_library.__wrapped__() is None
+    monkeypatch.setattr(library.metadata, "files", lambda package: [File()])
+    assert library.load_library.__wrapped__() is None
+    monkeypatch.setattr(library.metadata, "files", lambda package: None)
+    assert library.load_library.__wrapped__() is None
 
 
 def test_unknown_choice_is_refused(monkeypatch) -> None:
@@ -217,21 +217,21 @@ def test_unknown_choice_is_refused(monkeypatch) -> None:
     with pytest.raises(
         ValueError, match="^UNET3D_CONVOLUTIONS: expected mindspore or nothing, found 'fast'"
     ):
-        onednn.convolutions()
+        layers.kernels()
 
 
 FORKED = """
 import os, numpy as np, mindspore as ms
-from unet3d_tutorial.cpu import accelerate, onednn
+from unet3d_tutorial.cpu import accelerate, layers, library, program
 from unet3d_tutorial.cpu.tiles import TiledConv3d
 from unet3d_tutorial.runs.device import setup
 setup()
 x = ms.Tensor(np.ones((2, 16, 8, 8, 8), np.float32))
 layer = ms.nn.Conv3d(16, 16, 3)
-onednn.exchange_convolutions(layer)
+layers.exchange_convolutions(layer)
 layer(x)
 if os.fork() == 0:
-    os._exit(int(onednn.takes(layer.conv3d, x, layer.weight)))
+    os._exit(int(layers.can_run(layer.conv3d, x, layer.weight)))
 print("child took it:", os.wait()[1] != 0)
 """
 

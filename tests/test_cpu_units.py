@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from unet3d_tutorial.cpu import accelerate, onednn
-from unet3d_tutorial.cpu import units as fused
+from unet3d_tutorial.cpu import accelerate, library, units
 from unet3d_tutorial.cpu.units import FUSED
 from unet3d_tutorial.model import IdentityUnit, ResidualUNet3D, ResidualUnit, Up
 from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
-    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
+    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
 )
 CELLS = {
     "residual unit": (lambda: ResidualUnit(2, 16, 2, 3, 0.9), [(2, 2, 8, 8, 12)]),
@@ -77,8 +76,8 @@ def everything(cell: nn.Cell, shapes: list[tuple[int, ...]]) -> dict[str, np.nda
 
 def count_units(monkeypatch) -> list[int]:
     """A list that grows with each unit that runs as one operation."""
-    calls, run = [], fused.Unit.apply
-    monkeypatch.setattr(fused.Unit, "apply", lambda *inputs: calls.append(1) or run(*inputs))
+    calls, run = [], units.Unit.apply
+    monkeypatch.setattr(units.Unit, "apply", lambda *inputs: calls.append(1) or run(*inputs))
     return calls
 
 
