@@ -16,7 +16,7 @@ READING_ORDER = (
     "labels volume sample_ct config transforms augment dataset cache model schedule losses "
     "training_step training inference postprocessing metrics evaluation viewer export doctor cli"
 ).split()
-ROOMS = "files luna16 phantom runs predict view cpu case book".split()
+ROOMS = "transforms files luna16 phantom runs predict view cpu case book".split()
 
 HEAD = """# API reference
 
