@@ -14,12 +14,21 @@ All of them share one frame: millimetres from the carina, where the trachea divi
 the patient's left, y towards the back and z towards the head (LPS, the convention of LUNA16's
 files).
 
-To add an organ, write one function ``paint_ORGAN(canvas, patient, rng)`` in the file of its region
-and call it in :func:`.recipe.generate` where it belongs: what is painted later covers what was
-painted before. Say in its docstring what is painted and where, and pass ``BACKGROUND`` as the label
-if it may cover a lung. A measure that several organs need is a field of
-:class:`~.patient.Patient`. The organ draws from the same random stream as all others, so every
-phantom changes with it, whatever the seed: data sets must be made again.
+To add an organ, write one function in the file of its region, and call it in
+:func:`.recipe.generate` where it belongs: what is painted later covers what was painted before::
+
+    def paint_kidneys(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
+        '''Paint two kidneys, on both sides of the spine, 120 mm below the lower dome.'''
+        for side in (-1, 1):
+            centre = [side * 60, 50, patient.domes.min() - 120]
+            radii = rng.uniform([20, 20, 45], [30, 30, 60])
+            canvas.ellipsoid(centre, radii, rng.uniform(*KIDNEY_HU))
+
+Whatever may cover a lung and is none passes ``BACKGROUND`` as its label. A measure that several
+organs need is a field of :class:`.patient.Patient`. A disease is a function in ``disease``, called
+in :func:`.disease.paint_diseases`; another field of view is drawn in
+:meth:`.field_of_view.FieldOfView.draw`. All draw from the same random stream, so with a new draw
+every phantom that is made after it changes, whatever its seed: data sets must be made again.
 """
 
 from .recipe import generate, write_luna16

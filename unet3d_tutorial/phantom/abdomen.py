@@ -61,7 +61,8 @@ def paint_liver(
 
     It reaches 90 to 170 mm below the right dome.
     """
-    border = canvas.x + 10 * canvas.noise(rng, 60) - rng.uniform(-10, 60)
+    uneven_x = canvas.x + 10 * canvas.noise(rng, 60)
+    border = uneven_x - rng.uniform(-10, 60)
     lower_edge = patient.domes[1] - rng.uniform(90, 170) - canvas.z
     hu = rng.uniform(*LIVER_HU) + ENHANCEMENT * patient.blood_hu
     canvas.paint(np.maximum.reduce([below + 3, border, lower_edge]), hu)
@@ -83,9 +84,8 @@ def paint_soft_tissue(
     They are what is far from zero in a random field.
     """
     folds = -np.abs(canvas.noise(rng, 28)) * 20 + rng.uniform(5, 14)
-    soft = np.maximum(below + 4, folds)
-    upper_abdomen = patient.domes.min() - 30 - canvas.z - 60
-    canvas.paint(np.maximum(soft, upper_abdomen), SOFT_TISSUE)
+    lower_edge = patient.domes.min() - 30 - canvas.z - 60
+    canvas.paint(np.maximum.reduce([below + 4, folds, lower_edge]), SOFT_TISSUE)
 
 
 def paint_stomach(

@@ -14,7 +14,7 @@ from .patient import Patient
 from .tissues import SOFT_TISSUE
 
 AIRWAY_WALL_MM = (0.6, 2.2)
-AIRWAY_HU = (-1000, -955)  #: air in the airway: never as dark as outside, as its wall blurs in
+AIRWAY_HU = (-1000, -955)  #: a little brighter than air outside, as the wall blurs in
 LOBAR_WALL_HU = 0.0
 #: How far below the carina the label ends in the main bronchi, at scale 1.
 LABEL_BELOW_CARINA_MM = (16, 24)
@@ -46,8 +46,8 @@ class Airway:
     def draw(cls, patient: Patient, rng: np.random.Generator) -> "Airway":
         """Draw the course of a patient's airway.
 
-        The trachea bows backwards on its way up to the larynx. The right main bronchus is shorter
-        and steeper than the left one.
+        The trachea rises from the carina to the front, more or less bent. The right main bronchus
+        is shorter and steeper than the left one.
         """
         top = patient.trachea_top
         bow = rng.uniform(0.3, 0.55)  # y half way up, in relation to that of the top
@@ -66,10 +66,10 @@ class Airway:
 def paint_airway(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, airway: Airway
 ) -> None:
-    """Paint larynx, trachea and bronchi: all the walls first, then the air in them.
+    """Paint larynx, trachea and bronchi: first the walls, then the air in them.
 
-    Where two branches meet, air so remains open. The label holds wall and air of the trachea below
-    the larynx and of the main bronchi to about 20 mm below the carina.
+    In this order no wall closes off the air where branches meet. The label holds wall and air of
+    the trachea below the larynx, and of the main bronchi to about 20 mm below the carina.
     """
     radius = patient.trachea_radius
     larynx = airway.trachea[-1] + np.array([[0, 0, 0], [0, -4, 30], [0, 5, 110]])

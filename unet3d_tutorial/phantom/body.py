@@ -13,14 +13,24 @@ from .tissues import FAT, MUSCLE, SKIN
 
 TRUNK_SQUARENESS = 2.4  #: exponent of the trunk's superellipse
 SKIN_MM = 2.0  #: thickness of the skin
-HEAD_MM = 30  #: how much larger than the neck's radius that of the head is
-FAR_DOWN_MM, FAR_UP_MM = -400, 220  #: where the arms end, out of the picture
-
-BLANKET_HU = -300.0
-COMPACT_BONE_HU = 500.0
-MARROW_HU, MARROW_RADIUS_MM = 50.0, 6.0
+HEAD_MM = 30  #: how much larger the head's radius is than the neck's
+NECK_FAT = 0.3  #: thickness of the fat at the neck, in relation to that of the trunk
 
 BLANKET_CHANCE = 0.35
+BLANKET_HU = -300.0
+
+# An arm is a tube of fat with muscle, bone and marrow inside; it ends far out of the picture.
+ARM_RADIUS_MM = (28, 50)  #: of a slim arm
+ARM_FAT = 0.3  #: how much of the trunk's fat is added to that
+ARM_MUSCLE = 0.8  #: radius of the muscle in relation to the arm's
+ARM_BONE_RADIUS_MM = (10, 14)
+ARM_BONE_HU = 500.0
+MARROW_RADIUS_MM = 6.0
+MARROW_HU = 50.0
+HAND_ABOVE_SHOULDERS_MM = 220  #: of an arm that is up
+HAND_Z_MM = -400  #: of an arm that hangs down
+
+GLANDS_HU = (-60, 40)
 
 
 def paint_body(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
@@ -29,14 +39,15 @@ def paint_body(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> No
     The chest is filled with muscle: what is inside is painted later.
     """
     shoulders = patient.apex + rng.uniform(-5, 25)  # z at which they begin to narrow
-    neck = ramp(canvas.z, shoulders, shoulders + rng.uniform(25, 75))  # 0 trunk, 1 neck or head
+    slope = rng.uniform(25, 75)  # height of the shoulders, in mm
+    neck = ramp(canvas.z, shoulders, shoulders + slope)  # 0 trunk, 1 neck or head
     muscle = _muscle_distance(canvas, patient, rng, shoulders, neck)
     if patient.arms != "none":
         half_width = patient.cavity[0] + patient.wall + patient.fat
         paint_arms(canvas, patient, rng, half_width, shoulders)
 
-    # A neck has little fat.
-    fat = patient.fat * (1 - 0.7 * neck) * (1 + 0.3 * canvas.noise(rng, 90))
+    less_at_neck = 1 - (1 - NECK_FAT) * neck
+    fat = patient.fat * less_at_neck * (1 + 0.3 * canvas.noise(rng, 90))
     skin = muscle - fat
     if rng.random() < BLANKET_CHANCE:
         paint_blanket(canvas, rng, skin)
@@ -58,20 +69,18 @@ def _muscle_distance(
 
     A stack of superellipses around the body's axis, which blends into circles of the neck.
     """
+    z = canvas.z
     half_width, half_depth = patient.cavity + patient.wall
     # Arms that hang down go with broad shoulders.
     breadth = rng.uniform(25, 60) if patient.arms == "down" else rng.uniform(0, 35)
-    shoulder_width = ramp(canvas.z, patient.apex - 90, shoulders) * breadth
-    neck_radius = rng.uniform(48, 70)
-    head = HEAD_MM * ramp(canvas.z, shoulders + 120, shoulders + 160)
-    flattening = 1 - 0.25 * ramp(canvas.z, 30, shoulders)  # the upper chest is flat
-    return superellipse(
-        canvas.x,
-        canvas.y,
-        (half_width + shoulder_width) * (1 - neck) + (neck_radius + head) * neck,
-        half_depth * flattening * (1 - neck) + (neck_radius + head) * neck,
-        TRUNK_SQUARENESS,
-    )
+    shoulder_width = ramp(z, patient.apex - 90, shoulders) * breadth
+    neck_radius = rng.uniform(48, 70) + HEAD_MM * ramp(z, shoulders + 120, shoulders + 160)
+    flattening = 1 - 0.25 * ramp(z, 30, shoulders)  # the upper chest is flat
+
+    trunk = 1 - neck
+    radius_x = (half_width + shoulder_width) * trunk + neck_radius * neck
+    radius_y = half_depth * flattening * trunk + neck_radius * neck
+    return superellipse(canvas.x, canvas.y, radius_x, radius_y, TRUNK_SQUARENESS)
 
 
 def paint_arms(
@@ -86,7 +95,7 @@ def paint_arms(
     ``half_width`` is that of the trunk, ``shoulders`` their z, both in mm.
     """
     for side in (-1, 1):
-        radius = rng.uniform(28, 50) + 0.3 * patient.fat
+        radius = rng.uniform(*ARM_RADIUS_MM) + ARM_FAT * patient.fat
         shoulder = np.array(
             [
                 side * half_width * rng.uniform(0.75, 0.95),
@@ -97,20 +106,20 @@ def paint_arms(
         hand = [
             side * rng.uniform(0.5, 1.0) * half_width,
             rng.uniform(-50, 30),
-            shoulders + FAR_UP_MM,
+            shoulders + HAND_ABOVE_SHOULDERS_MM,
         ]
         if patient.arms == "down":
             shoulder[0] = side * (half_width + radius * rng.uniform(0.3, 0.9))
             hand = [
                 side * (half_width + radius * rng.uniform(0.9, 1.6)),
                 rng.uniform(-20, 40),
-                FAR_DOWN_MM,
+                HAND_Z_MM,
             ]
         arm = np.array([shoulder, hand])
-        bone_radius = rng.uniform(10, 14)
+        bone_radius = rng.uniform(*ARM_BONE_RADIUS_MM)
         canvas.tube(arm, radius, FAT)
-        canvas.tube(arm, radius * 0.8, MUSCLE)
-        canvas.tube(arm, bone_radius, COMPACT_BONE_HU)
+        canvas.tube(arm, radius * ARM_MUSCLE, MUSCLE)
+        canvas.tube(arm, bone_radius, ARM_BONE_HU)
         canvas.tube(arm, MARROW_RADIUS_MM, MARROW_HU)
 
 
@@ -121,7 +130,10 @@ def paint_blanket(canvas: Canvas, rng: np.random.Generator, skin: np.ndarray) ->
 
 
 def paint_breasts(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Paint two breasts of fat with glands inside, in front of the chest, 20 to 70 mm below z 0."""
+    """Paint two breasts of fat with glands in them, in front of the chest.
+
+    Their centres are 20 to 70 mm below the carina.
+    """
     half_depth = patient.cavity[1] + patient.wall
     for side in (-1, 1):
         centre = (
@@ -132,7 +144,7 @@ def paint_breasts(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
         radii = patient.breasts * rng.uniform(0.7, 1.1, 3)
         canvas.ellipsoid(centre, radii, FAT)
         glands = radii * rng.uniform(0.3, 0.7)
-        canvas.ellipsoid(centre, glands, rng.uniform(-60, 40))
+        canvas.ellipsoid(centre, glands, rng.uniform(*GLANDS_HU))
 
 
 def paint_muscle(canvas: Canvas, rng: np.random.Generator, muscle: np.ndarray) -> None:

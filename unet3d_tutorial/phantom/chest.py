@@ -40,10 +40,13 @@ def rib_cage_distance(canvas: Canvas, patient: Patient) -> np.ndarray:
     )
 
 
-def uneven(canvas: Canvas, rng: np.random.Generator, distance: np.ndarray) -> np.ndarray:
-    """A surface with bumps of up to some millimetres, as ribs press them into the lungs."""
+def pleura_distance(canvas: Canvas, rng: np.random.Generator, rib_cage: np.ndarray) -> np.ndarray:
+    """Signed distance to the lining of the rib cage, with the bumps that ribs press into the lungs.
+
+    ``rib_cage`` is the signed distance to the smooth inside. Bumps are some millimetres high.
+    """
     height = rng.uniform(0, 2.5)
-    return distance + height * canvas.noise(rng, 22)
+    return rib_cage + height * canvas.noise(rng, 22)
 
 
 def diaphragm_height(canvas: Canvas, patient: Patient) -> np.ndarray:

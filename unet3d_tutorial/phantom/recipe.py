@@ -33,8 +33,8 @@ from .chest import (
     diaphragm_height,
     lung_distance,
     paint_chest_fat,
+    pleura_distance,
     rib_cage_distance,
-    uneven,
 )
 from .disease import paint_diseases
 from .field_of_view import FieldOfView
@@ -85,7 +85,7 @@ def generate(
     # The outside, and below the diaphragm.
     paint_body(canvas, patient, rng)
     rib_cage = rib_cage_distance(canvas, patient)
-    pleura = uneven(canvas, rng, rib_cage)
+    pleura = pleura_distance(canvas, rng, rib_cage)
     diaphragm = diaphragm_height(canvas, patient)
     paint_abdomen(canvas, patient, rng, rib_cage, diaphragm)
     paint_chest_fat(canvas, pleura, diaphragm)

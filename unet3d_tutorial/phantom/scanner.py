@@ -16,6 +16,7 @@ EMPTY_HU = -300
 COUCH_SHELL_HU = (-400, 150)
 COUCH_CORE_HU = (-1000, -860)  #: air or foam
 
+BODY_EDGE_HU = -900  #: streaks are not seen in air
 STREAKS_CHANCE = 0.3
 SHIFT_CHANCE = 0.1
 SHIFT_HU = 20  #: standard deviation of a badly calibrated scanner's shift
@@ -78,7 +79,8 @@ def add_streaks(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> N
     """
     streaks = rng.standard_normal((1, *canvas.hu.shape[1:])).astype(np.float32)
     streaks = streaks * ramp(canvas.z, patient.apex - 60, patient.apex)
-    canvas.hu += rng.uniform(20, 120) * streaks * (canvas.hu > -900)
+    strength = rng.uniform(20, 120)  # HU
+    canvas.hu += strength * streaks * (canvas.hu > BODY_EDGE_HU)
 
 
 def cut_round(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -40,6 +40,7 @@ def paint_great_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generat
     scale, blood = patient.scale, patient.blood_hu
 
     def vessel(path: np.ndarray, radius: float, hu: float = blood) -> None:
+        """Paint one; ``radius`` in mm, whatever the patient's size."""
         canvas.tube(path * scale, radius, hu, BACKGROUND)
 
     vessel(AORTA, rng.uniform(9, 16))
@@ -94,4 +95,5 @@ def add_beam_hardening(canvas: Canvas, rng: np.random.Generator, centre: np.ndar
     across = ((canvas.z - centre_z) / rng.uniform(10, 30)) ** 2
     fade = np.exp(in_plane - across)
     inside_body = canvas.hu > BODY_EDGE_HU
-    canvas.hu += rng.uniform(80, 400) * (rays - 0.3) * fade * inside_body
+    strength = rng.uniform(80, 400)  # HU
+    canvas.hu += strength * (rays - 0.3) * fade * inside_body
