@@ -60,9 +60,10 @@ class ScaleIntensityRange(Transform):
         self.is_clip = is_clip
 
     def transform(self, image: Volume, label: Volume | None) -> Pair:
-        slope = np.float32((self.tgt_max - self.tgt_min) / (self.src_max - self.src_min))
-        above_minimum = image.array.astype(np.float32) - np.float32(self.src_min)
-        array = above_minimum * slope + np.float32(self.tgt_min)
+        slope = (self.tgt_max - self.tgt_min) / (self.src_max - self.src_min)
+        array = image.array.astype(np.float32) - np.float32(self.src_min)
+        array *= np.float32(slope)  # in place: scans are large
+        array += np.float32(self.tgt_min)
         if self.is_clip:
             low, high = sorted((self.tgt_min, self.tgt_max))
             np.clip(array, low, high, out=array)

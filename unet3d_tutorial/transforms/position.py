@@ -74,8 +74,8 @@ class AddPosition(RandomTransform[tuple[float, float]]):
         shift, scale = parameters
         i, j, k = np.ogrid[tuple(slice(length) for length in image.array.shape[-3:])]
         row = image.affine[0]
-        to_the_right = row[0] * i + row[1] * j + row[2] * k + row[3]  # mm
-        position = (to_the_right / 100 * scale + shift).astype(np.float32)
+        position = (row[0] * i + row[1] * j + row[2] * k + row[3]) / 100 * scale + shift
+        position = position.astype(np.float32)  # the same name, which frees the larger array
         channel = np.broadcast_to(position, image.array.shape)
         return replace(image, array=np.concatenate([image.array, channel], axis=-4)), label
 
