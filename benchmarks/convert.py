@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from unet3d_tutorial.luna16.conversion import MASK_FOLDER, convert
+from unet3d_tutorial.luna16.conversion import convert
+from unet3d_tutorial.luna16.layout import MASK_FOLDER
 
 SHAPES = [(512, 512, 133), (512, 512, 300), (512, 512, 764)]
 
@@ -26,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--slices", type=int, nargs="+", default=[shape[2] for shape in SHAPES])
     print(
-        f"{'scan':>14}{'int16, MB':>11}{'ours, s':>9}{'memory, MB':>12}{'in scans':>10}{'ITK, s':>8}{'in scans':>10}"
+        f"{'scan':>14}{'int16, MB':>11}{'ours, s':>9}{'memory, MB':>12}{'in scans':>10}"
+        f"{'ITK, s':>8}{'in scans':>10}"
     )
     for slices in parser.parse_args().slices:
         with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +38,8 @@ def main() -> None:
             seconds, memory = measured(convert_one, source, Path(folder) / "out")
             itk_seconds, itk_memory = measured(itk_one, source, Path(folder) / "itk")
             print(
-                f"{f'512x512x{slices}':>14}{size / 1e6:>11.0f}{seconds:>9.1f}{memory / 1e6:>12.0f}{memory / size:>10.2f}"
+                f"{f'512x512x{slices}':>14}{size / 1e6:>11.0f}{seconds:>9.1f}"
+                f"{memory / 1e6:>12.0f}{memory / size:>10.2f}"
                 f"{itk_seconds:>8.1f}{itk_memory / size:>10.2f}",
                 flush=True,
             )

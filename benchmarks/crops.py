@@ -30,7 +30,8 @@ def make_scans(folder: Path, count: int) -> None:
     """Scans in the layout of training data: smooth noise in HU and labels 3, 4, 5; axes LPS, as in
     LUNA16.
     """
-    from unet3d_tutorial.volume import Volume, save_volume
+    from unet3d_tutorial.files.nifti import save_volume
+    from unet3d_tutorial.volume import Volume
 
     affine = np.diag([-0.7, -0.7, 2.5, 1.0])
     for number in range(count):

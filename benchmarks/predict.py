@@ -26,13 +26,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
 from unet3d_tutorial.export import export_checkpoint
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.files.scans import read_scan
 from unet3d_tutorial.inference import prepare, segment
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.training import FINAL
-from unet3d_tutorial.volume import load_volume
 
 
 class Windows(CalibrationDataReader):
@@ -77,14 +77,12 @@ def commands(onnx_file: Path, scan: Path, folder: Path, rounds: int) -> None:
             start, before = time.perf_counter(), processor_seconds()
             subprocess.run([*command, *options], check=True, capture_output=True)
             seconds[name].append((time.perf_counter() - start, processor_seconds() - before))
-    print(
-        "\n| unet3d predict, file to file | median (s) | fastest (s) | processor (s) |\n|:--|--:|--:|--:|"
-    )
+    print("\n| unet3d predict, file to file | median (s) | fastest (s) | processor (s) |")
+    print("|:--|--:|--:|--:|")
     for name, values in seconds.items():
         wall, processor = zip(*values, strict=True)
-        print(
-            f"| {name} | {statistics.median(wall):.1f} | {min(wall):.1f} | {statistics.median(processor):.1f} |"
-        )
+        numbers = (statistics.median(wall), min(wall), statistics.median(processor))
+        print(f"| {name} | " + " | ".join(f"{number:.1f}" for number in numbers) + " |")
 
 
 def processor_seconds() -> float:
@@ -129,9 +127,8 @@ def number_types(
             start = time.perf_counter()
             run(window)
             seconds[key].append(time.perf_counter() - start)
-    print(
-        f"\n| number type | MB | median of a window (s) | {' | '.join(STRUCTURES)} |\n|:--|--:|--:|--:|--:|--:|"
-    )
+    print(f"\n| number type | MB | median of a window (s) | {' | '.join(STRUCTURES)} |")
+    print("|:--|--:|--:|--:|--:|--:|")
     for key, run in runs.items():
         mask = segment(image, run, config)
         dices = " | ".join(f"{dice(mask.array == k, truth.array == k):.4f}" for k in (1, 2, 3))

@@ -31,11 +31,11 @@ def make(folder: Path) -> None:
     from unet3d_tutorial.config import Config
     from unet3d_tutorial.cpu import accelerate
     from unet3d_tutorial.export import to_onnx
+    from unet3d_tutorial.files.nifti import load_volume
     from unet3d_tutorial.inference import prepare
     from unet3d_tutorial.model import ResidualUNet3D
     from unet3d_tutorial.runs.device import setup
     from unet3d_tutorial.sample_ct import fetch
-    from unet3d_tutorial.volume import load_volume
 
     setup(seed=1)
     config = Config.preset("luna16")
@@ -83,9 +83,10 @@ def run_mindspore(folder: Path, roi: str) -> np.ndarray:
 
 def labels(folder: Path, roi: str, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The labels of the input, found slab by slab."""
-    from unet3d_tutorial.inference import largest, sliding_window_slabs
+    from unet3d_tutorial.inference import SlidingWindow, largest, sliding_window_slabs
 
-    slabs = sliding_window_slabs(np.load(folder / "input.npy"), ROIS[roi], predict, overlap=OVERLAP)
+    window = SlidingWindow(ROIS[roi], overlap=OVERLAP)
+    slabs = sliding_window_slabs(np.load(folder / "input.npy"), window, predict)
     # A loop would hold a slab while the next is made.
     return np.concatenate(list(map(largest, slabs)))
 
@@ -213,7 +214,8 @@ def main() -> None:
             masks = [np.load(folder / f"{side}.npy") for side in SIDES]
             same = min((mask == masks[-1]).mean() for mask in masks[:-1])
             print(
-                f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; MindSpore {ours:.1f} s, {ours_gb:.2f} GB; "
+                f"ROI {ROIS[roi]}: here {here:.1f} s, {here_gb:.2f} GB; "
+                f"MindSpore {ours:.1f} s, {ours_gb:.2f} GB; "
                 f"MONAI {there:.1f} s, {there_gb:.2f} GB; at least {same:.4%} of the labels equal"
             )
 

@@ -24,7 +24,8 @@ import resource, time
 import numpy as np
 from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.viewer import SliceViewer
-from unet3d_tutorial.volume import Volume, load_volume
+from unet3d_tutorial.files.nifti import load_volume
+from unet3d_tutorial.volume import Volume
 ct = fetch()
 scan, label = load_volume(ct.image), load_volume(ct.label)
 image = Volume(scan.array.astype(np.int16), scan.affine)
@@ -93,9 +94,10 @@ def live(page, address: str) -> None:
 
 
 def stored(page, folder: Path) -> None:
+    from unet3d_tutorial.files.nifti import load_volume
     from unet3d_tutorial.sample_ct import fetch
     from unet3d_tutorial.viewer import SliceViewer
-    from unet3d_tutorial.volume import Volume, load_volume
+    from unet3d_tutorial.volume import Volume
 
     ct = fetch()
     label = load_volume(ct.label)

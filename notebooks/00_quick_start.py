@@ -41,9 +41,9 @@ chapter.enter("phantom", "run")
 # trained on, and it is meant to be difficult.
 
 # %%
-from unet3d_tutorial.phantom import generate
+import unet3d_tutorial as u3
 
-scan, truth = generate([1, 6], family="holdout")
+scan, truth = u3.generate([1, 6], family="holdout")
 print("voxels", scan.array.shape, "of", scan.spacing_mm, "mm, axes", scan.axis_codes)
 print("HU from", scan.array.min(), "to", scan.array.max())
 
@@ -66,11 +66,8 @@ show_planes(scan, truth)
 # function: NumPy array in, NumPy array out.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.predict.evaluate import trained_predictor
-
-config = Config.preset("quick")
-network = trained_predictor(config)
+config = u3.Config.preset("quick")
+network = u3.trained_predictor(config)
 
 # %% [markdown]
 # ## Segment it, and score it
@@ -79,12 +76,11 @@ network = trained_predictor(config)
 # `evaluate` compares two masks, structure by structure.
 
 # %% tags=["nbval-ignore-output"]
-from IPython.display import Markdown, display
-from unet3d_tutorial.evaluation import evaluate, scores_table
-from unet3d_tutorial.inference import segment
+from IPython.display import display
+from unet3d_tutorial.evaluation import scores_table
 
-mask = segment(scan, network, config)
-display(Markdown(scores_table({"a phantom never seen": evaluate(mask, truth)})))
+mask = u3.segment(scan, network, config)
+display(scores_table({"a phantom never seen": u3.evaluate(mask, truth)}))
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "The phantom in three planes: the true labels are filled, the network's result is drawn as an outline on top of them."}}
 show_planes(scan, truth, mask)
@@ -106,23 +102,20 @@ show_planes(scan, truth, mask)
 
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 try:
     sample = fetch()
-    name, ct, reference = (
-        "real CT",
-        load_volume(sample.image),
-        load_volume(sample.label),
-    )
+    name = "real CT"
+    ct = u3.load_volume(sample.image)
+    reference = u3.load_volume(sample.label)
 except SampleUnavailable as error:
     print(error)
-    name, (ct, reference) = (
-        "second phantom",
-        generate([1, 3], spacing_mm=2.0, family="holdout"),
-    )
-lungs = segment(ct, network, config)
-display(Markdown(scores_table({name: evaluate(lungs, reference)})))
+    name = "second phantom"
+    ct, reference = u3.generate([1, 3], spacing_mm=2.0, family="holdout")
+
+# %% tags=["nbval-ignore-output"]
+lungs = u3.segment(ct, network, config)
+display(scores_table({name: u3.evaluate(lungs, reference)}))
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "A real chest CT in three planes: reference labels filled in blue, orange and green, the network's result outlined on top of them."}}
 show_planes(ct, reference, lungs, title=name)
@@ -143,18 +136,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from unet3d_tutorial.volume import save_volume
 
 with TemporaryDirectory() as folder:
-    save_volume(lungs, Path(folder) / "lungs.nii.gz")
-    opened = load_volume(Path(folder) / "lungs.nii.gz")
-print(
-    "same voxels:",
-    np.array_equal(opened.array, lungs.array),
-    "| type:",
-    opened.array.dtype,
-)
-print("same place as the scan:", np.allclose(opened.affine, ct.affine, atol=1e-4))
+    path = Path(folder) / "lungs.nii.gz"
+    u3.save_volume(lungs, path)
+    opened = u3.load_volume(path)
+same_voxels = np.array_equal(opened.array, lungs.array)
+same_place = np.allclose(opened.affine, ct.affine, atol=1e-4)
+print("same voxels:", same_voxels, "| type:", opened.array.dtype)
+print("same place as the scan:", same_place)
 
 # %% [markdown]
 # That was the path. On the command line it is one line: `unet3d predict scan.nii.gz -o lungs.nii.gz`.
@@ -168,14 +158,12 @@ print("same place as the scan:", np.allclose(opened.affine, ct.affine, atol=1e-4
 from dataclasses import replace
 
 stored = replace(scan, array=scan.array + 1024)
-wrong = segment(stored, network, config)
-display(
-    Markdown(
-        scores_table(
-            {"HU": evaluate(mask, truth), "1024 too high": evaluate(wrong, truth)}
-        )
-    )
-)
+wrong = u3.segment(stored, network, config)
+scores = {
+    "HU": u3.evaluate(mask, truth),
+    "1024 too high": u3.evaluate(wrong, truth),
+}
+display(scores_table(scores))
 
 # %% [markdown]
 # No error, no warning, a mask of the right shape, and hardly anything right in it. The network knows lung by its HU, and no voxel has such HU any more. One look
@@ -183,10 +171,11 @@ display(
 
 # %%
 for kind, volume in (("in HU", scan), ("1024 too high", stored)):
-    lowest, quarter, median = (
-        round(value) for value in np.percentile(volume.array, [0, 25, 50])
+    lowest, quarter, median = np.percentile(volume.array, [0, 25, 50])
+    print(
+        f"{kind:13}: lowest {lowest:.0f}, a quarter below {quarter:.0f},",
+        f"half below {median:.0f}",
     )
-    print(f"{kind:13}: lowest {lowest}, a quarter below {quarter}, half below {median}")
 
 # %% [markdown]
 # Make that look a habit: **before the network, look at the numbers**. `unet3d predict` takes it for you, and refuses a scan that cannot be in HU.
@@ -201,20 +190,18 @@ for kind, volume in (("in HU", scan), ("1024 too high", stored)):
 volume_ml = ...
 
 # %%
-from unet3d_tutorial.predict.command import volumes
+from unet3d_tutorial.predict.report import volumes
 
-voxel_mm3 = abs(np.linalg.det(truth.affine[:3, :3]))
-right = (truth.array == 1).sum() * voxel_mm3 / 1000
+expected_ml = (truth.array == 1).sum() * truth.voxel_ml
 if volume_ml is ...:
     print("Not tried yet: replace ... above.")
-elif np.isclose(volume_ml, right):
+elif np.isclose(volume_ml, expected_ml):
     print("Right. All three:", volumes(truth))
-elif np.isclose(volume_ml, right * 1000):
+elif np.isclose(volume_ml, expected_ml * 1000):
     print("Not yet: that is in cubic millimetres.")
 else:
-    print(
-        "Not yet: count the voxels with the left lung's label, and multiply by the volume of one."
-    )
+    print("Not yet: count the voxels with the left lung's label,")
+    print("and multiply by the volume of one.")
 
 # %% [markdown]
 # <details>
@@ -240,22 +227,19 @@ def overlap(a, b):
 
 
 # %%
-from unet3d_tutorial.metrics import dice
-
 moved = np.roll(truth.array, 1, axis=0)
-pairs = [(truth.array == k, moved == k) for k in (1, 2, 3)]
-found, expected = ([score(a, b) for a, b in pairs] for score in (overlap, dice))
-if found[0] is ...:
+answers, expected = [], []
+for value in (1, 2, 3):
+    before, after = truth.array == value, moved == value
+    answers.append(overlap(before, after))
+    expected.append(u3.dice(before, after))
+if answers[0] is ...:
     print("Not tried yet: replace ... above.")
-elif np.allclose(found, expected):
-    print(
-        "Right. One voxel to the side, and Dice is",
-        ", ".join(f"{value:.3f}" for value in found),
-    )
+elif np.allclose(answers, expected):
+    print("Right. One voxel to the side, and Dice is", np.round(answers, 3))
 else:
-    print(
-        "Not yet: for the left lung it should lie between 0 and 1, and equal masks must give 1. Twice what, over what?"
-    )
+    print("Not yet: for the left lung it should lie between 0 and 1,")
+    print("and equal masks must give 1. Twice what, over what?")
 
 # %% [markdown]
 # <details>

@@ -40,10 +40,12 @@ chapter.enter()
 # results that lie elsewhere. A preset is a complete, ready-made configuration:
 
 # %%
-from unet3d_tutorial.config import Config
+from pprint import pprint
+
+from unet3d_tutorial import Config
 
 config = Config.preset("quick")
-config.train
+pprint(config.train, width=88)
 
 # %% [markdown]
 # Each section is a small dataclass. Its source is its documentation: every setting has a type, a default and, after
@@ -106,11 +108,15 @@ nonsense = [
     "inference.overlap=1",
     "model.num_classes=2",
 ]
+
+# %%
+from textwrap import fill
+
 for text in nonsense:
     try:
         config.override([text])
     except ValueError as error:
-        print(error)
+        print(fill(str(error), 88, subsequent_indent="    "))
 
 # %% [markdown]
 # The last two deserve a second look. An overlap of 1 would move the sliding window by no voxel at all, for ever. And
@@ -122,24 +128,21 @@ for text in nonsense:
 # This table is made from the presets themselves, so it cannot be out of date.
 
 # %%
-import matplotlib.pyplot as plt
-from IPython.display import Markdown, display
+from unet3d_tutorial.files.tables import Table
 
-quick, luna16 = (Config.preset(name).to_dict() for name in ("quick", "luna16"))
-rows = ["| setting | `quick` | `luna16` | |", "|---|---|---|---|"]
+quick = Config.preset("quick").to_dict()
+luna16 = Config.preset("luna16").to_dict()
+rows = []
 for section, settings in quick.items():
     for name, value in settings.items():
         other = luna16[section][name]
-        rows.append(
-            f"| `{section}.{name}` | {value} | {other} | {'differs' if value != other else ''} |"
-        )
-differ = sum(row.endswith("differs |") for row in rows)
-display(Markdown("\n".join(rows)))
-display(
-    Markdown(
-        f"{len(rows) - 2} settings in {len(quick)} sections; the presets differ in {differ} of them."
-    )
-)
+        remark = "differs" if value != other else ""
+        rows.append([f"{section}.{name}", value, other, remark])
+Table(["setting", "quick", "luna16", ""], rows)
+
+# %%
+number = sum(row[-1] == "differs" for row in rows)
+print(f"{len(rows)} settings in {len(quick)} sections; {number} of them differ")
 
 # %% [markdown]
 # `luna16` holds the values of the original case, wherever the case has one. It wants the real data set, scans at their own
@@ -148,32 +151,14 @@ display(
 # over one synthetic patient, at one scale. Scans in LUNA16 differ in resolution; 0.7 mm between pixels is a typical one.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Axial slice of a synthetic chest with two rectangles: the quick preset's crop holds most of the chest, the luna16 preset's crop only its middle part."}}
-from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.transforms import Orientation
-from unet3d_tutorial.view.figures import plane
+import numpy as np
+from unet3d_tutorial import generate
+from unet3d_tutorial.book.config import show_crop_sizes
 
-image, _ = Orientation("RAS")(generate([0, 8])[0])
-pixels, (wide, deep) = plane(image, "axial", image.array.shape[2] // 2)
-figure, axis = plt.subplots(figsize=(6, 4.5), dpi=80)
-axis.imshow(
-    pixels,
-    cmap="gray",
-    vmin=-1000,
-    vmax=400,
-    extent=(-wide / 2, wide / 2, -deep / 2, deep / 2),
-)
-looks = (
-    {"ec": "#56B4E9", "label": "quick"},
-    {"ec": "#F0E442", "ls": ":", "label": "luna16"},
-)
-for preset, mm, look in zip(
-    (quick, luna16), (quick["data"]["spacing_mm"][0], 0.7), looks, strict=True
-):
-    x, y = (n * mm for n in preset["data"]["roi_size"][:2])
-    axis.add_patch(plt.Rectangle((-x / 2, -y / 2), x, y, fill=False, lw=2.5, **look))
-axis.set(xlabel="mm from the middle of the picture", ylabel="mm")
-axis.legend(loc="upper right")
-plt.show()
+patient, _ = generate([0, 8])
+quick_mm = np.multiply(quick["data"]["roi_size"], quick["data"]["spacing_mm"])
+luna16_mm = np.multiply(luna16["data"]["roi_size"], 0.7)
+show_crop_sizes(patient, {"quick": quick_mm, "luna16": luna16_mm})
 
 # %% [markdown]
 # *Figure 1. What the network sees at once, drawn over an axial slice of a phantom: the training crop (region of interest, ROI)
@@ -205,10 +190,9 @@ config.save(path)
 print(path.read_text(encoding="utf-8"))
 
 # %%
+changes = ["train.epoch_size=8", "train.output_path=runs/longer"]
+changed = Config.load(path, overrides=changes)
 print("loads to an equal configuration:", Config.load(path) == config)
-changed = Config.load(
-    path, overrides=["train.epoch_size=8", "train.output_path=runs/longer"]
-)
 print(changed.train.epoch_size, changed.train.output_path)
 
 # %% [markdown]
@@ -236,17 +220,19 @@ print("epochs to train:", settings["epoch_size"])
 # does not help. Now the same with `Config`:
 
 # %%
-for text in [
+misspelt = [
     "train.epoch_sise=50",
     "trian.epoch_size=50",
     "epoch_size=50",
     "model.depth=5",
-]:
+]
+for text in misspelt:
     try:
         config.override([text])
     except ValueError as error:
-        print(error)
+        print(fill(str(error), 88, subsequent_indent="    "))
 
+# %%
 try:
     Config.preset("quik")
 except ValueError as error:
@@ -270,21 +256,23 @@ except ValueError as error:
 # > `batch_size` scans, deletes no old checkpoint and scales no loss. Whoever changes one of them changes nothing.
 # > [All pitfalls](../book/pitfalls.md#pitfall-5)
 #
-# A first check takes a few lines. This cell looks for the name of each setting in the package's other modules:
+# A first check takes a few lines: gather the text of the package's other modules, then look for the name of each setting in it.
+
+# %%
+code = ""
+for module in sorted(Path("unet3d_tutorial").rglob("*.py")):
+    if module.name != "config.py":
+        code += module.read_text(encoding="utf-8")
 
 # %%
 import re
 
-modules = [
-    path
-    for path in sorted(Path("unet3d_tutorial").glob("*.py"))
-    if path.name != "config.py"
-]
-code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
-names = [f"{section}.{name}" for section, entries in quick.items() for name in entries]
-unread = [
-    name for name in names if not re.search(rf"\.{name.partition('.')[2]}\b", code)
-]
+names, unread = [], []
+for section, settings in quick.items():
+    for name in settings:
+        names.append(f"{section}.{name}")
+        if not re.search(rf"\.{name}\b", code):
+            unread.append(f"{section}.{name}")
 print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 
 # %% [markdown]
@@ -300,20 +288,22 @@ print(f"{len(names)} settings, read by no module: {unread or 'none'}")
 # %%
 from unet3d_tutorial.config import CASE
 
-lines = ["| original case | here | remark |", "|---|---|---|"]
-lines += [
-    f"| `{old}` | {home.replace(', ', '<br>')} | {remark} |"
-    for old, (home, remark) in CASE.items()
-]
-display(Markdown("\n".join(lines)))
+rows = []
+for name, (home, remark) in CASE.items():
+    rows.append([name, home, remark.replace("`", "")])
+Table(["original case", "here", "remark"], rows)
 
 # %% [markdown]
 # The settings that the original case's list does not have. A few are fixed in its code, such as the number of crops from each
 # scan; most came with this book:
 
 # %%
-homes = {home for place, _ in CASE.values() for home in place.split(", ")}
-print(*(name for name in names if name not in homes), sep="\n")
+homes = set()
+for home, _ in CASE.values():
+    homes.update(home.split(", "))
+for name in names:
+    if name not in homes:
+        print(name)
 
 # %% [markdown]
 # Most have their place in a chapter. The others have their line in the listing at the top.
@@ -333,23 +323,23 @@ if overrides is ...:
     print("Not tried yet: replace ... above.")
 else:
     mine = config.override(overrides)
-    found = (
-        mine.train.lr / config.train.lr,
-        mine.data.num_samples,
-        mine.train.output_path,
-    )
-    print(
-        "Right."
-        if found == (0.5, 2, "runs/mine")
-        else f"Not yet: share of lr, crops and folder are {found}."
-    )
+    share = mine.train.lr / config.train.lr
+    answer = (share, mine.data.num_samples, mine.train.output_path)
+    if answer == (0.5, 2, "runs/mine"):
+        print("Right.")
+    else:
+        print(f"Not yet: share of lr, crops and folder are {answer}.")
 
 # %% [markdown]
 # <details>
 # <summary>Solution of exercise 1</summary>
 #
 # ```python
-# overrides = [f"train.lr={config.train.lr / 2}", "data.num_samples=2", "train.output_path=runs/mine"]
+# overrides = [
+#     f"train.lr={config.train.lr / 2}",
+#     "data.num_samples=2",
+#     "train.output_path=runs/mine",
+# ]
 # ```
 #
 # </details>
@@ -368,13 +358,12 @@ if roi_size is ...:
 else:
     try:
         tried = config.updated({"data": {"roi_size": roi_size}}).data.roi_size
-        print(
-            "Right."
-            if tried == (112, 96, 80)
-            else f"{tried} works, but is it the smallest of at least 100 x 90 x 70?"
-        )
+        if tried == (112, 96, 80):
+            print("Right.")
+        else:
+            print(f"{tried} works, but is it the smallest of at least 100 x 90 x 70?")
     except ValueError as error:
-        print("Not yet:", error)
+        print(fill(f"Not yet: {error}", 88))
 
 # %% [markdown]
 # <details>
@@ -400,16 +389,13 @@ lungs_only = ...
 # %%
 if lungs_only is ...:
     print("Not tried yet: replace ... above.")
-elif (
-    lungs_only.data.lower_limit,
-    lungs_only.data.upper_limit,
-    lungs_only.model.num_classes,
-) == (3, 4, 3):
-    print("Right.")
 else:
-    print(
-        "Not yet: which label values count as structures, and how many classes is that with the background?"
-    )
+    limits = (lungs_only.data.lower_limit, lungs_only.data.upper_limit)
+    if limits == (3, 4) and lungs_only.model.num_classes == 3:
+        print("Right.")
+    else:
+        print("Not yet: which label values count as structures,")
+        print("and how many classes is that with the background?")
 
 # %% [markdown]
 # <details>

@@ -70,9 +70,10 @@ chapter.enter("phantom")
 from pathlib import Path
 
 source = Path("data/phantom-luna16")
-for folder in sorted(path for path in source.iterdir() if path.is_dir()):
-    files = sorted(path.name for path in folder.iterdir())
-    print(f"{folder.name:17} {len(files):3} files: {', '.join(files[:3])}, ...")
+for folder in sorted(source.iterdir()):
+    if folder.is_dir():
+        files = sorted(path.name for path in folder.iterdir())
+        print(f"{folder.name:17} {len(files):3} files: {', '.join(files[:3])}, ...")
 
 # %% [markdown]
 # Ten folders with scans, one with the labels of all scans. A scan is a pair of files: a small header, `.mhd`, which is
@@ -96,7 +97,7 @@ print(header.read_text(encoding="utf-8"))
 # `Volume` keeps an array and one 4 x 4 matrix, the *affine*, which says all of this at once:
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.volume import Volume
+from unet3d_tutorial import Volume
 
 chapter.source(Volume)
 
@@ -124,7 +125,8 @@ print(scan.affine.round(1))
 # %%
 import numpy as np
 
-first, last = np.zeros(3), np.array(scan.array.shape) - 1
+first = np.zeros(3)
+last = np.array(scan.array.shape) - 1
 for name, index in (("first voxel", first), ("last voxel", last)):
     x, y, z, _ = scan.affine @ [*index, 1]
     print(f"{name:12} {x:7.1f} mm right, {y:7.1f} mm front, {z:7.1f} mm head")
@@ -138,15 +140,13 @@ for name, index in (("first voxel", first), ("last voxel", last)):
 import SimpleITK as sitk
 
 itk = sitk.ReadImage(str(header))
-print("ITK, in LPS:", np.round(itk.TransformIndexToPhysicalPoint((0, 0, 0)), 1))
-print("ours, RAS:  ", (scan.affine @ [0, 0, 0, 1])[:3].round(1))
-print(
-    "array orders:",
-    sitk.GetArrayViewFromImage(itk).shape,
-    "from ITK,",
-    scan.array.shape,
-    "here",
-)
+itk_place = itk.TransformIndexToPhysicalPoint((0, 0, 0))
+our_place = (scan.affine @ [0, 0, 0, 1])[:3]
+print("ITK, in LPS:", np.round(itk_place, 1))
+print("ours, RAS:  ", our_place.round(1))
+
+itk_array = sitk.GetArrayViewFromImage(itk)
+print("array orders:", itk_array.shape, "from ITK,", scan.array.shape, "here")
 
 # %% [markdown]
 # The same place, with the first two signs exchanged. The last line shows one more trap: ITK's arrays come with the axes
@@ -161,12 +161,13 @@ print(
 # already, so here that is nothing:
 
 # %%
-from unet3d_tutorial.luna16 import convert
+from unet3d_tutorial import convert
 
 target = Path("data/phantom")
 print(convert(source, target))
 for part in ("train/image", "train/seg", "val/image", "val/seg"):
-    print(f"{part:12} {len(list((target / part).glob('*.nii.gz')))} files")
+    number = len(list((target / part).glob("*.nii.gz")))
+    print(f"{part:12} {number} files")
 
 # %% [markdown]
 # > **Pitfall 6. Three spellings of one folder.** The text of the original case tells you to make `train/images`; its code
@@ -176,7 +177,7 @@ for part in ("train/image", "train/seg", "val/image", "val/seg"):
 # A conversion must change the file format and nothing else. Whether it did is a matter of one comparison:
 
 # %%
-from unet3d_tutorial.volume import load_volume
+from unet3d_tutorial import load_volume
 
 converted = load_volume(target / "train/image/phantom-0000.nii.gz")
 print("same voxels:", np.array_equal(converted.array, scan.array))
@@ -188,10 +189,10 @@ print("same place: ", np.allclose(converted.affine, scan.affine, atol=1e-3))
 # Look at the values in a label file before anything else.
 
 # %%
-files = load_volume(target / "train/seg/phantom-0000.nii.gz")
-values, counts = np.unique(files.array, return_counts=True)
+mask = load_volume(target / "train/seg/phantom-0000.nii.gz")
+values, counts = np.unique(mask.array, return_counts=True)
 for value, count in zip(values, counts, strict=True):
-    print(f"value {value}: {count / files.array.size:6.2%} of the voxels")
+    print(f"value {value}: {count / mask.array.size:6.2%} of the voxels")
 
 # %% [markdown]
 # LUNA16's masks use 3 for the left lung, 4 for the right lung and 5 for the trachea. The network wants the classes counted
@@ -208,21 +209,17 @@ for value, count in zip(values, counts, strict=True):
 # folder. Without a network the chapter goes on without it.
 
 # %%
+from textwrap import fill
+
+from unet3d_tutorial import LoadData
 from unet3d_tutorial.sample_ct import ATTRIBUTION, SampleUnavailable, fetch
-from unet3d_tutorial.transforms import LoadData
 
 try:
     sample = fetch()
     ct, ct_label = LoadData()(sample.image, sample.label)
-    print(ATTRIBUTION)
-    print(
-        "shape",
-        ct.array.shape,
-        " spacing",
-        np.round(ct.spacing_mm, 3),
-        "mm  axes",
-        ct.axis_codes,
-    )
+    print(fill(ATTRIBUTION, 88))
+    print("shape", ct.array.shape, " axes", ct.axis_codes)
+    print("spacing", np.round(ct.spacing_mm, 3), "mm")
 except SampleUnavailable as error:
     ct, ct_label = None, None
     print(error)
@@ -233,33 +230,27 @@ except SampleUnavailable as error:
 # they like. Only the affine tells them apart, and the next chapter makes use of it.
 
 # %%
-from unet3d_tutorial.transforms import ConvertLabel
+from unet3d_tutorial import ConvertLabel
 
-phantom, phantom_label = ConvertLabel()(converted, files)
+phantom, phantom_label = ConvertLabel()(converted, mask)
 scans = {"phantom": (phantom, phantom_label)}
 if ct:
     scans["patient"] = (ct, ct_label)
 for name, (image, _) in scans.items():
-    extent = [
-        round(n * mm) for n, mm in zip(image.array.shape, image.spacing_mm, strict=True)
-    ]
+    sides_mm = np.multiply(image.array.shape, image.spacing_mm)
     print(
-        f"{name}: {extent} mm, {image.array.size / 1e6:.1f} million voxels, "
-        f"{image.array.min():.0f} to {image.array.max():.0f} HU"
+        f"{name}: {[round(mm) for mm in sides_mm]} mm,",
+        f"{image.array.size / 1e6:.1f} million voxels,",
+        f"{image.array.min():.0f} to {image.array.max():.0f} HU",
     )
 
 # %% mystnb={"image": {"alt": "Three planes of a phantom above three planes of a real patient, in true proportions; left lung blue, right lung orange, trachea green in both."}}
+from unet3d_tutorial.book.pictures import thinned
 from unet3d_tutorial.view.figures import compare_planes
 
-
-def thinned(volume):
-    """Every second voxel of the first two axes: enough for a picture. The affine changes along with the array."""
-    return Volume(volume.array[::2, ::2], volume.affine @ np.diag([2, 2, 1, 1]))
-
-
 rows = [("phantom", phantom, phantom_label)]
-if ct:
-    rows.append(("patient", thinned(ct), thinned(ct_label)))
+if ct:  # every second voxel is enough for a picture
+    rows.append(("patient", thinned(ct, 2), thinned(ct_label, 2)))
 figure = compare_planes(rows)
 figure.set_dpi(66)  # a smaller picture makes a smaller file
 figure
@@ -281,8 +272,9 @@ figure
 # %% mystnb={"image": {"alt": "Histograms of HU of phantom and patient with peaks at air, lung and soft tissue, and two spans: minus 500 to 1000 and minus 1000 to 400."}}
 from unet3d_tutorial.view.figures import hu_histogram
 
+images = {name: image for name, (image, _) in scans.items()}
 windows = {"original case": (-500.0, 1000.0), "quick preset": (-1000.0, 400.0)}
-hu_histogram({name: image for name, (image, _) in scans.items()}, windows)
+hu_histogram(images, windows)
 
 # %% [markdown]
 # *Figure 2. How often each HU occurs, on a logarithmic scale, and the two windows. The bar at the left end is no tissue: a
@@ -301,17 +293,9 @@ for name, (image, label) in scans.items():
         print(f"{name:9}{window:15}{clipped:>20.1%}{above:>20.2%}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same axial slice twice: with the original case's window lungs and outside air are equally black; with the quick preset's window the lungs are a shade lighter and show fine vessels."}}
-import matplotlib.pyplot as plt
-from unet3d_tutorial.transforms import Orientation
-from unet3d_tutorial.view.figures import plane
+from unet3d_tutorial.book.data import show_windows
 
-shown, _ = Orientation("RAS")(scans["patient" if ct else "phantom"][0])
-pixels, (wide, deep) = plane(shown, "axial", shown.array.shape[2] // 2)
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), dpi=80, layout="constrained")
-for axis, (name, (low, high)) in zip(axes, windows.items(), strict=True):
-    axis.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=(0, wide, 0, deep))
-    axis.set(title=f"{name}: {low:.0f} to {high:.0f} HU", xlabel="mm", ylabel="mm")
-plt.show()
+show_windows(images["patient" if ct else "phantom"], windows)
 
 # %% [markdown]
 # *Figure 3. One axial slice in both windows. On the left, lung and the air around the patient are the same black.
@@ -335,11 +319,10 @@ from unet3d_tutorial.labels import STRUCTURES
 
 for name, (_, label) in scans.items():
     voxel_ml = np.prod(label.spacing_mm) / 1000
+    print(f"{name}, one voxel: {voxel_ml:.4f} mL")
     counts = np.bincount(label.array.ravel(), minlength=4)[1:]
-    volumes = ", ".join(
-        f"{s} {n * voxel_ml:.0f} mL" for s, n in zip(STRUCTURES, counts, strict=True)
-    )
-    print(f"{name}: {volumes} (one voxel: {voxel_ml:.4f} mL)")
+    for structure, count in zip(STRUCTURES, counts, strict=True):
+        print(f"    {structure:10} {count * voxel_ml:5.0f} mL")
 
 # %% [markdown]
 # ## A whole data set at a glance
@@ -350,13 +333,13 @@ for name, (_, label) in scans.items():
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.luna16.checks import DataCheck, check
 
-found = check(target, processes=1)
+report = check(target, processes=1)
 
 # %%
-from IPython.display import Markdown, display
+from IPython.display import display
 
-display(Markdown(DataCheck(found.cases[::21]).table()))
-print(f"{len(found.cases)} cases; odd: {found.odd or 'none'}")
+display(DataCheck(report.cases[::21]).table())
+print(fill(f"{len(report.cases)} cases; odd: {report.odd or 'none'}", 88))
 
 # %% [markdown]
 # *Table 1. Every 21st case. A case with something odd says so in the last column, and why below the table.*
@@ -368,25 +351,11 @@ print(f"{len(found.cases)} cases; odd: {found.odd or 'none'}")
 # Odd is not wrong. It is a reason to look, so look at the one that was found:
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Axial and coronal slice of one phantom: the right lung is black with fine vessels, most of the left one is as grey as muscle; the outlines of the mask, blue on the left, orange on the right, follow the whole of each."}}
-from unet3d_tutorial.labels import COLORS
+from unet3d_tutorial.book.data import show_borders
 
 name = "phantom-0060.nii.gz"
-image, label = Orientation("RAS")(
-    load_volume(target / "train/image" / name), load_volume(target / "train/seg" / name)
-)
-figure, axes = plt.subplots(1, 2, figsize=(7, 3), dpi=80, layout="constrained")
-for axis, view, cut in zip(axes, ("axial", "coronal"), (2, 1), strict=True):
-    number = int(np.mean(np.nonzero(label.array == 3)[cut]))
-    pixels, (wide, high) = plane(image, view, number)
-    axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(0, wide, 0, high))
-    for value, color in zip((3, 4, 5), COLORS.values(), strict=True):
-        inside = plane(label, view, number)[0][::-1] == value
-        if inside.any():
-            axis.contour(
-                inside, [0.5], colors=color, linewidths=1.5, extent=(0, wide, 0, high)
-            )
-    axis.set(title=view, xlabel="mm", ylabel="mm")
-plt.show()
+pair = LoadData()(target / "train/image" / name, target / "train/seg" / name)
+show_borders(*ConvertLabel()(*pair))
 
 # %% [markdown]
 # *Figure 4. The odd phantom, with the borders of its labels: left lung blue, right lung orange, trachea green. The patient's
@@ -404,35 +373,14 @@ plt.show()
 # *more variety than one is likely to meet*, so that only rules about anatomy survive.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight phantoms, coronal picture above axial picture: large and small bodies, upright and tilted, arms up or cut off, short and long scans, lungs that are clear, patchy or full of holes."}}
-numbers = (4, 10, 12, 16, 41, 50, 53, 69)
-figure, axes = plt.subplots(
-    2, 8, figsize=(11, 3.5), dpi=80, layout="constrained", height_ratios=(560, 400)
-)
-for column, number in zip(axes.T, numbers, strict=True):
+from unet3d_tutorial.book.data import show_phantoms
+
+phantoms = {}
+for number in (4, 10, 12, 16, 41, 50, 53, 69):
     name = f"phantom-{number:04d}.nii.gz"
-    pair = ConvertLabel()(
-        load_volume(target / "train/image" / name),
-        load_volume(target / "train/seg" / name),
-    )
-    image, label = Orientation("RAS")(*pair)
-    for axis, view, cut, top in zip(
-        column, ("coronal", "axial"), (1, 2), (560, 400), strict=True
-    ):
-        pixels, (wide, high) = plane(
-            image, view, int(np.mean(np.nonzero(label.array)[cut]))
-        )
-        axis.imshow(
-            pixels,
-            cmap="gray",
-            vmin=-1000,
-            vmax=400,
-            extent=(-wide / 2, wide / 2, 0, high),
-        )
-        axis.set(
-            xlim=(-250, 250), ylim=(0, top), xticks=[], yticks=[], facecolor="black"
-        )
-    column[0].set_title(f"phantom {number}", fontsize=9)
-plt.show()
+    files = (target / "train/image" / name, target / "train/seg" / name)
+    phantoms[f"phantom {number}"] = ConvertLabel()(*LoadData()(*files))
+show_phantoms(phantoms)
 
 # %% [markdown]
 # *Figure 5. Eight of the training phantoms, coronal above axial, all at one scale (each picture is half a metre wide). Look for:
@@ -445,51 +393,28 @@ plt.show()
 # Does the real patient lie within the breadth of the phantoms? Measure a few things in all that we train on:
 
 # %%
-measures = {
-    "lungs, mL": [],
-    "left / right": [],
-    "trachea, mL": [],
-    "lung, mean HU": [],
-    "length of scan, mm": [],
-}
+from unet3d_tutorial import Compose
+from unet3d_tutorial.book.data import measure
 
-
-def measure(image, label):
-    """Append one scan's numbers to the columns of ``measures``."""
-    left, right, trachea = (
-        np.bincount(label.array.ravel(), minlength=4)[1:]
-        * np.prod(label.spacing_mm)
-        / 1000
-    )
-    mean = image.array[(label.array == 1) | (label.array == 2)].mean()
-    row = (
-        left + right,
-        left / right,
-        trachea,
-        mean,
-        image.array.shape[2] * image.spacing_mm[2],
-    )
-    for values, value in zip(measures.values(), row, strict=True):
-        values.append(float(value))
-
-
+load = Compose([LoadData(), ConvertLabel()])
+measured = []
 for path in sorted((target / "train/image").glob("*.nii.gz")):
-    measure(*ConvertLabel()(*LoadData()(path, target / "train/seg" / path.name)))
+    image, label = load(path, target / "train/seg" / path.name)
+    measured.append(measure(image, label))
 
 # %%
-patient = scans["patient"] if ct else scans["phantom"]
-measure(*patient)
-rows = [
-    "| measure | phantoms, least | median | most | patient | phantoms below |",
-    "|---|---|---|---|---|---|",
-]
-for name, (*values, own) in measures.items():
+from unet3d_tutorial.files.tables import Table
+
+own = measure(*scans["patient" if ct else "phantom"])
+rows = []
+for name, value in own.items():
+    values = np.array([row[name] for row in measured])
+    least, median, most = np.percentile(values, [0, 50, 100])
     digits = 2 if "/" in name else 0
-    cells = " | ".join(
-        f"{value:.{digits}f}" for value in (*np.percentile(values, [0, 50, 100]), own)
-    )
-    rows.append(f"| {name} | {cells} | {np.mean(np.array(values) < own):.0%} |")
-display(Markdown("\n".join(rows)))
+    cells = [f"{number:.{digits}f}" for number in (least, median, most, value)]
+    rows.append([name, *cells, f"{np.mean(values < value):.0%}"])
+headings = ["measure", "phantoms, least", "median", "most", "patient", "phantoms below"]
+Table(headings, rows, align=["left"] + ["right"] * 5)
 
 # %% [markdown]
 # *Table 2. What the training phantoms span, and where the patient stands among them. Without the patient's scan, the first
@@ -508,30 +433,25 @@ display(Markdown("\n".join(rows)))
 # the voxels of one are deleted, those of another cut short, and in the labels of a third, left and right are exchanged.
 
 # %%
-import shutil
 from tempfile import TemporaryDirectory
+
+from unet3d_tutorial.book.data import copy_scans
 
 temporary = TemporaryDirectory()
 broken = Path(temporary.name)
-for folder in ("subset0", "seg-lungs-LUNA16"):
-    (broken / folder).mkdir()
-    for path in [
-        p
-        for n in range(4)
-        for p in sorted((source / folder).glob(f"phantom-{n:04d}.*"))
-    ]:
-        shutil.copy(path, broken / folder)
+copy_scans(source, broken, number=4)
 
-mask = broken / "seg-lungs-LUNA16/phantom-0002.raw"
-exchanged = mask.write_bytes(
-    mask.read_bytes().translate(bytes.maketrans(b"\3\4", b"\4\3"))
-)
+# %%
+mask_file = broken / "seg-lungs-LUNA16/phantom-0002.raw"
+exchanged = mask_file.read_bytes().translate(bytes.maketrans(b"\3\4", b"\4\3"))
+mask_file.write_bytes(exchanged)
+
 (broken / "subset0/phantom-0000.raw").unlink()
 with (broken / "subset0/phantom-0001.raw").open("r+b") as voxels:
     voxels.truncate(1_000_000)
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.luna16 import ConversionError
+from unet3d_tutorial.luna16.conversion import ConversionError
 
 try:
     convert(broken, broken / "converted", num_validation=1, processes=1)
@@ -539,7 +459,8 @@ except ConversionError as error:
     report = error.report
 
 # %%
-print(str(report).replace(f"{broken}/", ""))
+for line in str(report).replace(f"{broken}/", "").splitlines():
+    print(fill(line, 88, subsequent_indent="    "))
 
 # %% [markdown]
 # The missing and the truncated file are named, and the other scans are converted all the same, so that repairing one file
@@ -554,22 +475,21 @@ print(str(report).replace(f"{broken}/", ""))
 # under another name:
 
 # %% tags=["nbval-ignore-output"]
-leaky = broken / "leaky"
-for new, old in (
-    ("train/a", "train/phantom-0000"),
-    ("train/b", "val/phantom-0180"),
-    ("val/c", "val/phantom-0180"),
-):
-    for kind in ("image", "seg"):
-        path = leaky / f"{Path(new).parent}/{kind}/{Path(new).name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(target / f"{Path(old).parent}/{kind}/{Path(old).name}.nii.gz", path)
+from unet3d_tutorial.book.data import copy_case
 
+leaky = broken / "leaky"
+copies = {
+    "train/a": "train/phantom-0000",
+    "train/b": "val/phantom-0180",
+    "val/c": "val/phantom-0180",
+}
+for new_name, name in copies.items():
+    copy_case(target, name, leaky, new_name)
 report = check(leaky, processes=1)
 
 # %%
-for name, odd in report.odd.items():
-    print(f"{name}: {'; '.join(odd)}")
+for name, reasons in report.odd.items():
+    print(f"{name}: {'; '.join(reasons)}")
 
 # %% [markdown]
 # This is a *leak*: the network is tested on what it has learnt by heart, and the score is too good. `check` compares the
@@ -582,7 +502,7 @@ for name, odd in report.odd.items():
 try:
     convert(broken / "converted", broken / "again")
 except ValueError as error:
-    print(str(error).replace(f"{broken}/", ""))
+    print(fill(str(error).replace(f"{broken}/", ""), 88))
 
 # %% [markdown]
 # ## Exercises
@@ -623,19 +543,24 @@ else:
 
 # %%
 strange = np.array(
-    [[0, 0, -2.5, 100], [0.8, 0, 0, -90], [0, -0.8, 0, 60], [0, 0, 0, 1]]
+    [
+        [0, 0, -2.5, 100],
+        [0.8, 0, 0, -90],
+        [0, -0.8, 0, 60],
+        [0, 0, 0, 1],
+    ]
 )
 codes, third_mm = ..., ...
 
 # %%
+expected = Volume(np.zeros((2, 2, 2)), strange).axis_codes
 if codes is ... or third_mm is ...:
     print("Not tried yet: replace ... above.")
-elif (codes, third_mm) == (Volume(np.zeros((2, 2, 2)), strange).axis_codes, 2.5):
+elif (codes, third_mm) == (expected, 2.5):
     print("Right.")
 else:
-    print(
-        "Not yet: column n says where one step along array axis n leads, in mm to the right, front and head."
-    )
+    print("Not yet: column n says where one step along array axis n leads,")
+    print("in mm to the right, front and head.")
 
 # %% [markdown]
 # <details>
@@ -645,7 +570,6 @@ else:
 # (-2.5, 0, 0): to the left, `L`. The slices of this scan are sagittal.
 #
 # ```python
-# strange = np.array([[0, 0, -2.5, 100], [0.8, 0, 0, -90], [0, -0.8, 0, 60], [0, 0, 0, 1]])
 # codes, third_mm = "AIL", 2.5
 # ```
 #
@@ -663,12 +587,9 @@ left_centre = ...
 if left_centre is ...:
     print("Not tried yet: replace ... above.")
 else:
-    centres = [
-        phantom_label.affine
-        @ [*np.argwhere(phantom_label.array == value).mean(axis=0), 1]
-        for value in (1, 2)
-    ]
-    right = np.allclose(left_centre[:3], centres[0][:3], atol=0.1)
+    index = np.mean(np.nonzero(phantom_label.array == 1), axis=1)
+    expected = phantom_label.affine @ [*index, 1]
+    right = np.allclose(left_centre[:3], expected[:3], atol=0.1)
     print("Right." if right else "Not yet: mean index first, then the affine.")
 
 # %% [markdown]

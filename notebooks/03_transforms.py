@@ -42,10 +42,10 @@ chapter.enter("phantom")
 
 # %%
 import numpy as np
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.transforms import (
+from unet3d_tutorial import (
     ClipHU,
     Compose,
+    Config,
     ConvertLabel,
     ExpandChannel,
     LoadData,
@@ -58,10 +58,6 @@ from unet3d_tutorial.transforms import (
 
 # %%
 data = Config.preset("quick").data
-files = (
-    "data/phantom/train/image/phantom-0000.nii.gz",
-    "data/phantom/train/seg/phantom-0000.nii.gz",
-)
 steps = [
     LoadData(),
     ConvertLabel(data.lower_limit, data.upper_limit),
@@ -72,13 +68,21 @@ steps = [
     Pad(data.roi_size),
     ScaleIntensityRange(data.min_val, data.max_val),
 ]
+
+# %%
+files = (
+    "data/phantom/train/image/phantom-0000.nii.gz",
+    "data/phantom/train/seg/phantom-0000.nii.gz",
+)
 pair = files
 for step in steps:
     pair = step(*pair)
     image, label = pair
+    voxels = image.array
     print(
-        f"{type(step).__name__:19} {str(image.array.shape):18} {image.array.dtype!s:8} {image.axis_codes} "
-        f"{image.array.min():7.1f} to {image.array.max():6.1f}   labels {np.unique(label.array)}"
+        f"{type(step).__name__:19} {str(voxels.shape):18} {voxels.dtype!s:8}",
+        f"{image.axis_codes} {voxels.min():7.1f} to {voxels.max():6.1f}",
+        f"  labels {np.unique(label.array)}",
     )
 
 # %% [markdown]
@@ -108,29 +112,18 @@ print("before:", scan.axis_codes, " after:", turned.axis_codes)
 # To see why the step matters, we pretend that there is no affine, and read the same array as if its axes were RAS:
 
 # %% mystnb={"image": {"alt": "The same scan twice in three planes. Above, read without its affine, the heart points to the patient's right; below, read by its affine, it points to the left."}}
+from unet3d_tutorial import Volume
+from unet3d_tutorial.book.pictures import thinned
 from unet3d_tutorial.view.figures import compare_planes
-from unet3d_tutorial.volume import Volume
 
-blind = np.diag([*scan.spacing_mm, 1.0])
+blind = Volume(scan.array, np.diag([*scan.spacing_mm, 1.0]))
+blind_label = Volume(scan_label.array, blind.affine)
+step = 4 if scan.array.shape[0] > 256 else 1  # enough voxels for a picture
 rows = [
-    ("affine ignored", blind, scan, scan_label),
-    ("by its affine", turned.affine, turned, turned_label),
+    ("affine ignored", thinned(blind, step), thinned(blind_label, step)),
+    ("by its affine", thinned(turned, step), thinned(turned_label, step)),
 ]
-n = (
-    4 if scan.array.shape[0] > 256 else 1
-)  # of a large scan, every fourth voxel in the plane is enough for a picture
-figure = compare_planes(
-    [
-        (
-            name,
-            *(
-                Volume(volume.array[::n, ::n], affine @ np.diag([n, n, 1, 1]))
-                for volume in pair
-            ),
-        )
-        for name, affine, *pair in rows
-    ]
-)
+figure = compare_planes(rows)
 figure.set_dpi(66)  # a smaller picture makes a smaller file
 figure
 
@@ -153,17 +146,9 @@ figure
 
 # %%
 for name, volume in (("before", scan_label), ("after", turned_label)):
-    index = np.array(
-        [
-            np.average(np.arange(n), weights=(volume.array == 1).sum(axis=axes))
-            for n, axes in zip(
-                volume.array.shape, ((1, 2), (0, 2), (0, 1)), strict=True
-            )
-        ]
-    )
-    print(
-        f"{name:6} index {index.round(1)}, place {(volume.affine @ [*index, 1])[:3].round(1)} mm"
-    )
+    index = np.mean(np.nonzero(volume.array == 1), axis=1)
+    place = (volume.affine @ [*index, 1])[:3]
+    print(f"{name:6} index {index.round(1)}, place {place.round(1)} mm")
 
 # %% [markdown]
 # ## Spacing
@@ -174,26 +159,20 @@ for name, volume in (("before", scan_label), ("after", turned_label)):
 # and interpolation would smear them into the patient.
 
 # %%
-clipped, _ = ClipHU()(turned)
-fine, coarse = clipped, Spacing(data.spacing_mm)(clipped, turned_label)
-for name, volume in (("scan's own grid", fine), ("working grid", coarse[0])):
-    millions = volume.array.size / 1e6
+fine, _ = ClipHU()(turned)
+coarse, coarse_label = Spacing(data.spacing_mm)(fine, turned_label)
+grids = {"scan's own grid": fine, "working grid": coarse}
+for name, volume in grids.items():
     print(
-        f"{name:16} {volume.array.shape} voxels of {np.round(volume.spacing_mm, 2)} mm: {millions:.1f} million"
+        f"{name:16} {volume.array.shape} voxels",
+        f"of {np.round(volume.spacing_mm, 2)} mm:",
+        f"{volume.array.size / 1e6:.1f} million",
     )
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The same coronal slice on the scan's own grid and on the working grid: the coarse one has lost the fine vessels, the borders of the lungs are kept."}}
-import matplotlib.pyplot as plt
-from unet3d_tutorial.view.figures import plane
+from unet3d_tutorial.book.transforms import show_grids
 
-figure, axes = plt.subplots(1, 2, figsize=(8.5, 4), dpi=80, layout="constrained")
-for axis, (name, volume) in zip(
-    axes, (("scan's own grid", fine), ("working grid", coarse[0])), strict=True
-):
-    pixels, (wide, high) = plane(volume, "coronal", volume.array.shape[1] // 2)
-    axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, extent=(0, wide, 0, high))
-    axis.set(title=name, xlabel="mm")
-plt.show()
+show_grids(grids)
 
 # %% [markdown]
 # *Figure 2. What the coarse grid keeps and loses: the borders of the lungs stay, thin vessels and airway walls fade. The
@@ -219,9 +198,8 @@ print("nearest:", np.array([1, 3])[np.rint([0, 0.4, 1]).astype(int)])
 
 # %%
 tissues = {"air": -1000, "lung": -850, "fat": -100, "muscle": 50, "bone": 700}
-probe = Volume(
-    np.array(list(tissues.values()), np.float32).reshape(1, -1, 1, 1), np.eye(4)
-)
+values = np.array(list(tissues.values()), np.float32)
+probe = Volume(values.reshape(1, -1, 1, 1), np.eye(4))
 print(f"{'':16}" + "".join(f"{name:>8}" for name in tissues))
 for preset in ("luna16", "quick"):
     window = Config.preset(preset).data
@@ -244,7 +222,8 @@ for preset in ("luna16", "quick"):
 # We do the same in place, for two epochs on a cached label:
 
 # %%
-cached = LoadData()(*files)[1].array.copy()
+_, stored = LoadData()(*files)
+cached = stored.array.copy()
 print("in the file:   ", np.unique(cached))
 for epoch in (1, 2, 3):
     cached[(cached < 3) | (cached > 5)] = 0
@@ -261,12 +240,8 @@ for epoch in (1, 2, 3):
 original = LoadData()(*files)
 for epoch in (1, 2, 3):
     _, converted = ConvertLabel()(*original)
-    print(
-        f"after epoch {epoch}: ",
-        np.unique(converted.array),
-        "input still:",
-        np.unique(original[1].array),
-    )
+    now, before = np.unique(converted.array), np.unique(original[1].array)
+    print(f"after epoch {epoch}: ", now, "input still:", before)
 
 # %% [markdown]
 # ## One-hot labels
@@ -291,20 +266,22 @@ box = Volume(converted.array[None, 30:62, 30:62, 20:52], np.eye(4))
 start = time.perf_counter()
 looped = np.zeros((4, *box.array.shape[1:]), np.float32)
 for index in np.ndindex(box.array.shape[1:]):
-    looped[(box.array[0][index], *index)] = 1
+    value = box.array[0][index]
+    looped[(value, *index)] = 1
 middle = time.perf_counter()
 _, at_once = OneHot(4)(box, box)
-seconds = {"loop": middle - start, "one comparison": time.perf_counter() - middle}
+end = time.perf_counter()
 print("same result:", np.array_equal(looped, at_once.array))
 
 # %% tags=["nbval-ignore-output"]
-for name, value in seconds.items():
-    quick, luna16 = (
-        value * np.prod(Config.preset(preset).data.roi_size) / box.array.size
-        for preset in ("quick", "luna16")
-    )
+quick_voxels = np.prod(Config.preset("quick").data.roi_size)
+luna16_voxels = np.prod(Config.preset("luna16").data.roi_size)
+for name, seconds in (("loop", middle - start), ("one comparison", end - middle)):
+    per_voxel = seconds / box.array.size
     print(
-        f"{name:15} {1000 * value:8.2f} ms, a quick crop {quick:8.3f} s, a luna16 crop {luna16:8.3f} s"
+        f"{name:15} {1000 * seconds:8.2f} ms,",
+        f"a quick crop {per_voxel * quick_voxels:8.3f} s,",
+        f"a luna16 crop {per_voxel * luna16_voxels:8.3f} s",
     )
 
 # %% [markdown]
@@ -314,27 +291,22 @@ for name, value in seconds.items():
 # equal chance, and stacks them along a new first axis:
 
 # %%
-from unet3d_tutorial.transforms import RandomCropSamples
+from unet3d_tutorial import RandomCropSamples
 
 crop = RandomCropSamples(data.roi_size, num_samples=2, seed=1)
 crops, crop_labels = crop(image, label)
-print(
-    "from", image.array.shape, "to", crops.array.shape, "and", crop_labels.array.shape
-)
+print("from", image.array.shape)
+print("to", crops.array.shape, "and", crop_labels.array.shape)
 
 # %% [markdown]
 # What if the scan is smaller than the box? Short scans are common, for example of the upper chest
 # only. We cut one from the phantom, and take a box from it in the way that comes to mind first:
 
 # %%
-short = (
-    Volume(image.array[..., :30], image.affine),
-    Volume(label.array[..., :30], label.affine),
-)
-corner = (10, 10, 0)
-naive = short[0].array[
-    (0, *(slice(c, c + n) for c, n in zip(corner, data.roi_size, strict=True)))
-]
+short = Volume(image.array[..., :30], image.affine)
+short_label = Volume(label.array[..., :30], label.affine)
+wide, deep, high = data.roi_size
+naive = short.array[0, 10 : 10 + wide, 10 : 10 + deep, :high]
 print("asked for", data.roi_size, "got", naive.shape)
 try:
     np.stack([naive, crops.array[0, 0]])
@@ -350,17 +322,12 @@ except ValueError as error:
 # > [All pitfalls](../book/pitfalls.md#pitfall-10)
 
 # %%
-padded, _ = Pad(data.roi_size)(*short)
-print("from", short[0].array.shape, "to", padded.array.shape)
-before = (padded.array.shape[3] - short[0].array.shape[3]) // 2
-places = (short[0].affine @ [0, 0, 0, 1]), (padded.affine @ [0, 0, before, 1])
-print(
-    "the first slice lies at",
-    places[0][2].round(1),
-    "mm before and",
-    places[1][2].round(1),
-    "mm after",
-)
+padded, _ = Pad(data.roi_size)(short, short_label)
+print("from", short.array.shape, "to", padded.array.shape)
+added = (padded.array.shape[3] - short.array.shape[3]) // 2
+before = short.affine @ [0, 0, 0, 1]
+after = padded.affine @ [0, 0, added, 1]
+print(f"the first slice lies at {before[2]:.1f} mm before and {after[2]:.1f} mm after")
 
 # %% [markdown]
 # The opposite is common too: a scan that holds more air and table than patient. `CropForeground` finds the smallest box that
@@ -368,23 +335,13 @@ print(
 # patient, with the table:
 
 # %%
-from unet3d_tutorial.transforms import CropForeground
+from unet3d_tutorial import CropForeground
 
-boxed, boxed_label = CropForeground(above_hu=-500)(*coarse)
-print(
-    "from",
-    coarse[0].array.shape,
-    "to",
-    boxed.array.shape,
-    f"{boxed.array.size / coarse[0].array.size:.0%} of the voxels",
-)
-print(
-    "voxels with a label:",
-    (coarse[1].array > 0).sum(),
-    "before,",
-    (boxed_label.array > 0).sum(),
-    "after",
-)
+boxed, boxed_label = CropForeground(above_hu=-500)(coarse, coarse_label)
+share = boxed.array.size / coarse.array.size
+print("from", coarse.array.shape, "to", boxed.array.shape, f"{share:.0%} of the voxels")
+before, after = np.sum(coarse_label.array > 0), np.sum(boxed_label.array > 0)
+print("voxels with a label:", before, "before,", after, "after")
 
 # %% [markdown]
 # A box around the patient saves memory and time, if scans have wide margins. It is not part of the `quick` preset.
@@ -398,18 +355,11 @@ print(
 from unet3d_tutorial.labels import STRUCTURES
 
 for limits in ((1, 3), (3, 5)):
-    _, found = ConvertLabel(*limits)(*original)
-    volumes = (
-        np.bincount(found.array.ravel(), minlength=4)[1:4]
-        * np.prod(found.spacing_mm)
-        / 1000
-    )
-    print(
-        limits,
-        ", ".join(
-            f"{name} {ml:.0f} mL" for name, ml in zip(STRUCTURES, volumes, strict=True)
-        ),
-    )
+    _, converted = ConvertLabel(*limits)(*original)
+    counts = np.bincount(converted.array.ravel(), minlength=4)[1:4]
+    volumes_ml = counts * np.prod(converted.spacing_mm) / 1000
+    named = zip(STRUCTURES, volumes_ml, strict=True)
+    print(limits, ", ".join(f"{name} {ml:.0f} mL" for name, ml in named))
 
 # %% [markdown]
 # The first line is the diagnosis: a trachea with the volume of a lung, and no lungs. The check in millilitres from the
@@ -431,7 +381,7 @@ except ValueError as error:
 # from its own random stream. They are drawn here with more strength than in training, so that you can see them:
 
 # %%
-from unet3d_tutorial.augment import (
+from unet3d_tutorial import (
     RandomBlur,
     RandomGamma,
     RandomLowResolution,
@@ -439,9 +389,11 @@ from unet3d_tutorial.augment import (
     RandomShift,
 )
 
-hu, _ = Compose(steps[2:7])(*Compose(steps[:2])(*files))
+hu, label = Compose(steps[:-1])(*files)
 scale = ScaleIntensityRange(data.min_val, data.max_val)
-varied = {
+
+# %%
+chains = {
     "unchanged": [scale],
     "RandomBlur": [RandomBlur(max_sigma=1.5, chance=1, seed=1), scale],
     "RandomLowResolution": [RandomLowResolution(3, chance=1, seed=1), scale],
@@ -449,26 +401,14 @@ varied = {
     "RandomNoise": [RandomNoise(150, chance=1, seed=1), scale],
     "RandomGamma": [scale, RandomGamma(0.25, chance=1, seed=3)],
 }
-results = [Compose(chain)(hu)[0] for chain in varied.values()]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "One axial slice six times: unchanged, blurred, coarse, shifted to brighter values, noisy, and with changed contrast; below, the difference of each from the first."}}
-figure, axes = plt.subplots(2, 6, figsize=(11, 3.4), dpi=80, layout="constrained")
-for column, name, result in zip(axes.T, varied, results, strict=True):
-    now, then = (
-        plane(Volume(volume.array[0], volume.affine), "axial", hu.array.shape[3] // 2)[
-            0
-        ][20:88, 12:96]
-        for volume in (result, results[0])
-    )
-    column[0].imshow(now, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    column[1].imshow(
-        now - then, cmap="PuOr", vmin=-0.3, vmax=0.3, interpolation="nearest"
-    )
-    column[0].set_title(name, fontsize=9)
-axes[0, 0].set_ylabel("varied")
-axes[1, 0].set_ylabel("difference")
-plt.setp(axes, xticks=[], yticks=[])
-plt.show()
+from unet3d_tutorial.book.transforms import show_intensities
+
+varied = {}
+for name, chain in chains.items():
+    varied[name], _ = Compose(chain)(hu)
+show_intensities(varied)
 
 # %% [markdown]
 # *Figure 3. One slice of a phantom, varied, and below it the difference from the unchanged slice (orange: darker, purple:
@@ -483,8 +423,7 @@ plt.show()
 # along with the image, the image by interpolation, the label by nearest neighbour:
 
 # %%
-from unet3d_tutorial.augment import RandomAffine, RandomElastic, RandomFlip
-from unet3d_tutorial.transforms import CenterOnBody
+from unet3d_tutorial import CenterOnBody, RandomAffine, RandomElastic, RandomFlip
 
 patient = CenterOnBody()(hu, label)
 moved = {
@@ -494,35 +433,13 @@ moved = {
     "RandomElastic": RandomElastic(12, chance=1, seed=2)(*patient),
 }
 for name, (_, moved_label) in moved.items():
-    print(
-        f"{name:14} voxels of left lung, right lung, trachea:",
-        np.bincount(moved_label.array.ravel(), minlength=4)[1:],
-    )
+    counts = np.bincount(moved_label.array.ravel(), minlength=4)[1:]
+    print(f"{name:14} voxels of left lung, right lung, trachea:", counts)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "One coronal slice with labels four times: unchanged; mirrored, with blue still on the right-hand side of the picture; turned and scaled; and bent."}}
-from matplotlib.colors import ListedColormap
-from unet3d_tutorial.labels import COLORS
+from unet3d_tutorial.book.transforms import show_shapes
 
-figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), dpi=80, layout="constrained")
-for axis, (name, volumes) in zip(axes, moved.items(), strict=True):
-    pixels, classes = (
-        plane(
-            Volume(volume.array[0], volume.affine), "coronal", hu.array.shape[2] // 2
-        )[0]
-        for volume in volumes
-    )
-    axis.imshow(pixels, cmap="gray", vmin=-1000, vmax=400, interpolation="nearest")
-    axis.imshow(
-        np.ma.masked_equal(classes, 0),
-        cmap=ListedColormap(list(COLORS.values())),
-        vmin=1,
-        vmax=3,
-        alpha=0.4,
-        interpolation="nearest",
-    )
-    axis.set_title(name, fontsize=9)
-plt.setp(axes, xticks=[], yticks=[])
-plt.show()
+show_shapes(moved)
 
 # %% [markdown]
 # *Figure 4. A coronal slice of a phantom, mirrored, turned and scaled, and bent, with its labels: left lung blue, right lung
@@ -544,13 +461,11 @@ plt.show()
 # %%
 step = RandomAffine(20, 1.2, chance=1, seed=30)
 angles, size = step.draw(hu.array.shape)
-print(
-    f"turn by {angles.round(1)} degrees about the axes R, A and S, and scale by {size:.2f}"
-)
+print(f"turn by {angles.round(1)} degrees about the axes R, A and S")
+print(f"scale by {size:.2f}")
 again, _ = step.apply(*patient, (angles, size))
-print(
-    "same as in figure 4:", np.array_equal(again.array, moved["RandomAffine"][0].array)
-)
+in_figure, _ = moved["RandomAffine"]
+print("same as in figure 4:", np.array_equal(again.array, in_figure.array))
 
 # %% [markdown]
 # Which of these does training use? The configuration says so. The default varies intensities only, and those without making
@@ -569,7 +484,8 @@ for name in ("augment", "low_resolution", "mirror", "deform"):
 for value, name in ((1, "left lung"), (2, "right lung")):
     low, middle, high = np.percentile(hu.array[label.array == value], [10, 50, 90])
     print(
-        f"{name:10} median {middle:.0f} HU, four fifths of its voxels from {low:.0f} to {high:.0f} HU"
+        f"{name:10} median {middle:.0f} HU,",
+        f"four fifths of its voxels from {low:.0f} to {high:.0f} HU",
     )
 
 # %% [markdown]
@@ -582,24 +498,15 @@ for value, name in ((1, "left lung"), (2, "right lung")):
 # in units of 100 mm, positive on the patient's right. This is the whole of `AddPosition`:
 
 # %% tags=["hide-input"]
-from unet3d_tutorial.transforms import AddPosition
+from unet3d_tutorial import AddPosition
 
-chapter.source(AddPosition.apply)
+chapter.source(AddPosition)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice of a phantom: first channel in grey, second channel as a colour ramp from one side to the other with a line at zero in the middle of the body."}}
-both, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
-figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.6), dpi=80, layout="constrained")
-looks = {"cmap": "gray"}, {"cmap": "PuOr", "vmin": -2.5, "vmax": 2.5}
-for axis, channel, look in zip(axes, both.array, looks, strict=True):
-    pixels, (wide, high) = plane(
-        Volume(channel, both.affine), "coronal", channel.shape[1] // 2
-    )
-    shown = axis.imshow(pixels, extent=(wide, 0, 0, high), **look)
-    figure.colorbar(shown, ax=axis, shrink=0.8)
-    axis.axvline(-both.affine[0, 3], color="#D55E00")
-axes[0].set(title="channel 0: HU, scaled", xlabel="mm; patient's right on the left")
-axes[1].set(title="channel 1: position, in 100 mm", xlabel="mm")
-plt.show()
+from unet3d_tutorial.book.transforms import show_position
+
+both_channels, _ = Compose([CenterOnBody(), scale, AddPosition()])(hu)
+show_position(both_channels)
 
 # %% [markdown]
 # *Figure 5. The network's two input channels on a coronal slice of a phantom. The line is the middle plane of the body as
@@ -610,20 +517,20 @@ plt.show()
 # %%
 from pathlib import Path
 
+from unet3d_tutorial.book.transforms import share_on_its_side
+
 place = Compose([*steps[:-1], CenterOnBody(), AddPosition()])
-right_side = []
+shares = []
 for path in sorted(Path("data/phantom/train/image").glob("*.nii.gz"))[:10]:
-    both, sides = place(path, path.parent.with_name("seg") / path.name)
-    lung = (sides.array[0] == 1) | (sides.array[0] == 2)
-    right_side.append(np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)))
-print(
-    f"right side: {np.mean(right_side):.1%} of the lung voxels, {min(right_side):.1%} in the worst phantom"
-)
-both, sides = Compose([ExpandChannel(), CenterOnBody(), AddPosition()])(*coarse)
-lung = (sides.array[0] == 1) | (sides.array[0] == 2)
-print(
-    f"in the scan of figure 1: {np.mean((both.array[1][lung] > 0) == (sides.array[0][lung] == 2)):.1%}"
-)
+    positioned = place(path, path.parent.with_name("seg") / path.name)
+    shares.append(share_on_its_side(*positioned))
+print(f"right side: {np.mean(shares):.1%} of the lung voxels")
+print(f"in the worst phantom: {min(shares):.1%}")
+
+# %%
+place = Compose([ExpandChannel(), CenterOnBody(), AddPosition()])
+positioned = place(coarse, coarse_label)
+print(f"in the scan of figure 1: {share_on_its_side(*positioned):.1%}")
 
 # %% [markdown]
 # The sign settles most of the question of *side*, and it says nothing about what is lung. What it gets wrong lies near the
@@ -688,22 +595,12 @@ else:
 mirrored_image, mirrored_label = ..., ...
 
 # %%
+from unet3d_tutorial.book.transforms import verdict_on_mirroring
+
 if mirrored_image is ... or mirrored_label is ...:
     print("Not tried yet: replace ... above.")
 else:
-    back, label_back = (
-        np.asarray(array)[:, ::-1] for array in (mirrored_image, mirrored_label)
-    )
-    places = np.array_equal(label_back > 0, label.array > 0)
-    names = places and all(
-        np.array_equal(label_back == new, label.array == old)
-        for new, old in ((1, 2), (2, 1), (3, 3))
-    )
-    print(
-        "Right."
-        if names and np.array_equal(back, image.array)
-        else f"Not yet: image mirrored: {np.array_equal(back, image.array)}; label mirrored: {places}; names exchanged: {names}."
-    )
+    print(verdict_on_mirroring(mirrored_image, mirrored_label, image, label))
 
 # %% [markdown]
 # <details>
@@ -730,15 +627,13 @@ shape = ...
 # %%
 if shape is ...:
     print("Not tried yet: replace ... above.")
-elif (
-    tuple(shape)
-    == Spacing((4, 4, 4))(Volume(np.zeros(voxels, np.uint8), np.diag([*mm, 1])))[
-        0
-    ].array.shape
-):
-    print("Right.")
 else:
-    print("Not yet: the extent in mm stays, to the nearest voxel.")
+    whole = Volume(np.zeros(voxels, np.uint8), np.diag([*mm, 1]))
+    resampled, _ = Spacing((4, 4, 4))(whole)
+    if tuple(shape) == resampled.array.shape:
+        print("Right.")
+    else:
+        print("Not yet: the extent in mm stays, to the nearest voxel.")
 
 # %% [markdown]
 # <details>

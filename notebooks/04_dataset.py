@@ -35,46 +35,9 @@ from unet3d_tutorial.book import chapter
 chapter.enter("phantom", "run")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram, left to right: files; fixed steps, once a scan; prepared scans in memory or on disk; random steps, for each sample; batch; network. The seed and the number of the sample point at the random steps."}}
-import matplotlib.pyplot as plt
+from unet3d_tutorial.book.dataset import show_pipeline
 
-stages = [
-    ("files", "image and seg"),
-    ("fixed steps", "once a scan"),
-    ("prepared scans", "memory or disk"),
-    ("random steps", "each sample anew"),
-    ("batch", "(N, C, D, H, W)"),
-    ("network", "one step"),
-]
-figure, axis = plt.subplots(figsize=(10, 1.9), dpi=80, layout="constrained")
-for x, (name, text) in enumerate(stages):
-    color = "#E69F00" if name == "random steps" else "#0072B2"
-    box = {
-        "boxstyle": "round,pad=0.5",
-        "facecolor": "white",
-        "edgecolor": color,
-        "linewidth": 2,
-    }
-    axis.annotate(
-        f"{name}\n{text}", (x, 0), ha="center", va="center", fontsize=8, bbox=box
-    )
-    if x:
-        axis.annotate(
-            "",
-            (x - 0.44, 0),
-            (x - 0.58, 0),
-            arrowprops={"arrowstyle": "->", "linewidth": 2},
-        )
-axis.annotate(
-    "run's seed, number of the sample",
-    (3, 0.35),
-    (3, 0.95),
-    ha="center",
-    fontsize=8,
-    arrowprops={"arrowstyle": "->"},
-)
-axis.axis([-0.5, 5.5, -0.5, 1.2])
-axis.set_axis_off()
-plt.show()
+show_pipeline()
 
 # %% [markdown]
 # *Figure 1. The pipeline of this chapter. Which scan a sample is cut from and how it is varied depend on two numbers only: the
@@ -88,7 +51,7 @@ plt.show()
 # %%
 from pathlib import Path
 
-from unet3d_tutorial.config import Config
+from unet3d_tutorial import Config
 from unet3d_tutorial.dataset import list_cases
 
 config = Config.preset("quick")
@@ -103,17 +66,21 @@ print(*cases[0], sep="\n")
 # %%
 from tempfile import TemporaryDirectory
 
-with TemporaryDirectory() as name:
-    folder = Path(name)
-    for kind, numbers in (("image", (1, 2, 3)), ("seg", (1, 3))):
-        (folder / kind).mkdir()
-        for number in numbers:
-            (folder / kind / f"scan-{number}.nii.gz").touch()
-    for tried in (folder, folder / "images"):
-        try:
-            list_cases(tried)
-        except FileNotFoundError as error:
-            print(str(error).replace(name, "data"))
+temporary = TemporaryDirectory()
+folder = Path(temporary.name)
+(folder / "image").mkdir()
+(folder / "seg").mkdir()
+for number in (1, 2, 3):
+    (folder / f"image/scan-{number}.nii.gz").touch()
+for number in (1, 3):
+    (folder / f"seg/scan-{number}.nii.gz").touch()
+
+# %%
+for tried in (folder, folder / "images"):
+    try:
+        list_cases(tried)
+    except FileNotFoundError as error:
+        print(str(error).replace(temporary.name, "data"))
 
 # %% [markdown]
 # ## What is done once, and what is done each time
@@ -122,10 +89,13 @@ with TemporaryDirectory() as name:
 # of the last chapter is cut in two:
 
 # %%
+from textwrap import fill
+
 from unet3d_tutorial.dataset import fixed_steps, random_steps
 
 for name, chain in (("fixed", fixed_steps(config)), ("random", random_steps(config))):
-    print(f"{name:7}", " -> ".join(type(step).__name__ for step in chain.steps))
+    steps = " -> ".join(type(step).__name__ for step in chain.steps)
+    print(fill(f"{name:7} {steps}", 88, subsequent_indent=" " * 8))
 
 # %% [markdown]
 # The fixed steps run once for each scan, and the result stays in memory, the image as 16-bit integers. The random ones run for
@@ -139,25 +109,21 @@ import numpy as np
 from unet3d_tutorial.dataset import TrainingCrops
 
 source = TrainingCrops(cases, config)
-seconds = {"first time": [], "again": []}
-for times in seconds.values():
+for name in ("first time", "again"):
+    seconds = []
     for index in range(10):
         start = time.perf_counter()
         source[index]
-        times.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
+    print(f"{name:11} {np.median(seconds):.2f} s a crop")
 
 # %% tags=["nbval-ignore-output"]
-for name, times in seconds.items():
-    print(f"{name:11} {np.median(times):.2f} s a crop")
-held = np.mean(
-    [
-        image.array.nbytes + label.array.nbytes
-        for image, label in source.prepared.held.values()
-    ]
-)
-print(
-    f"in memory: {held / 1e6:.1f} MB a scan, {held * len(cases) / 1e9:.1f} GB for all {len(cases)}"
-)
+sizes = []
+for image, label in source.prepared.held.values():
+    sizes.append(image.array.nbytes + label.array.nbytes)
+size = np.mean(sizes)
+print(f"in memory: {size / 1e6:.1f} MB a scan")
+print(f"all {len(cases)} scans: {size * len(cases) / 1e9:.1f} GB")
 
 # %% [markdown]
 # That is a choice for scans on a coarse grid. Full-resolution LUNA16 scans would not fit into the memory of a laptop this
@@ -166,18 +132,19 @@ print(
 # computes, share them, and the next run finds them.
 
 # %%
-with TemporaryDirectory() as folder:
-    on_disk = config.override([f"data.cache_path={folder}/prepared"])
-    mapped = TrainingCrops(cases, on_disk)
-    print(
-        "same sample:",
-        all(np.array_equal(a, b) for a, b in zip(mapped[0], source[0], strict=True)),
-    )
-    print("prepared scans on disk:", len(list(Path(folder, "prepared").iterdir())))
-    TrainingCrops(cases, on_disk)[0]
-    print("after the same again:", len(list(Path(folder, "prepared").iterdir())))
-    TrainingCrops(cases, on_disk.override(["data.spacing_mm=[5, 5, 5]"]))[0]
-    print("after a change of the grid:", len(list(Path(folder, "prepared").iterdir())))
+prepared = Path(temporary.name) / "prepared"
+on_disk = config.override([f"data.cache_path={prepared}"])
+mapped = TrainingCrops(cases, on_disk)
+pairs = zip(mapped[0], source[0], strict=True)
+print("same sample:", all(np.array_equal(a, b) for a, b in pairs))
+print("prepared scans on disk:", len(list(prepared.iterdir())))
+
+TrainingCrops(cases, on_disk)[0]
+print("after the same again:", len(list(prepared.iterdir())))
+
+coarser = on_disk.override(["data.spacing_mm=[5, 5, 5]"])
+TrainingCrops(cases, coarser)[0]
+print("after a change of the grid:", len(list(prepared.iterdir())))
 
 # %% [markdown]
 # A cache that hands out yesterday's result for today's settings is worse than none. The name of each entry is therefore a
@@ -199,13 +166,15 @@ chapter.source(recipe, key)
 # %%
 import copy
 
-from unet3d_tutorial.transforms import RandomCropSamples
+from unet3d_tutorial import RandomCropSamples
 
 shape, roi = (150, 140, 120), config.data.roi_size
 crop = RandomCropSamples(roi, seed=0)
 workers = [copy.deepcopy(crop) for _ in range(4)]
-same = [[tuple(worker.draw(shape)[0].tolist()) for _ in range(6)] for worker in workers]
-for number, corners in enumerate(same):
+shared = []
+for number, worker in enumerate(workers):
+    corners = [tuple(worker.draw(shape)[0].tolist()) for _ in range(6)]
+    shared += corners
     print(f"worker {number}:", *corners)
 
 # %% [markdown]
@@ -226,46 +195,17 @@ chapter.source(TrainingCrops)
 # Here are both, with 24 samples from four workers: how many crops differ, and where they begin.
 
 # %%
-drawn = [
-    tuple(
-        RandomCropSamples(roi, seed=[config.train.seed, index]).draw(shape)[0].tolist()
-    )
-    for index in range(24)
-]
-shared = [corner for worker in same for corner in worker]
-print(
-    "different crops of 24: one seed for all:",
-    len(set(shared)),
-    " a seed for each sample:",
-    len(set(drawn)),
-)
+drawn = []
+for index in range(24):
+    crop = RandomCropSamples(roi, seed=[config.train.seed, index])
+    drawn.append(tuple(crop.draw(shape)[0].tolist()))
+print("different crops of 24, one seed for all:     ", len(set(shared)))
+print("different crops of 24, a seed for each sample:", len(set(drawn)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of crop corners. With one seed for all workers 24 crops fall on six places; with a seed for each sample they spread over the area."}}
-figure, axes = plt.subplots(
-    1, 2, figsize=(8.5, 3.4), dpi=80, layout="constrained", sharex=True, sharey=True
-)
-for axis, corners, title in zip(
-    axes,
-    (shared, drawn),
-    ("one seed for all workers", "a seed for each sample"),
-    strict=True,
-):
-    for worker, (marker, color) in enumerate(
-        zip("o^sD", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True)
-    ):
-        x, y, _ = np.transpose(corners[6 * worker : 6 * worker + 6])
-        axis.scatter(
-            x,
-            y,
-            s=160 - 40 * worker,
-            marker=marker,
-            color=color,
-            label=f"worker {worker}",
-        )
-    axis.set(title=title, xlabel="corner along R, voxels")
-axes[0].set_ylabel("corner along A, voxels")
-axes[0].legend(fontsize=8, loc="lower right")
-plt.show()
+from unet3d_tutorial.book.dataset import show_corners
+
+show_corners({"one seed for all workers": shared, "a seed for each sample": drawn})
 
 # %% [markdown]
 # *Figure 2. Where 24 crops begin. Left, each place is hit by all four workers; right, every crop is its own.*
@@ -274,27 +214,23 @@ plt.show()
 # by two.
 
 # %%
-from unet3d_tutorial.dataset import create_dataset
+from itertools import islice
+
+from unet3d_tutorial import create_dataset
 
 
-def first_batches(workers, number=4):
-    stream = create_dataset(
-        config.override([f"data.num_worker={workers}"])
-    ).create_tuple_iterator(output_numpy=True)
-    return [image for image, _ in (next(stream) for _ in range(number))]
+def first_images(workers):
+    """The images of the first four batches of the run."""
+    settings = config.override([f"data.num_worker={workers}"])
+    stream = create_dataset(settings).create_tuple_iterator(output_numpy=True)
+    return np.array([image for image, _ in islice(stream, 4)])
 
 
-one, two = first_batches(1), first_batches(2)
-print(
-    "two workers make the batches of one:",
-    all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)),
-)
-print(
-    "different crops:",
-    len({crop.tobytes() for batch in two for crop in batch}),
-    "of",
-    sum(map(len, two)),
-)
+# %%
+one, two = first_images(workers=1), first_images(workers=2)
+print("two workers make the batches of one:", np.array_equal(one, two))
+crops = [crop.tobytes() for batch in two for crop in batch]
+print("different crops:", len(set(crops)), "of", len(crops))
 
 # %% [markdown]
 # ## Repeatable, and yet never the same
@@ -307,64 +243,47 @@ import hashlib
 
 
 def fingerprint(sample):
-    return hashlib.sha256(b"".join(array.tobytes() for array in sample)).hexdigest()[
-        :12
-    ]
+    """The first twelve digits of a hash of the image and the label of a sample."""
+    content = b"".join(array.tobytes() for array in sample)
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
+# %%
 another = TrainingCrops(cases, config)
-forwards = [fingerprint(source[index]) for index in range(5)]
-backwards = [fingerprint(another[index]) for index in reversed(range(5))][::-1]
-print("same samples, made in reverse order by another source:", forwards == backwards)
+forwards = [fingerprint(source[index]) for index in (0, 1, 2, 3, 4)]
+backwards = [fingerprint(another[index]) for index in (4, 3, 2, 1, 0)]
+same = forwards == backwards[::-1]
+print("same samples, made in reverse order by another source:", same)
+
 other_seed = TrainingCrops(cases, config.override(["train.seed=2"]))
-print("same samples with another seed:", forwards[0] == fingerprint(other_seed[0]))
+same = forwards[0] == fingerprint(other_seed[0])
+print("same samples with another seed:", same)
 
 # %% [markdown]
 # Second: the same scan gives another crop in the next epoch. An epoch visits each scan once, in an order of its own. We
 # look for the samples of one scan in the first two epochs of the run:
 
 # %%
-first, second = [
-    epoch * len(cases) + int(np.flatnonzero(order == 0)[0])
-    for epoch, order in enumerate(
-        np.random.default_rng([config.train.seed, epoch]).permutation(len(cases))
-        for epoch in (0, 1)
-    )
-]
-print(
-    f"{cases[0][0].name} is sample {first} in the first epoch and sample {second} in the second"
-)
+places = []
+for epoch in (0, 1):
+    rng = np.random.default_rng([config.train.seed, epoch])
+    order = rng.permutation(len(cases))
+    place = int(np.flatnonzero(order == 0)[0])
+    places.append(epoch * len(cases) + place)
+first, second = places
+print(f"{cases[0][0].name} is sample {first} in the first epoch")
+print(f"and sample {second} in the second")
 print("same crop:", fingerprint(source[first]) == fingerprint(source[second]))
 
-# %% tags=["hide-input"]
-from matplotlib.colors import ListedColormap
-from unet3d_tutorial.labels import COLORS
-
-
-def draw_crop(axis, sample, title):
-    """Coronal slice through the middle of a crop, patient's right on the left."""
-    image, label = (
-        array[0, :, ::-1, array.shape[3] // 2, ::-1].swapaxes(1, 2) for array in sample
-    )
-    axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-    classes = np.ma.masked_equal(label.argmax(axis=0), 0)
-    axis.imshow(
-        classes,
-        cmap=ListedColormap(list(COLORS.values())),
-        vmin=1,
-        vmax=3,
-        alpha=0.4,
-        interpolation="nearest",
-    )
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=9)
-
-
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two coronal crops of the same phantom with labels, one from each epoch, cut at different places."}}
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), dpi=80, layout="constrained")
-for axis, epoch, index in zip(axes, ("first", "second"), (first, second), strict=True):
-    draw_crop(axis, source[index], f"{epoch} epoch, sample {index}")
-plt.show()
+from unet3d_tutorial.book.dataset import show_crops
+
+show_crops(
+    {
+        f"first epoch, sample {first}": source[first],
+        f"second epoch, sample {second}": source[second],
+    }
+)
 
 # %% [markdown]
 # *Figure 3. The same phantom in two epochs, cut at another place and shifted by another number of HU. Left lung blue, right lung
@@ -379,13 +298,13 @@ plt.show()
 dataset = create_dataset(config)
 batch = next(dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
 print(
-    f"{dataset.get_dataset_size()} steps = {len(cases)} scans x {config.train.epoch_size} epochs / "
-    f"{config.train.batch_size} scans a step"
+    f"{dataset.get_dataset_size()} steps =",
+    f"{len(cases)} scans x {config.train.epoch_size} epochs",
+    f"/ {config.train.batch_size} scans a step",
 )
 for name, array in batch.items():
-    print(
-        f"{name:6} {array.shape} {array.dtype}, {array.min():.2f} to {array.max():.2f}"
-    )
+    low, high = array.min(), array.max()
+    print(f"{name:6} {array.shape} {array.dtype}, {low:.2f} to {high:.2f}")
 print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all()))
 
 # %% [markdown]
@@ -395,43 +314,30 @@ print("one class for each voxel:", bool((batch["label"].sum(axis=1) == 1).all())
 
 # %%
 large = config.override(["data.num_samples=4", "train.batch_size=2"])
-batch = next(
-    create_dataset(large).create_dict_iterator(output_numpy=True, num_epochs=1)
-)
-print(
-    "batch of",
-    batch["image"].shape[0],
-    "crops:",
-    batch["image"].shape,
-    batch["label"].shape,
-)
+large_dataset = create_dataset(large)
+batch = next(large_dataset.create_dict_iterator(output_numpy=True, num_epochs=1))
+shapes = batch["image"].shape, batch["label"].shape
+print("batch of", batch["image"].shape[0], "crops:", *shapes)
 
 # %% [markdown]
 # With several devices, each sees its share of the samples, `rank_id` of `rank_size`, and nothing twice. Step by step, two
 # devices see together what one device with twice the batch size would see:
 
 # %%
-shares = [TrainingCrops(cases, config, rank_size=2, rank_id=rank) for rank in (0, 1)]
-print(
-    "samples of each of two devices:",
-    [len(share) for share in shares],
-    "of",
-    len(source),
-)
-taken = [fingerprint(share[index]) for index in (0, 1) for share in shares]
-print(
-    "the first two of each are the first four of all:",
-    taken == [fingerprint(source[index]) for index in range(4)],
-)
+one = TrainingCrops(cases, config, rank_size=2, rank_id=0)
+two = TrainingCrops(cases, config, rank_size=2, rank_id=1)
+print("samples of each of two devices:", [len(one), len(two)], "of", len(source))
+
+taken = [fingerprint(sample) for sample in (one[0], two[0], one[1], two[1])]
+same = taken == [fingerprint(source[index]) for index in range(4)]
+print("the first two of each are the first four of all:", same)
 
 # %% [markdown]
 # Numbers tell you that the shapes are right. Only pictures tell you that the contents are.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight coronal crops of different phantoms with labels: most show a good part of both lungs, the first the trachea too, the last little of either lung."}}
-figure, axes = plt.subplots(2, 4, figsize=(10, 4), dpi=80, layout="constrained")
-for index, axis in enumerate(axes.flat):
-    draw_crop(axis, source[index], f"sample {index}")
-plt.show()
+samples = {f"sample {index}": source[index] for index in range(8)}
+show_crops(samples, rows=2, size=(10, 4))
 
 # %% [markdown]
 # *Figure 4. The first eight training samples, a coronal slice through the middle of each. Check: do the colours cover the
@@ -442,11 +348,15 @@ plt.show()
 # %%
 from unet3d_tutorial.labels import STRUCTURES
 
-shares = np.array([source[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
-for number, name in enumerate(("background", *STRUCTURES)):
-    absent = int((shares[:, number] == 0).sum())
+shares = []
+for index in range(60):
+    _, label = source[index]
+    shares.append(label.mean(axis=(0, 2, 3, 4)))
+for name, share in zip(("background", *STRUCTURES), np.transpose(shares), strict=True):
+    absent = int((share == 0).sum())
     print(
-        f"{name:11} {shares[:, number].mean():6.2%} of the voxels, absent from {absent} of {len(shares)} crops"
+        f"{name:11} {share.mean():6.2%} of the voxels,",
+        f"absent from {absent} of {len(share)} crops",
     )
 
 # %% [markdown]
@@ -457,12 +367,16 @@ for number, name in enumerate(("background", *STRUCTURES)):
 # `data.foreground` is for: the share of crops that are centred on a voxel of a structure, each structure equally often.
 
 # %%
-for share in (0.0, 0.5, 1.0):
-    chosen = TrainingCrops(cases, config.override([f"data.foreground={share}"]))
+for foreground in (0.0, 0.5, 1.0):
+    chosen = TrainingCrops(cases, config.override([f"data.foreground={foreground}"]))
     chosen.prepared = source.prepared  # no need to prepare the scans again
-    labels = np.array([chosen[index][1].mean(axis=(0, 2, 3, 4)) for index in range(60)])
+    shares = []
+    for index in range(60):
+        _, label = chosen[index]
+        shares.append(label[:, 3].mean())
     print(
-        f"foreground={share}: trachea {labels[:, 3].mean():.2%} of the voxels, in {(labels[:, 3] > 0).sum()} of 60 crops"
+        f"foreground={foreground}: trachea {np.mean(shares):.2%} of the voxels,",
+        f"in {np.count_nonzero(shares)} of 60 crops",
     )
 
 # %% [markdown]
@@ -475,15 +389,14 @@ for share in (0.0, 0.5, 1.0):
 # voxels. The header and the length of the file are as they should be. Then we ask for all batches of a short run:
 
 # %%
-import shutil
+from unet3d_tutorial.book.data import copy_case
 
-temporary = TemporaryDirectory()
-copied = Path(temporary.name)
-for split in ("train", "val"):
-    for files in list_cases(Path(config.data.data_path) / split)[:4]:
-        for file in files:
-            (copied / split / file.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, copied / split / file.parent.name)
+copied = Path(temporary.name) / "copied"
+for number in range(4):
+    copy_case(Path(config.data.data_path), f"train/phantom-{number:04d}", copied)
+    copy_case(Path(config.data.data_path), f"val/phantom-{180 + number:04d}", copied)
+
+# %%
 scan = copied / "train/image/phantom-0002.nii.gz"
 content = bytearray(scan.read_bytes())
 content[-6] ^= 1
@@ -497,7 +410,8 @@ try:
 except RuntimeError as error:
     caught = error
 lines = str(caught).splitlines()
-print(f"more than ten lines: {len(lines) > 10}; the first:", lines[0])
+print("more than ten lines:", len(lines) > 10)
+print("the first:", lines[0])
 
 # %% [markdown]
 # The scan is read by a thread of MindSpore's pipeline. The error comes back as text, with a traceback through files that are
@@ -508,7 +422,7 @@ print(f"more than ten lines: {len(lines) > 10}; the first:", lines[0])
 # %% tags=["nbval-ignore-output"]
 from unet3d_tutorial.dataset import check_cases, plain_error
 
-print(str(plain_error(caught)).replace(f"{copied}/", ""))
+print(fill(str(plain_error(caught)).replace(f"{copied}/", ""), 88))
 
 # %% [markdown]
 # Better still is not to begin. Before the first step, training looks at the header and the length of every file, which takes
@@ -522,7 +436,7 @@ scan.write_bytes(content[:-100])
 try:
     check_cases(broken)
 except ValueError as error:
-    print(str(error).replace(f"{copied}/", ""))
+    print(fill(str(error).replace(f"{copied}/", ""), 88))
 
 # %% [markdown]
 # `unet3d data check` of [chapter 2](02_data.ipynb#a-whole-data-set-at-a-glance) reads every file to its end and finds both.
@@ -538,8 +452,9 @@ total = 0.0
 for step in steps:
     start = time.perf_counter()
     image, label = step(image, label)
-    total += (spent := time.perf_counter() - start)
-    print(f"{type(step).__name__:20} {1000 * spent:7.1f} ms -> {image.array.shape}")
+    seconds = time.perf_counter() - start
+    total += seconds
+    print(f"{type(step).__name__:20} {1000 * seconds:7.1f} ms -> {image.array.shape}")
 print(f"{'together':20} {1000 * total:7.1f} ms")
 
 # %% [markdown]
@@ -547,19 +462,22 @@ print(f"{'together':20} {1000 * total:7.1f} ms")
 # numbers. And through MindSpore's pipeline, batch after batch:
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.training import load_result
-
 iterator = dataset.create_dict_iterator(output_numpy=True, num_epochs=1)
 times = []
 for _ in range(12):
     start = time.perf_counter()
     next(iterator)
     times.append(time.perf_counter() - start)
-step = np.median(np.diff(load_result("runs/quick").history["seconds"]))
-print(f"a batch: {np.median(times):.2f} s, reading each scan for the first time")
-print(
-    f"a step of the training run: {step:.2f} s; a batch takes {np.median(times) / step:.0%} of that"
-)
+batch_s = np.median(times)
+print(f"a batch: {batch_s:.2f} s, reading each scan for the first time")
+
+# %% tags=["nbval-ignore-output"]
+from unet3d_tutorial.training import load_result
+
+history = load_result("runs/quick").history
+step_s = np.median(np.diff(history["seconds"]))
+share = batch_s / step_s
+print(f"a step of the training run: {step_s:.2f} s; a batch takes {share:.0%} of that")
 
 # %% [markdown]
 # A batch is made while the network is at work on the one before. So its time does not add to that of the step, as long as it
@@ -568,21 +486,11 @@ print(
 
 
 # %% tags=["nbval-ignore-output"]
-def median_wait(step_s, number=20):
-    """Median seconds until the next batch is there, for a network that needs ``step_s`` seconds a step."""
-    stream, waits = create_dataset(config).create_tuple_iterator(num_epochs=1), []
-    for _ in range(number):
-        start = time.perf_counter()
-        next(stream)
-        waits.append(time.perf_counter() - start)
-        time.sleep(step_s)
-    return np.median(waits[2:])  # the first ones have had no step to hide behind
+from unet3d_tutorial.book.dataset import median_wait_s
 
-
-for milliseconds in (0, 20, 50, 100, 200):
-    print(
-        f"a step of {milliseconds:3} ms: the batch is waited for {1000 * median_wait(milliseconds / 1000):5.1f} ms"
-    )
+for step_ms in (0, 20, 50, 100, 200):
+    wait_ms = 1000 * median_wait_s(config, step_ms / 1000)
+    print(f"a step of {step_ms:3} ms: the batch is waited for {wait_ms:5.1f} ms")
 
 # %% [markdown]
 # With no step at all, the wait is the time of the pipeline itself. It shrinks as the step grows, and is next to nothing once
@@ -592,39 +500,21 @@ for milliseconds in (0, 20, 50, 100, 200):
 # run measured itself. It wrote down, for each step, how long it waited for its batch:
 
 # %% tags=["nbval-ignore-output"]
-history = {
-    name: np.array(column) for name, column in load_result("runs/quick").history.items()
-}
-waits, steps = history["wait"], np.diff(history["seconds"], prepend=0.0)
-print(
-    f"median step {np.median(steps):.2f} s, median wait {1000 * np.median(waits):.1f} ms"
-)
-print(
-    f"all {len(waits)} steps waited {waits.sum():.1f} s together, {waits.sum() / history['seconds'][-1]:.1%} of the run"
-)
+seconds = np.array(history["seconds"])
+waits_s = np.array(history["wait"])
+steps_s = np.diff(seconds, prepend=0.0)
+share = waits_s.sum() / seconds[-1]
+median_step_s, median_wait_ms = np.median(steps_s), 1000 * np.median(waits_s)
+print(f"median step {median_step_s:.2f} s, median wait {median_wait_ms:.1f} ms")
+print(f"all {len(waits_s)} steps waited {waits_s.sum():.1f} s, {share:.1%} of the run")
 
 # %%
-print(
-    "the network waits for less than a twentieth of the run:",
-    bool(waits.sum() < 0.05 * history["seconds"][-1]),
-)
+print("the network waits for less than a twentieth of the run:", bool(share < 0.05))
 
 # %% tags=["nbval-ignore-output", "hide-input"] mystnb={"image": {"alt": "Seconds on a logarithmic scale over the steps of a training run: the time of a step lies steadily far above the time that the step waited for its batch, which stands out at the first step only."}}
-figure, axis = plt.subplots(figsize=(8, 2.8), dpi=80, layout="constrained")
-axis.semilogy(
-    history["step"], steps, ".", markersize=3, color="#0072B2", label="the whole step"
-)
-axis.semilogy(
-    history["step"],
-    waits,
-    ".",
-    markersize=3,
-    color="#E69F00",
-    label="waiting for its batch",
-)
-axis.set(xlabel="step of the training run", ylabel="seconds")
-axis.legend(fontsize=8)
-plt.show()
+from unet3d_tutorial.book.dataset import show_waits
+
+show_waits(history["step"], steps_s, waits_s)
 
 # %% [markdown]
 # *Figure 5. Every step of the training run, and how much of it was waiting. The first batch has nothing to hide behind; after
@@ -650,12 +540,10 @@ number_of_steps = ...
 # %%
 if number_of_steps is ...:
     print("Not tried yet: replace ... above.")
+elif number_of_steps == 4390:
+    print("Right.")
 else:
-    print(
-        "Right."
-        if number_of_steps == 4390
-        else "Not yet: does the number of crops from each scan matter here?"
-    )
+    print("Not yet: does the number of crops from each scan matter here?")
 
 # %% [markdown]
 # <details>
@@ -681,16 +569,14 @@ mended = ...
 if mended is ...:
     print("Not tried yet: replace ... above.")
 else:
-    found = [
-        tuple(worker.draw(shape)[0].tolist())
-        for worker in copy.deepcopy(mended)
-        for _ in range(6)
-    ]
-    print(
-        "Right."
-        if len(set(found)) == 24
-        else f"Not yet: {len(set(found))} different crops of 24."
-    )
+    corners = set()
+    for worker in copy.deepcopy(mended):
+        for _ in range(6):
+            corners.add(tuple(worker.draw(shape)[0].tolist()))
+    if len(corners) == 24:
+        print("Right.")
+    else:
+        print(f"Not yet: {len(corners)} different crops of 24.")
 
 # %% [markdown]
 # <details>
@@ -716,12 +602,14 @@ without_trachea = ...
 if without_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
-    truth = sum(not source[index][1][:, 3].any() for index in range(40))
-    print(
-        "Right."
-        if without_trachea == truth
-        else "Not yet: which channel of the label is the trachea?"
-    )
+    expected = 0
+    for index in range(40):
+        _, label = source[index]
+        expected += not label[:, 3].any()
+    if without_trachea == expected:
+        print("Right.")
+    else:
+        print("Not yet: which channel of the label is the trachea?")
 
 # %% [markdown]
 # <details>

@@ -43,26 +43,17 @@ chapter.enter("phantom", "run")
 
 # %%
 import os
-import time
 
 import matplotlib.pyplot as plt
 import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor, nn
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.cpu import accelerate, onednn
-from unet3d_tutorial.cpu.runtime import convolution_kernel
-from unet3d_tutorial.labels import COLORS
-from unet3d_tutorial.model import (
-    BatchNorm3d,
-    IdentityUnit,
-    PReLU,
-    ResidualUNet3D,
-    ResidualUnit,
-    Up,
-    conv3d,
-)
+from unet3d_tutorial import Config, ResidualUNet3D, UNet3D, accelerate
+from unet3d_tutorial.book import model as drawings
+from unet3d_tutorial.book.model import count_parameters, outputs_of
+from unet3d_tutorial.files.tables import Table
+from unet3d_tutorial.model import BatchNorm3d, PReLU, conv3d
 from unet3d_tutorial.runs.device import setup
 
 # %%
@@ -98,52 +89,19 @@ rng = np.random.default_rng(0)
 # convolution from $a$ to $b$ channels has $27ab$ weights and $b$ biases, so the figure alone is enough to check it.
 
 # %%
-from unet3d_tutorial.model import ConvUnit, UNet3D, valid_size
+from unet3d_tutorial.model import ConvUnit, valid_size
 
-convolutions = [
-    (3, 32),
-    (32, 64),
-    (64, 64),
-    (64, 128),
-    (128, 128),
-    (128, 256),
-    (256, 256),
-    (256, 512),  # down
-    (768, 256),
-    (256, 256),
-    (384, 128),
-    (128, 128),
-    (192, 64),
-    (64, 64),
-]  # up, after the skip is joined
-going_up = [512, 256, 128]  # transposed 2 x 2 x 2 convolutions, without bias
-paper = (
-    sum(27 * a * b + b for a, b in convolutions)
-    + sum(8 * n * n for n in going_up)
-    + 64 * 3
-    + 3
-)
+paper = UNet3D(in_channels=3, num_classes=3)
+case = ResidualUNet3D(in_channels=1, num_classes=4)
+ours = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
 
-case = sum(
-    p.size for p in ResidualUNet3D(in_channels=1, num_classes=4).trainable_params()
-)
-ours = sum(
-    p.size
-    for p in ResidualUNet3D(
-        config.model.in_channels, config.model.num_classes
-    ).trainable_params()
-)
-counted = sum(
-    p.size
-    for p in UNet3D(in_channels=3, num_classes=3).trainable_params()
-    if "norm" not in p.name
-)
-print(f"paper, from its figure:          {paper:>10,}  (it states 19,069,955)")
-print(f"paper, built by this package:    {counted:>10,}")
-print(f"case, one input channel:         {case:>10,}")
-print(
-    f"quick preset, {config.model.in_channels} input channels:  {ours:>10,}  (+{ours - case})"
-)
+from_figure = drawings.paper_parameters()
+built = count_parameters(paper, without="norm")
+more = count_parameters(ours) - count_parameters(case)
+print(f"paper, from its figure:       {from_figure:>10,}  (it states 19,069,955)")
+print(f"paper, built by this package: {built:>10,}")
+print(f"case, one input channel:      {count_parameters(case):>10,}")
+print(f"quick preset, two channels:   {count_parameters(ours):>10,}  (+{more})")
 
 # %% [markdown]
 # The paper's count comes out to the last digit, from the figure and from the network that the package builds after it. (It
@@ -164,16 +122,18 @@ chapter.source(ConvUnit, UNet3D)
 # %%
 print("paper's input and output:", (132, 132, 116), "->", valid_size((132, 132, 116)))
 narrow = UNet3D(in_channels=1, num_classes=2, channels=(4, 8, 16), padding="valid")
-steps = []
-parts = [("down", narrow.down), ("up", narrow.up), ("join", narrow.join)]
-for part, levels in parts:
-    for level, cell in enumerate(levels):
-        cell.register_forward_hook(
-            lambda cell, x, y, name=f"{part} {level}": steps.append((name, y.shape))
-        )
-shape = narrow(Tensor(np.zeros((1, 1, 60, 60, 44)), ms.float32)).shape
-for name, size in [("input", (1, 1, 60, 60, 44)), *steps, ("logits", shape)]:
-    print(f"{name:7} {size}")
+parts = {}
+for kind in ("down", "up", "join"):
+    for level, cell in enumerate(getattr(narrow, kind)):
+        parts[f"{kind} {level}"] = cell
+
+image = Tensor(np.zeros((1, 1, 60, 60, 44)), ms.float32)
+print(f"{'input':7} {image.shape}")
+for name, output in outputs_of(parts, lambda: narrow(image)).items():
+    print(f"{name:7} {output.shape}")
+print(f"{'logits':7} {narrow(image).shape}")
+
+# %%
 try:
     narrow(Tensor(np.zeros((1, 1, 58, 60, 44)), ms.float32))
 except ValueError as error:
@@ -230,38 +190,18 @@ chapter.source(conv3d)
 # %% tags=["nbval-ignore-output"]
 x = rng.normal(size=(2, 16, 48, 48, 48)).astype(np.float32)
 arriving = (rng.random(x.shape) / x.size).astype(np.float32)
-true = float((np.minimum(x, 0).astype(np.float64) * arriving).sum())
+print("relative error of the slope's gradient in three calls:")
 for name, layer in {"nn.PReLU": nn.PReLU(), "package": PReLU()}.items():
-    slope_gradient = ms.grad(
-        lambda v, layer=layer: (layer(v) * Tensor(arriving)).sum(),
-        None,
-        layer.trainable_params(),
-    )
-    errors = [
-        abs(float(slope_gradient(Tensor(x))[0].asnumpy()[0]) / true - 1)
-        for _ in range(3)
-    ]
-    print(
-        f"{name:9} relative error of three calls: "
-        + ", ".join(f"{error:.1e}" for error in errors)
-    )
+    errors = drawings.slope_gradient_errors(layer, x, arriving)
+    print(f"{name:9}", ", ".join(f"{error:.1e}" for error in errors))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "PReLU for three slopes: the identity to the right of zero, a straight line of slope 0, 0.25 or 1 to the left."}}
 values = np.linspace(-3, 3, 101, dtype=np.float32)
+looks = {0.0: (":", "#56B4E9"), 0.25: ("-", "black"), 1.0: ("--", "#CC79A7")}
 plt.figure(figsize=(5, 3))
-for slope, style, color in (
-    (0.0, ":", "#56B4E9"),
-    (0.25, "-", "black"),
-    (1.0, "--", "#CC79A7"),
-):
-    plt.plot(
-        values,
-        PReLU(slope)(Tensor(values)).asnumpy(),
-        style,
-        color=color,
-        linewidth=2,
-        label=f"a = {slope}",
-    )
+for slope, (style, color) in looks.items():
+    bent = PReLU(slope)(Tensor(values)).asnumpy()
+    plt.plot(values, bent, style, color=color, linewidth=2, label=f"a = {slope}")
 plt.gca().set(xlabel="x", ylabel="PReLU(x)")
 plt.legend()
 plt.grid(alpha=0.3)
@@ -284,6 +224,7 @@ plt.show()
 
 # %%
 measurements = (5 + 3 * rng.normal(size=(1, 1, 16, 16, 16))).astype(np.float32)
+print("passes | memory of the mean | by the formula | mean of the output")
 for passes in (0, 1, 10, 50):
     norm = BatchNorm3d(channels=1, momentum=0.9)
     norm.set_train(True)
@@ -291,11 +232,9 @@ for passes in (0, 1, 10, 50):
         norm(Tensor(measurements))
     norm.set_train(False)
     memory = float(norm.bn2d.moving_mean.asnumpy()[0])
-    predicted = float(measurements.mean()) * (1 - 0.9**passes)
-    out = norm(Tensor(measurements)).asnumpy()
-    print(
-        f"{passes:2} passes: memory of the mean {memory:.2f} (formula {predicted:.2f}), output mean {out.mean():5.2f}"
-    )
+    formula = float(measurements.mean()) * (1 - 0.9**passes)
+    output = norm(Tensor(measurements)).asnumpy().mean()
+    print(f"{passes:6} | {memory:18.2f} | {formula:14.2f} | {output:18.2f}")
 
 # %% [markdown]
 # A fresh batch-norm remembers nothing and lets the mean of 5 through. After fifty passes its memory is right, and the
@@ -310,14 +249,13 @@ for passes in (0, 1, 10, 50):
 network = ResidualUNet3D(in_channels=1, num_classes=4)
 patient = rng.normal(0.3, 0.2, size=(1, 1, 32, 32, 32)).astype(np.float32)
 neighbour = rng.normal(0.9, 0.5, size=(1, 1, 32, 32, 32)).astype(np.float32)
+print("how far a neighbour moves the patient's logits, in standard deviations:")
 for training in (True, False):
     network.set_train(training)
     alone = network(Tensor(patient)).asnumpy()[0]
-    beside = network(Tensor(np.concatenate([patient, neighbour]))).asnumpy()[0]
-    change = abs(alone - beside).max() / alone.std()
-    print(
-        f"set_train({training}): the patient's logits move by {change:.0e} standard deviations beside a neighbour"
-    )
+    together = network(Tensor(np.concatenate([patient, neighbour]))).asnumpy()[0]
+    change = abs(alone - together).max() / alone.std()
+    print(f"set_train({training}): {change:.0e}")
 
 # %% [markdown]
 # In evaluation mode nothing moves, or no more than the rounding of 32-bit numbers. There is a second harm: every prediction in
@@ -332,6 +270,8 @@ for training in (True, False):
 # convolution too, so that channels and size agree.
 
 # %% tags=["hide-input"]
+from unet3d_tutorial.model import IdentityUnit, ResidualUnit, Up
+
 chapter.source(ResidualUnit)
 
 # %% [markdown]
@@ -416,79 +356,16 @@ chapter.source(ResidualUNet3D)
 # %%
 network = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
 network.set_train(False)
-rows, hooks = [], []
-for name, part in network.name_cells().items():
-    weights = sum(p.size for p in part.trainable_params())
-    hooks.append(
-        part.register_forward_hook(
-            lambda cell, x, y, n=name, w=weights: rows.append((n, y.shape, w))
-        )
-    )
-crop = Tensor(
-    rng.normal(size=(1, config.model.in_channels, *config.data.roi_size)), ms.float32
-)
-logits = network(crop)
-for hook in hooks:
-    hook.remove()
-lines = [
-    f"| {name} | {shape} | {weights:,} | {weights / ours:.1%} |"
-    for name, shape, weights in rows
-]
-total = f"| **whole network** | {crop.shape} to {logits.shape} | {sum(row[2] for row in rows):,} | |"
-display(
-    Markdown(
-        "\n".join(
-            [
-                "| part | output (N, C, D, H, W) | parameters | share |",
-                "|---|---|--:|--:|",
-                *lines,
-                total,
-            ]
-        )
-    )
-)
+size = (1, config.model.in_channels, *config.data.roi_size)
+crop = Tensor(rng.normal(size=size), ms.float32)
+outputs = outputs_of(network.name_cells(), lambda: network(crop))
+display(drawings.parts_table(network, outputs, crop.shape))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Diagram of the network in the form of a U: input, five encoder levels down, four decoder levels up, with channels and size at each, and four dashed skip connections from encoder to decoder."}}
-boxes = [("input", crop.shape), *((name, shape) for name, shape, _ in rows)]
-places = [(x, -y) for x, y in enumerate((0, 1, 2, 3, 4, 4, 3, 2, 1, 0))]
-arrows = [(pair, "black", "-") for pair in zip(places, places[1:], strict=False)]
-arrows += [
-    (pair, "#0072B2", "--") for pair in zip(places[4:0:-1], places[6:], strict=True)
-]
-figure, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
-for (a, b), color, line in arrows:
-    ax.annotate(
-        "",
-        b,
-        a,
-        arrowprops={
-            "arrowstyle": "-|>",
-            "shrinkA": 30,
-            "shrinkB": 30,
-            "color": color,
-            "ls": line,
-        },
-    )
-for (name, shape), place in zip(boxes, places, strict=True):
-    color = (
-        "#F0F0F0"
-        if name == "input"
-        else "#FBE3B5"
-        if name.startswith("down")
-        else "#C6E7DC"
-    )
-    text = f"{name}\n{shape[1]} channels\n" + " x ".join(map(str, shape[2:]))
-    ax.text(
-        *place,
-        text,
-        ha="center",
-        va="center",
-        fontsize=8,
-        bbox={"boxstyle": "round", "facecolor": color},
-    )
-ax.axis((-0.6, 9.6, -4.6, 0.6))
-ax.axis("off")
-plt.show()
+shapes = {"input": crop.shape}
+for name, output in outputs.items():
+    shapes[name] = output.shape
+drawings.draw_network(shapes)
 
 # %% [markdown]
 # *Figure 3. The network with the shapes of the table. Orange: encoder, green: decoder, black arrows: main path, blue
@@ -508,9 +385,8 @@ plt.show()
 
 # %%
 for parameter in list(network.get_parameters())[:8]:
-    print(
-        f"{parameter.name:45} {str(parameter.shape):20} trained: {parameter.requires_grad}"
-    )
+    trained = "trained" if parameter.requires_grad else "not trained"
+    print(f"{parameter.name:45} {str(parameter.shape):20} {trained}")
 
 # %% [markdown]
 # ## Sizes: multiples of 16
@@ -542,17 +418,14 @@ except ValueError as error:
 # of *its* voxels, and a voxel deep in the encoder is large: 2, 4, 8, 16 voxels of the input.
 
 # %%
-field, voxel = (
-    1,
-    1,
-)  # width of the receptive field and of a voxel, both in voxels of the input
+field = 1  # width of the receptive field, in voxels of the input
+voxel = 1  # width of a voxel of this level, in voxels of the input
 for level, stride in enumerate((2, 2, 2, 2, 1), start=1):
     for step in (stride, 1):  # the two convolutions of the residual unit
         field += 2 * voxel
         voxel *= step
-    print(
-        f"down{level}: a voxel is {voxel:2} wide and sees {field:3} voxels = {field * config.data.spacing_mm[0]:.0f} mm"
-    )
+    width_mm = field * config.data.spacing_mm[0]
+    print(f"down{level}: a voxel is {voxel:2} wide, sees {field:3} = {width_mm:.0f} mm")
 
 # %% [markdown]
 # The bottom of the U sees more than the whole crop. That is what it needs to know lung from bowel gas: both are dark, and only
@@ -572,7 +445,8 @@ print("voxels that count at all:", f"{(influence > 0).mean():.0%}")
 # %% tags=["nbval-ignore-output"]
 display(
     Markdown(
-        f"The box of 32 voxels around the place holds **{box:.0%}** of the crop and **{near:.0%}** of the influence."
+        f"The box of 32 voxels around the place holds **{box:.0%}** of the crop "
+        f"and **{near:.0%}** of the influence."
     )
 )
 
@@ -603,43 +477,33 @@ plt.show()
 # step, and the time is that of the fastest of three steps.
 
 # %% tags=["nbval-ignore-output"]
+from unet3d_tutorial import DiceCELoss
 from unet3d_tutorial.book.costs import multiply_adds, step_memory
-from unet3d_tutorial.losses import DiceCELoss
 from unet3d_tutorial.training import make_train_step
 
-shape, rows = (1, 1, 32, 32, 32), []
+shape = (1, 1, 32, 32, 32)
 crop32 = Tensor(rng.normal(size=shape), ms.float32)
 label32 = Tensor(rng.integers(0, 4, (1, 32, 32, 32)), ms.int32)
-networks = {
-    "the paper's": UNet3D(in_channels=1, num_classes=4),
-    "the case's": ResidualUNet3D(in_channels=1, num_classes=4),
-}
-memory = {
-    name: step_memory(type(compared).__name__, shape)
-    for name, compared in networks.items()
-}
+kinds = {"the paper's": UNet3D, "the case's": ResidualUNet3D}
+networks, steps = {}, {}
+for name, kind in kinds.items():
+    compared = networks[name] = kind(in_channels=1, num_classes=4)
+    optimizer = nn.Adam(compared.set_train(True).trainable_params())
+    steps[name] = make_train_step(accelerate(compared), DiceCELoss(), optimizer)
 
 # %% tags=["nbval-ignore-output"]
+rows = []
 for name, compared in networks.items():
-    products, maps = multiply_adds(compared, shape)
-    step = make_train_step(
-        compared.set_train(True), DiceCELoss(), nn.Adam(compared.trainable_params())
-    )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        step(crop32, label32)[0].asnumpy()
-        seconds.append(time.perf_counter() - start)
-    count = sum(p.size for p in compared.trainable_params())
-    rows.append(
-        f"| {name} | {count:,} | {products / 1e9:.2f} | {4 * maps / 1e6:.0f} | {memory[name] / 1e6:.0f} "
-        f"| {min(seconds):.2f} |"
-    )
-header = [
-    "| network | parameters | 10⁹ multiply-adds, forward | MB of feature maps | MB for training | seconds a step |",
-    "|---|--:|--:|--:|--:|--:|",
-]
-display(Markdown("\n".join([*header, *rows])))
+    step = steps[name]
+    seconds = drawings.median_seconds(lambda: step(crop32, label32)[0].asnumpy(), 3)  # noqa: B023
+    products, voxels = multiply_adds(compared, shape)
+    memory = step_memory(kinds[name].__name__, shape)
+    row = [name, f"{count_parameters(compared):,}", f"{products / 1e9:.2f}"]
+    row += [f"{4 * voxels / 1e6:.0f}", f"{memory / 1e6:.0f}", f"{seconds:.2f}"]
+    rows.append(row)
+columns = ["parameters", "10⁹ multiply-adds, forward", "MB of feature maps"]
+columns += ["MB for training", "seconds a step"]
+Table(["network", *columns], rows, align=["left"] + ["right"] * 5)
 
 # %% [markdown]
 # The parameters differ by a factor of four, the multiplications by far more. The paper's network works at full resolution with
@@ -656,43 +520,23 @@ display(Markdown("\n".join([*header, *rows])))
 # its own: one label is *left* lung, another *right* lung, and the two look much alike.
 
 # %%
-from unet3d_tutorial.phantom import generate
-from unet3d_tutorial.transforms import CenterOnBody, Compose, grid_steps, input_steps
+from unet3d_tutorial import CenterOnBody, Compose, generate
+from unet3d_tutorial.transforms import grid_steps, input_steps
 
-coarse = config.updated(
-    {"data": {"spacing_mm": [6, 6, 6], "roi_size": [64, 48, 48]}}
-).data
+size = {"spacing_mm": [6, 6, 6], "roi_size": [64, 48, 48]}
+coarse = config.updated({"data": size}).data
 prepare = Compose([*grid_steps(coarse), CenterOnBody(), *input_steps(coarse)])
-channels = prepare(generate(seed=3, spacing_mm=6.0)[0], None)[0].array
-position = channels[1, :, 0, 0]
+image, _ = generate(seed=3, spacing_mm=6.0)
+channels = prepare(image, None)[0].array
+position = channels[1]
+changes = [bool(abs(np.diff(position, axis=axis)).max() > 1e-4) for axis in range(3)]
+signs = bool(position[0, 0, 0] < 0 < position[-1, 0, 0])
 print("input of the network:", channels.shape)
-print(
-    "position falls or rises along R, A, S:",
-    [bool(abs(np.diff(channels[1], axis=axis)).max() > 1e-4) for axis in range(3)],
-)
-print(
-    "patient's left is negative, right is positive:",
-    bool(position[0] < 0 < position[-1]),
-)
+print("position falls or rises along R, A, S:", changes)
+print("patient's left is negative, right is positive:", signs)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three axial slices of one phantom: the HU channel, the HU channel mirrored, which looks like just another patient, and the position channel, which rises evenly from the patient's left to the right."}}
-figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained")
-slices = [
-    channels[0, :, :, channels.shape[3] // 2],
-    channels[0, ::-1, :, channels.shape[3] // 2],
-    channels[1, :, :, 0],
-]
-names = ["channel 0: HU, scaled", "the same, mirrored", "channel 1: position"]
-for ax, values, name, colors in zip(
-    axes, slices, names, ("gray", "gray", "PuOr"), strict=True
-):
-    shown = ax.imshow(
-        values.T[::-1, ::-1], cmap=colors
-    )  # front up, the patient's right on the left
-    ax.set(title=name, xticks=[], yticks=[])
-    ax.set_xlabel("R                                      L", fontsize=9)
-figure.colorbar(shown, ax=axes[2], label="100 mm to the right of the body's middle")
-plt.show()
+drawings.draw_position_channel(channels)
 
 # %% [markdown]
 # *Figure 5. An axial slice of a phantom (patient's right on the left of the picture), its mirror image, and the position
@@ -709,49 +553,27 @@ plt.show()
 # `load_network` insists on every name and shape, so that a checkpoint of another network cannot slip in.
 
 # %% tags=["nbval-ignore-output"]
-from unet3d_tutorial.training import load_network
+from unet3d_tutorial import load_network
 
 trained = load_network(config, f"{config.train.output_path}/unet3d.ckpt")
 prepare = Compose([*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)])
-unseen = prepare(generate(seed=9001, spacing_mm=4.0)[0], None)[0].array
-starts = [(n - n // 16 * 16) // 2 for n in unseen.shape[1:]]
-box = tuple(
-    slice(s, s + n // 16 * 16) for s, n in zip(starts, unseen.shape[1:], strict=True)
-)
+image, _ = generate(seed=9001, spacing_mm=4.0)
+unseen = prepare(image, None)[0].array
+box = []
+for n in unseen.shape[1:]:
+    kept = n // 16 * 16
+    start = (n - kept) // 2
+    box.append(slice(start, start + kept))
 scan = Tensor(np.ascontiguousarray(unseen[None, :, *box]))
-maps = {}
-hooks = [
-    part.register_forward_hook(
-        lambda cell, x, y, name=name: maps.update({name: y.asnumpy()[0]})
-    )
-    for name, part in trained.name_cells().items()
-]
-logits = trained(scan).asnumpy()[0]
-print("input", scan.shape, "classes found:", np.unique(logits.argmax(axis=0)))
-for hook in hooks:
-    hook.remove()
+
+# %% tags=["nbval-ignore-output"]
+maps = outputs_of(trained.name_cells(), lambda: trained(scan))
+found = trained(scan).asnumpy()[0].argmax(axis=0)
+print("input", scan.shape, "classes found:", np.unique(found))
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "One coronal slice through the input and through the strongest channel of each part of the trained network: fine outlines at the top of the encoder, coarse blobs at the bottom, lungs taking shape again in the decoder, and the labels found: right lung orange, left lung blue, trachea green."}}
-from matplotlib.colors import ListedColormap
-
-figure, axes = plt.subplots(2, 6, figsize=(11, 5), layout="constrained")
-pictures = {"input": unseen[0][box]}
-for name, values in maps.items():
-    pictures[name] = values[
-        values.std(axis=(1, 2, 3)).argmax()
-    ]  # the channel with the largest spread
-pictures["labels found"] = logits.argmax(axis=0)
-for ax, (name, values) in zip(axes.flat, pictures.items(), strict=False):
-    look = (
-        {"cmap": ListedColormap(["black", *COLORS.values()]), "vmin": 0, "vmax": 3}
-        if name == "labels found"
-        else {"cmap": "gray"}
-    )
-    ax.imshow(values[::-1, values.shape[1] // 2].T, origin="lower", **look)
-    ax.set_title(f"{name}\n" + " x ".join(map(str, values.shape)), fontsize=8)
-for ax in axes.flat:
-    ax.axis("off")
-plt.show()
+first = {name: values[0] for name, values in maps.items()}
+drawings.draw_feature_maps(scan.asnumpy()[0, 0], first, found)
 
 # %% [markdown]
 # *Figure 6. A coronal slice of a phantom (patient's right on the left of the picture), the channel with the largest spread
@@ -783,15 +605,13 @@ fresh = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
 fresh.set_train(False)
 full = fresh(crop).asnumpy()
 half = half_precision(fresh)(crop).asnumpy()
-print(
-    f"largest difference: {abs(half - full).max() / abs(full).max():.2%} of the largest logit, kind {half.dtype}"
-)
-print(
-    f"voxels with the same label: {(half.argmax(axis=1) == full.argmax(axis=1)).mean():.2%}"
-)
-print(
-    f"float16 ends at {np.finfo(np.float16).max:,.0f} and has {np.finfo(np.float16).nmant + 1} binary digits; float32 has 24"
-)
+difference = abs(half - full).max() / abs(full).max()
+same = (half.argmax(axis=1) == full.argmax(axis=1)).mean()
+float16 = np.finfo(np.float16)
+print(f"largest difference: {difference:.2%} of the largest logit, kind {half.dtype}")
+print(f"voxels with the same label: {same:.2%}")
+print(f"float16 ends at {float16.max:,.0f}; it has {float16.nmant + 1} binary digits,")
+print(f"float32 has {np.finfo(np.float32).nmant + 1}")
 
 # %% [markdown]
 # A little rounding, as expected. So the trained network should survive it, too.
@@ -809,18 +629,14 @@ print(f"logits that are no number at all: {broken:.1%}")
 # convolution of the decoder.
 
 # %% tags=["nbval-ignore-output"]
-largest = {}
+shortcuts = {}
 for name, cell in trained.cells_and_names():
     if name.endswith(("residual", "conv3d_transpose")):
-        cell.register_forward_hook(
-            lambda cell, x, y, name=name: largest.update({name: abs(y.asnumpy()).max()})
-        )
-trained(scan)
-for name, value in largest.items():
-    print(
-        f"{name:26} {value:10,.0f}",
-        "beyond float16" if value > np.finfo(np.float16).max else "",
-    )
+        shortcuts[name] = cell
+limit = np.finfo(np.float16).max
+for name, output in outputs_of(shortcuts, lambda: trained(scan)).items():
+    largest = abs(output).max()
+    print(f"{name:26} {largest:10,.0f}", "beyond float16" if largest > limit else "")
 
 # %% [markdown]
 # No batch-norm stands on the shortcuts, so each level multiplies what the one before has grown to. Where `up1` adds up all that comes
@@ -853,13 +669,12 @@ for name, value in largest.items():
 # training step, with a remedy for each thing that is wrong. Here is what it asks oneDNN; a name with `ref` would be the slow kernel.
 
 # %% tags=["nbval-ignore-output"]
-print(
-    "ONEDNN_MAX_CPU_ISA =",
-    os.environ["ONEDNN_MAX_CPU_ISA"],
-    "| MindSpore's kernel:",
-    convolution_kernel(),
-)
-print("convolutions of this package's networks:", onednn.convolutions())
+from unet3d_tutorial.cpu.layers import kernels
+from unet3d_tutorial.cpu.runtime import convolution_kernel
+
+print("ONEDNN_MAX_CPU_ISA =", os.environ["ONEDNN_MAX_CPU_ISA"])
+print("MindSpore's kernel:", convolution_kernel())
+print("convolutions of an accelerated network:", kernels())
 
 # %% [markdown]
 # ## A second oneDNN
@@ -883,29 +698,24 @@ chapter.source(FusedResidualUnit)
 # networks here:
 
 # %% tags=["nbval-ignore-output"]
-from statistics import median
-from timeit import repeat
 from unittest import mock
 
-batch = Tensor(np.concatenate([crop.asnumpy()] * 2))
-networks, kinds = {}, {"MindSpore's kernels": "mindspore", "the second oneDNN": ""}
+kinds = {"MindSpore's kernels": "mindspore", "the second oneDNN": ""}
+networks = {}
 for name, choice in kinds.items():
-    with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):  # read by accelerate
-        networks[name] = accelerate(
-            ResidualUNet3D(config.model.in_channels, config.model.num_classes)
-        )
-    either = networks[name].set_train(True)
-    gradients = ms.value_and_grad(
-        lambda x, network=either: (network(x) ** 2).mean(),
-        None,
-        either.trainable_params(),
-    )
-    seconds = median(
-        repeat(lambda: gradients(batch)[1][0].asnumpy(), number=1, repeat=7)
-    )  # noqa: B023
-    print(
-        f"{name:20} forward and backward, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s"
-    )
+    plain = ResidualUNet3D(config.model.in_channels, config.model.num_classes)
+    with mock.patch.dict(os.environ, UNET3D_CONVOLUTIONS=choice):
+        networks[name] = accelerate(plain)
+
+# %% tags=["nbval-ignore-output"]
+batch = Tensor(np.concatenate([crop.asnumpy()] * 2))
+print("seconds of a pass forward and backward, median, batch of", batch.shape)
+for name, either in networks.items():
+    weights = either.set_train(True).trainable_params()
+    network = either
+    gradients = ms.value_and_grad(lambda x: (network(x) ** 2).mean(), None, weights)  # noqa: B023
+    seconds = drawings.median_seconds(lambda: gradients(batch)[1][0].asnumpy())  # noqa: B023
+    print(f"{name:20} {seconds:.3f}")
 
 # %% [markdown]
 # A prediction needs no gradient, so nothing has to be kept, and batch-norm is no more than a factor and a shift for each channel. In
@@ -913,13 +723,11 @@ for name, choice in kinds.items():
 # adds while it writes its results, and no array between image and logits is plain.
 
 # %% tags=["nbval-ignore-output"]
+print("seconds of a pass forward only, median, batch of", batch.shape)
 for name, either in networks.items():
-    seconds = median(
-        repeat(lambda: either.set_train(False)(batch).asnumpy(), number=1, repeat=7)
-    )  # noqa: B023
-    print(
-        f"{name:20} forward only, batch of 2 crops {config.data.roi_size}: median {seconds:.3f} s"
-    )
+    either.set_train(False)
+    seconds = drawings.median_seconds(lambda: either(batch).asnumpy())  # noqa: B023
+    print(f"{name:20} {seconds:.3f}")
 
 # %% [markdown]
 # The logits are the layers' own, to rounding. A hook makes the network run layer by layer, so we can compare:
@@ -955,16 +763,15 @@ chapter.source(setup)
 parameters = ...
 
 # %%
-check = sum(p.size for p in ResidualUNet3D(in_channels=1).down1.trainable_params())
+check = count_parameters(ResidualUNet3D(in_channels=1).down1)
 if parameters is ...:
     print("Not tried yet: replace ... above.")
 elif parameters == check:
     print("Right.")
 else:
     much = "many" if parameters > check else "few"
-    print(
-        f"Too {much}: no convolution has a bias; batch-norm learns two numbers a channel, PReLU one in all."
-    )
+    print(f"Too {much}: no convolution has a bias; batch-norm learns two numbers")
+    print("a channel, PReLU one in all.")
 
 # %% [markdown]
 # <details>

@@ -35,10 +35,9 @@ chapter.enter("phantom")
 # %%
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import mindspore as ms
 import numpy as np
-from IPython.display import Markdown, display
+from IPython.display import display
 from mindspore import Tensor, nn
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.dataset import list_cases
@@ -83,17 +82,16 @@ print([round(rate, 3) for rate in rates])
 # and the number of epochs.
 
 # %%
-volumes = {
-    "quick": len(list_cases(Path(quick.data.data_path) / "train")),
-    "luna16": 888 - 10,
-}  # ten are held out
-presets, steps = {"quick": quick, "luna16": luna16}, {}
+presets = {"quick": quick, "luna16": luna16}
+volumes = {"quick": len(list_cases(Path(quick.data.data_path) / "train"))}
+volumes["luna16"] = 888 - 10  # ten are held out
+steps = {}
 for name, preset in presets.items():
-    steps[name] = volumes[name] * preset.train.epoch_size // preset.train.batch_size
-    print(
-        f"{name:7} {volumes[name]} volumes x {preset.train.epoch_size} epochs / {preset.train.batch_size} a batch "
-        f"= {steps[name]} steps, {preset.train.warmup_step} of them warm-up"
-    )
+    train = preset.train
+    steps[name] = volumes[name] * train.epoch_size // train.batch_size
+    print(f"{name}: {volumes[name]} volumes x {train.epoch_size} epochs", end=" ")
+    print(f"/ {train.batch_size} a batch = {steps[name]} steps,", end=" ")
+    print(f"{train.warmup_step} of them warm-up")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Learning rate of the quick preset over all its steps: a short straight rise, then half a cosine down to zero."}}
 train = quick.train
@@ -179,38 +177,19 @@ display(
 # weights. We take one step at a rate of 0.003 and compare with the spread of the weights in the layers.
 
 # %%
-from unet3d_tutorial.losses import DiceCELoss
-from unet3d_tutorial.phantom import generate
+from unet3d_tutorial import DiceCELoss, OneHot
+from unet3d_tutorial.book.learning import draw_losses, train_with
+from unet3d_tutorial.book.toy import toy_config, toy_crop
+from unet3d_tutorial.files.tables import Table
 from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.training import build_network, make_train_step
-from unet3d_tutorial.transforms import (
-    CenterOnBody,
-    Compose,
-    OneHot,
-    RandomCropSamples,
-    grid_steps,
-    input_steps,
-)
+from unet3d_tutorial.volume import Volume
 
-small = quick.updated(
-    {
-        "data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
-        "model": {"channels": [8, 16, 32, 64, 128]},
-    }
-)
-crop = RandomCropSamples(small.data.roi_size, seed=0)
-prepare = Compose(
-    [
-        *grid_steps(small.data),
-        CenterOnBody(),
-        *input_steps(small.data),
-        crop,
-        OneHot(small.model.num_classes),
-    ]
-)
-image, label = (
-    Tensor(volume.array) for volume in prepare(*generate(seed=3, spacing_mm=8.0))
-)
+small = toy_config()
+crop, crop_labels = toy_crop(small)
+one_hot = OneHot(small.model.num_classes)
+_, targets = one_hot(None, Volume(crop_labels, np.eye(4)))
+image, label = Tensor(crop), Tensor(targets.array)
 print("image", image.shape, "label", label.shape)
 
 # %% [markdown]
@@ -224,16 +203,15 @@ network.set_train(True)
 before = {p.name: p.asnumpy().copy() for p in network.trainable_params()}
 optimizer = nn.Adam(network.trainable_params(), learning_rate=0.003)
 make_train_step(network, DiceCELoss(), optimizer)(image, label)
-for parameter in network.trainable_params():
-    if parameter.name in (
-        "down1.down_conv.down_conv_1.weight",
-        "down5.down_conv.down_conv_2.weight",
-    ):
-        moved = np.median(abs(parameter.asnumpy() - before[parameter.name]))
-        spread = before[parameter.name].std()
-        print(
-            f"{parameter.name}: moved by {moved:.4f}, the spread was {spread:.2f}, that is {moved / spread:.0%}"
-        )
+
+# %% tags=["nbval-ignore-output"]
+after = {p.name: p.asnumpy() for p in network.trainable_params()}
+for layer in ("down1.down_conv.down_conv_1", "down5.down_conv.down_conv_2"):
+    name = f"{layer}.weight"
+    moved = np.median(abs(after[name] - before[name]))
+    spread = before[name].std()
+    print(f"{name}: moved by {moved:.4f},", end=" ")
+    print(f"the spread was {spread:.2f}, that is {moved / spread:.0%}")
 
 # %% [markdown]
 # The step is close to the learning rate in both layers; in the deepest, epsilon takes a little of it. In the first, with few
@@ -264,53 +242,21 @@ schedules = {
 # %% tags=["nbval-ignore-output"]
 losses = {}
 for name, rates in schedules.items():
-    setup(seed=1)
-    network = build_network(small)
-    network.set_train(True)
-    optimizer = nn.Adam(
-        network.trainable_params(), learning_rate=Tensor(rates, ms.float32)
-    )
-    step = make_train_step(network, DiceCELoss(), optimizer)
-    losses[name] = [float(step(image, label)[0].asnumpy()) for _ in rates]
+    losses[name], _ = train_with(small, rates, image, label)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss over the steps of the toy problem: the low rate hardly moves, the high rate first shoots up far above the first value and then comes down unsteadily, the four with a rate of 0.003 fall steadily."}}
-figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-styles = {
-    "-": "#0072B2",
-    "--": "#E69F00",
-    "-.": "#009E73",
-    (0, (5, 1)): "#CC79A7",
-    ":": "0.5",
-    (0, (3, 1, 1, 1, 1, 1)): "black",
-}
-for (name, values), (style, color) in zip(losses.items(), styles.items(), strict=True):
-    ax.plot(values, linestyle=style, color=color, linewidth=2, label=name)
-ax.set(xlabel="step", ylabel="loss (cross-entropy + Dice), logarithmic", yscale="log")
-ax.set_yticks((0.5, 1, 2, 4, 8), ("0.5", "1", "2", "4", "8"))
-ax.minorticks_off()
-ax.legend(fontsize=8)
-ax.grid(alpha=0.3)
-plt.show()
+draw_losses(losses)
 
 # %% [markdown]
 # *Figure 4. The toy problem with six schedules. Read the shape of each curve.*
 
 # %% tags=["nbval-ignore-output"]
-rows = [
-    f"| {name} | {values[0]:.2f} | {max(values):.2f} | {values[-1]:.2f} | {schedules[name][-1]:.6f} |"
-    for name, values in losses.items()
-]
-display(
-    Markdown(
-        "\n".join(
-            [
-                "| schedule | first loss | highest | last | rate at the end |",
-                "|---|--:|--:|--:|--:|",
-                *rows,
-            ]
-        )
-    )
-)
+rows = []
+for name, values in losses.items():
+    row = [f"{values[0]:.2f}", f"{max(values):.2f}", f"{values[-1]:.2f}"]
+    rows.append([name, *row, f"{schedules[name][-1]:.6f}"])
+headings = ["schedule", "first loss", "highest", "last", "rate at the end"]
+Table(headings, rows, align=["left"] + ["right"] * 4)
 
 # %% [markdown]
 # - **Too low**: the curve is a nearly flat line. It falls, so nothing is broken; it only takes far too long. Multiply the rate by ten.
@@ -409,14 +355,11 @@ step = ...
 if step is ...:
     print("Not tried yet: replace ... above.")
 elif step == 550:
-    print(
-        "Right: the rate there is",
-        round(warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100)[step], 6),
-    )
+    rate = warmup_cosine(lr=0.002, total_steps=1000, warmup_step=100)[step]
+    print("Right: the rate there is", round(rate, 6))
 else:
-    print(
-        "Not yet: the cosine is zero in the middle of its own part, which starts at step 100."
-    )
+    print("Not yet: the cosine is zero in the middle of its own part,")
+    print("which starts at step 100.")
 
 # %% [markdown]
 # <details>

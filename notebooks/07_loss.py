@@ -39,19 +39,12 @@ chapter.enter()
 import matplotlib.pyplot as plt
 import mindspore as ms
 import numpy as np
-from IPython.display import Markdown, display
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
+from unet3d_tutorial import CrossEntropyLoss, DiceCELoss, DiceLoss, dice, generate
+from unet3d_tutorial.book import learning
+from unet3d_tutorial.files.tables import Table
 from unet3d_tutorial.labels import COLORS, STRUCTURES
-from unet3d_tutorial.losses import (
-    ClassSums,
-    CrossEntropyLoss,
-    DiceCELoss,
-    DiceLoss,
-    log_softmax,
-    soft_dice,
-)
-from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.phantom import generate
+from unet3d_tutorial.losses import ClassSums, log_softmax, soft_dice
 from unet3d_tutorial.runs.device import setup
 
 setup()
@@ -107,9 +100,8 @@ with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         z = np.array([size, 0, 0, -size], np.float32)
         naive = np.log(np.exp(z) / np.exp(z).sum())
         stable = log_softmax(Tensor(z.reshape(1, 4, 1, 1, 1))).asnumpy().ravel()
-        print(
-            f"logits up to {size:5}: naive {np.round(naive, 3)}, package {np.round(stable, 3)}"
-        )
+        print(f"logits up to {size:5}: naive  ", np.round(naive, 3))
+        print(f"{'package':>27}", np.round(stable, 3))
 
 # %% [markdown]
 # The naive form gives `nan` or minus infinity, and one such voxel is enough to make the loss, all gradients and then all weights
@@ -241,16 +233,12 @@ plt.show()
 
 # %%
 absent = Tensor(np.zeros((1, 1, 20, 20, 20)), ms.float32)
+everywhere = {"nothing": 0.0, "p = 0.001 everywhere": 1e-3, "p = 0.1 everywhere": 0.1}
+print("Dice of a class that is absent, by what was predicted:")
 for smooth in (0.0, 1e-5, 1.0):
-    for spilled, p in (
-        ("nothing", 0.0),
-        ("p = 0.001 everywhere", 1e-3),
-        ("p = 0.1 everywhere", 0.1),
-    ):
+    for predicted, p in everywhere.items():
         value = float(soft_dice(absent + p, absent, smooth).asnumpy()[0])
-        print(
-            f"smooth {smooth:7}: the absent class, predicted {spilled:20}: Dice {value:.4f}"
-        )
+        print(f"smooth {smooth:7}: {predicted:20} {value:.4f}")
 
 # %% [markdown]
 # The size of the term decides what happens between the two ends. With $10^{-5}$, as in the case, a class that is absent scores near
@@ -265,14 +253,9 @@ for smooth in (0.0, 1e-5, 1.0):
 
 
 # %%
-def sure(labels: np.ndarray) -> Tensor:
-    """Logits that say ``labels``."""
-    return Tensor(
-        10 * (labels == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32)
-    )
-
-
 found = label.array
+sure = learning.logits_of
+shares = Tensor(np.log(share).reshape(1, 4, 1, 1, 1), ms.float32)
 predictions = {
     "right everywhere": sure(found),
     "trachea forgotten": sure(np.where(found == 3, 0, found)),
@@ -280,23 +263,18 @@ predictions = {
     "lungs exchanged": sure(np.choose(found, [0, 2, 1, 3])),
     "lazy: background everywhere": sure(np.zeros_like(found)),
     "undecided: a quarter each": sure(found) * 0,
-    "undecided: the classes' shares": sure(found) * 0
-    + Tensor(np.log(share).reshape(1, 4, 1, 1, 1), ms.float32),
+    "undecided: the classes' shares": sure(found) * 0 + shares,
 }
 
 # %%
 rows = []
 for name, logits in predictions.items():
-    total, ce, dice_loss = (
-        float(value.asnumpy()) for value in DiceCELoss()(logits, truth)
-    )
+    total, ce, dice_loss = DiceCELoss()(logits, truth)
     right = (logits.asnumpy().argmax(axis=1)[0] == found).mean()
-    rows.append(f"| {name} | {right:.1%} | {ce:.3f} | {dice_loss:.3f} | {total:.3f} |")
-header = [
-    "| prediction | right voxels | cross-entropy | Dice loss | sum |",
-    "|---|--:|--:|--:|--:|",
-]
-display(Markdown("\n".join([*header, *rows])))
+    values = [f"{float(value.asnumpy()):.3f}" for value in (ce, dice_loss, total)]
+    rows.append([name, f"{right:.1%}", *values])
+headings = ["prediction", "right voxels", "cross-entropy", "Dice loss", "sum"]
+Table(headings, rows, align=["left"] + ["right"] * 4)
 
 # %% [markdown]
 # Read it row by row. (Of equal logits the first is taken, so a network that gives a quarter to each seems to say background.)
@@ -324,58 +302,30 @@ chapter.source(DiceCELoss)
 from scipy import ndimage
 
 smoothed = ndimage.gaussian_filter(truth.asnumpy(), (0, 0, 1.5, 1.5, 1.5))
-moments = {
-    "start": predictions["undecided: a quarter each"],
-    "half-way": Tensor(np.log(smoothed + 1e-3)),
-}
+start = predictions["undecided: a quarter each"]
+moments = {"start": start, "half-way": Tensor(np.log(smoothed + 1e-3))}
 losses = {"cross-entropy": CrossEntropyLoss(), "Dice": DiceLoss()}
 gradients, pulls = {}, {}
 for moment, logits in moments.items():
     for name, loss in losses.items():
-        gradient = (
-            ms.grad(lambda z, loss=loss: loss(z, truth))(logits).asnumpy()[0]
-            * found.size
+        gradients[moment, name], pulls[moment, name] = learning.pull_of(
+            loss, logits, truth
         )
-        gradients[moment, name] = gradient
-        pulls[moment, name] = np.array(
-            [abs(gradient[:, found == k]).sum(axis=0).mean() for k in range(4)]
-        )
-formula = 0.25 - truth.asnumpy()[0]
-print(
-    "cross-entropy at the start is p - t:",
-    np.allclose(gradients["start", "cross-entropy"], formula, atol=1e-4),
-)
+difference = gradients["start", "cross-entropy"] - (0.25 - truth.asnumpy()[0])
+same = bool(abs(difference).max() < 1e-4)
+print("cross-entropy at the start is p - t:", same)
 
 # %%
 rows = []
 for (moment, name), pull in pulls.items():
-    part = pull[3] * share[3] / (pull * share).sum()
-    rows.append(
-        f"| {moment} | {name} | "
-        + " | ".join(f"{value:.2f}" for value in pull)
-        + f" | {part:.1%} |"
-    )
-header = [
-    "| | loss | " + " | ".join(classes) + " | share of the trachea in the whole pull |",
-    "|---|---|--:|--:|--:|--:|--:|",
-]
-display(
-    Markdown("Mean pull of one voxel of each class:\n\n" + "\n".join([*header, *rows]))
-)
+    trachea = pull[3] * share[3] / (pull * share).sum()
+    rows.append([moment, name, *(f"{value:.2f}" for value in pull), f"{trachea:.1%}"])
+headings = ["", "loss", *classes, "share of the trachea in the whole pull"]
+print("Mean pull of one voxel of each class:")
+Table(headings, rows, align=["left"] * 2 + ["right"] * 5)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two groups of bars, pull at one voxel of each class: at the start cross-entropy pulls alike at all classes and Dice weakly at the background; half-way Dice pulls at a voxel of the trachea many times more strongly than anything else."}}
-figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
-for ax, moment in zip(axes, moments, strict=True):
-    for shift, name, color in (
-        (-0.2, "cross-entropy", "0.45"),
-        (0.2, "Dice", "#CC79A7"),
-    ):
-        ax.bar(np.arange(4) + shift, pulls[moment, name], 0.4, label=name, color=color)
-    ax.set_xticks(range(4), classes)
-    ax.set(title=moment, yscale="log")
-axes[0].set_ylabel("pull at one voxel")
-axes[0].legend(fontsize=8, loc="upper left")
-plt.show()
+learning.draw_pulls(pulls, classes)
 
 # %% [markdown]
 # *Figure 3. How strongly each loss pulls at one voxel of each class, at two moments. The axis is logarithmic.*
@@ -412,26 +362,10 @@ plt.show()
 # phantom on a grid of 8 mm, which it may learn by heart.
 
 # %%
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.losses import make_loss
-from unet3d_tutorial.training import build_network, make_train_step
-from unet3d_tutorial.transforms import CenterOnBody, Compose, grid_steps, input_steps
+from unet3d_tutorial.book.toy import crop_around, toy_config
 
-small = Config.preset("quick").updated(
-    {
-        "data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
-        "model": {"channels": [8, 16, 32, 64, 128]},
-    }
-)
-prepare = Compose([*grid_steps(small.data), CenterOnBody(), *input_steps(small.data)])
-scan, labels = prepare(*generate(seed=3, spacing_mm=8.0))
-middle = np.argwhere(labels.array[0] == 3).mean(axis=0).round().astype(int)
-corner = np.clip(middle - 16, 0, np.array(labels.array.shape[1:]) - 32)
-box = tuple(slice(n, n + 32) for n in corner)  # around the trachea
-crop, crop_labels = (
-    Tensor(scan.array[None, :, *box]),
-    labels.array[:, *box].astype(np.int32),
-)
+small = toy_config()
+_, crop_labels = crop_around(small, value=3)  # the trachea
 for name, count in zip(classes, np.bincount(crop_labels.ravel()), strict=True):
     print(f"{name:10} {count:6} voxels, {count / crop_labels.size:7.2%}")
 
@@ -440,67 +374,25 @@ for name, count in zip(classes, np.bincount(crop_labels.ravel()), strict=True):
 # structure's voxels has been found.
 
 # %% tags=["nbval-ignore-output"]
-steps, recalls = range(0, 81, 4), {}
+steps = range(0, 81, 4)
+recalls = {}
 for name in ("CrossEntropyLoss", "DiceCELoss"):
-    setup(seed=1)
-    network = build_network(small)
-    network.set_train(True)
-    step = make_train_step(
-        network,
-        make_loss(name),
-        nn.Adam(network.trainable_params(), learning_rate=0.003),
-    )
-    recalls[name] = []
-    for number in range(steps[-1] + 1):
-        if number in steps:
-            guess = network(crop).asnumpy().argmax(axis=1)
-            recalls[name].append(
-                [(guess == k)[crop_labels == k].mean() for k in (1, 2, 3)]
-            )
-        step(crop, Tensor(crop_labels))
+    recalls[name] = learning.recalls_while_training(small, name, steps)
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Share of each structure's voxels that was found, over the steps of two runs: both lungs, after a dip, rise early with either loss; the trachea rises to all with the sum, and with cross-entropy alone it stays near nothing for most of the run and only begins to rise at its end."}}
-figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-for name, style, words in (
-    ("DiceCELoss", "-", "sum"),
-    ("CrossEntropyLoss", "--", "cross-entropy alone"),
-):
-    for k, (structure, color) in enumerate(COLORS.items()):
-        ax.plot(
-            steps,
-            np.array(recalls[name])[:, k],
-            style,
-            color=color,
-            linewidth=2,
-            label=f"{structure}, {words}",
-        )
-ax.set(xlabel="step", ylabel="share of the voxels found", ylim=(-0.03, 1.03))
-ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-plt.show()
+learning.draw_recalls(steps, recalls)
 
 # %% [markdown]
 # *Figure 5. Share of each structure's voxels that the network finds while it learns one crop by heart. Solid: trained with
 # cross-entropy + Dice. Dashed: with cross-entropy alone, from the same first weights.*
 
 # %% tags=["nbval-ignore-output"]
-rows = [
-    f"| {steps[look]} | "
-    + " | ".join(f"{recalls[name][look][2]:.0%}" for name in recalls)
-    + " |"
-    for look in range(0, len(steps), 4)
-]
-display(
-    Markdown(
-        "\n".join(
-            [
-                "Share of the trachea found:\n",
-                "| step | cross-entropy alone | sum |",
-                "|--:|--:|--:|",
-                *rows,
-            ]
-        )
-    )
-)
+rows = []
+for number in range(0, len(steps), 4):
+    alone, together = (recalls[name][number][2] for name in recalls)
+    rows.append([steps[number], f"{alone:.0%}", f"{together:.0%}"])
+print("Share of the trachea found:")
+Table(["step", "cross-entropy alone", "sum"], rows, align=["right"] * 3)
 
 # %% [markdown]
 # Both runs learn the lungs. With the sum the trachea follows soon after them. With cross-entropy alone it is still next to nothing
@@ -518,16 +410,17 @@ display(
 
 # %%
 shifted = {}
+print("Dice after a shift by one voxel:")
 for spacing_mm in (5.0, 3.0):
-    masks = generate(seed=3, spacing_mm=spacing_mm)[1].array
-    for k, name in enumerate(STRUCTURES, start=1):
-        mask = masks == k
-        shifted[name, spacing_mm] = dice(
-            np.roll(mask, 1, axis=0), mask, spacing_mm=(spacing_mm,) * 3
-        )
+    _, masks = generate(seed=3, spacing_mm=spacing_mm)
+    for value, name in enumerate(STRUCTURES, start=1):
+        mask = masks.array == value
+        moved = np.roll(mask, 1, axis=0)
+        shifted[name, spacing_mm] = dice(moved, mask, spacing_mm=(spacing_mm,) * 3)
         print(
-            f"{name:10} grid of {spacing_mm:.0f} mm, {mask.sum():7,} voxels: Dice after a shift by one {shifted[name, spacing_mm]:.3f}"
+            f"{name:10} grid of {spacing_mm:.0f} mm, {mask.sum():7,} voxels:", end=" "
         )
+        print(f"{shifted[name, spacing_mm]:.3f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the Dice lost by a shift of one voxel: the trachea loses more than twice as much as a lung, and all structures lose more on the coarse grid of 5 mm than on that of 3 mm."}}
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")

@@ -43,7 +43,6 @@ os.environ["TQDM_DISABLE"] = (
 )
 
 # %%
-import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,30 +52,26 @@ import mindspore as ms
 import numpy as np
 from IPython.display import Markdown, display
 from mindspore import Tensor
-from scipy import ndimage
 
 # %%
-from unet3d_tutorial import training
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import (
+from unet3d_tutorial import (
+    Config,
+    DiceCELoss,
     create_dataset,
-    fixed_steps,
-    list_cases,
-    validation_cases,
+    dice,
+    load_network,
+    train,
+    training,
 )
+from unet3d_tutorial.book import training as measured
+from unet3d_tutorial.dataset import list_cases, validation_cases
+from unet3d_tutorial.files.tables import Table
 from unet3d_tutorial.labels import STRUCTURES
-from unet3d_tutorial.losses import DiceCELoss
-from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.runs.checkpoints import save_state
+from unet3d_tutorial.runs.checkpoints import save_checkpoint, save_state
 from unet3d_tutorial.runs.curves import LivePlot
 from unet3d_tutorial.runs.device import setup
-from unet3d_tutorial.training import (
-    build_network,
-    load_network,
-    save_checkpoint,
-    train,
-    validate,
-)
+from unet3d_tutorial.runs.networks import build_network
+from unet3d_tutorial.training import validate
 from unet3d_tutorial.training_step import make_gradients, make_train_step
 from unet3d_tutorial.view.figures import COLORS, loss_curves, schedule_curve
 
@@ -89,33 +84,20 @@ from unet3d_tutorial.view.figures import COLORS, loss_curves, schedule_curve
 
 # %%
 quick = Config.preset("quick")
-sandbox = Path((temporary := TemporaryDirectory()).name)
-for folder, split, count in (
-    ("some", "train", 40),
-    ("some", "val", 4),
-    ("few", "train", 6),
-    ("few", "val", 1),
-):
-    for pair in list_cases(Path(quick.data.data_path) / split)[:count]:
-        for kind, path in zip(("image", "seg"), pair, strict=True):
-            target = sandbox / folder / split / kind
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+temporary = TemporaryDirectory()
+sandbox = Path(temporary.name)
+some = measured.copy_cases(quick.data.data_path, sandbox / "some", train=40, val=4)
+few = measured.copy_cases(quick.data.data_path, sandbox / "few", train=6, val=1)
+
+# %%
+crops = {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]}
+short = {"epoch_size": 2, "warmup_step": 5, "validate_every": 10}
 small = quick.updated(
     {
-        "data": {
-            "data_path": str(sandbox / "some"),
-            "spacing_mm": [8, 8, 8],
-            "roi_size": [32, 32, 32],
-        },
+        "data": {"data_path": str(some), **crops},
         "model": {"channels": [8, 16, 32, 64, 128]},
         "inference": {"roi_size": [32, 32, 32]},
-        "train": {
-            "output_path": str(sandbox / "run"),
-            "epoch_size": 2,
-            "warmup_step": 5,
-            "validate_every": 10,
-        },
+        "train": {"output_path": str(sandbox / "run"), **short},
     }
 )
 print("steps of the small run:", create_dataset(small).get_dataset_size())
@@ -220,9 +202,8 @@ trial = train(small, watch=LivePlot(title="small run: 8 mm, half the channels"))
 # %% tags=["nbval-ignore-output"]
 for name in ("loss", "ce", "dice"):
     values = trial.history[name]
-    print(
-        f"{name:5} first five steps {np.mean(values[:5]):.3f}, last five {np.mean(values[-5:]):.3f}"
-    )
+    first, last = np.mean(values[:5]), np.mean(values[-5:])
+    print(f"{name:5} first five steps {first:.3f}, last five {last:.3f}")
 
 # %% [markdown]
 # Every step sees two other crops, and some crops are harder than others. So the thin line jumps, and a single value says nothing: judge
@@ -249,14 +230,13 @@ print(
 # %% tags=["nbval-ignore-output"]
 seconds = np.diff(result.history["seconds"])
 minutes = result.history["seconds"][-1] / 60
-last = {name: result.validation[name][-1] for name in STRUCTURES}
 waited = sum(result.history["wait"][1:]) / seconds.sum()
+last = [f"**{result.validation[name][-1]:.3f}** ({name})" for name in STRUCTURES]
 display(
     Markdown(
-        f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a typical step, of which {waited:.1%} was "
-        "waiting for data. At its end the held-out phantoms reach a mean Dice of "
-        + ", ".join(f"**{v:.3f}** ({k})" for k, v in last.items())
-        + "."
+        f"The run took **{minutes:.1f} minutes**, {np.median(seconds):.2f} s for a "
+        f"typical step, of which {waited:.1%} was waiting for data. At its end the "
+        f"held-out phantoms reach a mean Dice of {', '.join(last)}."
     )
 )
 
@@ -399,23 +379,14 @@ def cut(history, validation):
     raise PowerCut
 
 
-stopped = small.updated(
-    {
-        "train": {
-            "output_path": str(sandbox / "stopped"),
-            "save_every": 7,
-            "validate_every": 40,
-        }
-    }
-)
+# %%
+often = {"save_every": 7, "validate_every": 40}
+stopped = small.updated({"train": {"output_path": str(sandbox / "stopped"), **often}})
 try:
     train(stopped, watch=cut)
 except PowerCut:
-    print(
-        "stopped; steps in the history:",
-        sum(1 for _ in (sandbox / "stopped" / "history.csv").open(encoding="utf-8"))
-        - 1,
-    )
+    history = (sandbox / "stopped" / "history.csv").read_text(encoding="utf-8")
+    print("stopped; steps in the history:", len(history.splitlines()) - 1)
 
 # %%
 from contextlib import redirect_stdout
@@ -441,25 +412,21 @@ print("history, same numbers:    ", gone_on.history["loss"] == trial.history["lo
 # %% tags=["nbval-ignore-output"]
 run = training.Run(quick, sandbox)  # it writes nothing before it goes
 batch = [next(create_dataset(quick).create_tuple_iterator(num_epochs=1))]
-spent = {"step": [], "checkpoint": []}
+step_seconds, checkpoint_seconds = [], []
 for _ in range(6):
-    for name in spent:
-        start = time.perf_counter()
-        if name == "step":
-            run.train_step(batch)
-        else:
-            save_state(
-                sandbox / "cost.ckpt", quick, run.state, run.network, run.optimizer
-            )
-        spent[name].append(time.perf_counter() - start)
-ratio = np.median(spent["checkpoint"][1:]) / np.median(spent["step"][1:])
-saves = sum(
-    n % quick.train.save_every == 0 or n % quick.train.validate_every == 0
-    for n in range(1, run.total_steps + 1)
-)
-print(
-    f"a checkpoint takes as long as {ratio:.2f} steps; {saves} of them in {run.total_steps} steps: {saves * ratio / run.total_steps:.2%} more time"
-)
+    start = time.perf_counter()
+    run.train_step(batch)
+    between = time.perf_counter()
+    save_state(sandbox / "cost.ckpt", quick, run.state, run.network, run.optimizer)
+    step_seconds.append(between - start)
+    checkpoint_seconds.append(time.perf_counter() - between)
+
+# %% tags=["nbval-ignore-output"]
+ratio = np.median(checkpoint_seconds[1:]) / np.median(step_seconds[1:])
+saves = measured.count_saves(quick, run.total_steps)
+print(f"a checkpoint takes as long as {ratio:.2f} steps;", end=" ")
+print(f"{saves} of them in {run.total_steps} steps:", end=" ")
+print(f"{saves * ratio / run.total_steps:.2%} more time")
 
 # %% [markdown]
 # Saving is cheap here, because it is rare. Against it stand the steps that a crash repeats, at most `save_every`. With a larger network, or a
@@ -482,21 +449,18 @@ scores = {
 for _, image, label in cases:
     truth = label.array[0]
     lung = (truth == 1) | (truth == 2)
-    sides = (
-        np.ones(truth.shape, bool),
-        rng.random(truth.shape) < 0.5,
-        image.array[1] > 0,
-    )
+    coin = rng.random(truth.shape) < 0.5
+    sides = (np.ones(truth.shape, bool), coin, image.array[1] > 0)
     for rows, is_right in zip(scores.values(), sides, strict=True):
-        rows.append(
-            [dice(lung & ~is_right, truth == 1), dice(lung & is_right, truth == 2)]
-        )
-lines = ["| answer | left lung | right lung |", "|---|--:|--:|"]
-lines += [
-    f"| {name} | {m[0]:.3f} | {m[1]:.3f} |"
-    for name, m in ((n, np.mean(r, axis=0)) for n, r in scores.items())
-]
-display(Markdown("\n".join(lines)))
+        left = dice(lung & ~is_right, truth == 1)
+        rows.append([left, dice(lung & is_right, truth == 2)])
+
+# %%
+rows = []
+for answer, dices in scores.items():
+    left, right = np.mean(dices, axis=0)
+    rows.append([answer, f"{left:.3f}", f"{right:.3f}"])
+Table(["answer", "left lung", "right lung"], rows, align=["left", "right", "right"])
 
 # %% [markdown]
 # These are the fingerprints of the plateau. One lung near zero and the other near two thirds: the network calls everything the same. Both
@@ -507,19 +471,14 @@ display(Markdown("\n".join(lines)))
 
 # %%
 _, _, label = cases[0]
-truth = Tensor(
-    np.stack([label.array == k for k in range(4)], axis=1).astype(np.float32)
-)
-hedge = (
-    truth.asnumpy().copy()
-)  # without the copy, hedge and truth would share their memory
+classes = [label.array == value for value in range(4)]
+truth = Tensor(np.stack(classes, axis=1).astype(np.float32))
+hedge = truth.asnumpy().copy()  # without the copy they would share their memory
 hedge[:, 1] = hedge[:, 2] = (hedge[:, 1] + hedge[:, 2]) / 2
-total, ce, dice_loss = (
-    float(v.asnumpy()) for v in DiceCELoss()(Tensor(np.log(hedge + 1e-4)), truth)
-)
-print(
-    f"hedging the side: loss {total:.3f} = cross-entropy {ce:.3f} + Dice loss {dice_loss:.3f}"
-)
+total, ce, dice_loss = DiceCELoss()(Tensor(np.log(hedge + 1e-4)), truth)
+print(f"hedging the side: loss {float(total.asnumpy()):.3f}", end=" = ")
+print(f"cross-entropy {float(ce.asnumpy()):.3f}", end=" + ")
+print(f"Dice loss {float(dice_loss.asnumpy()):.3f}")
 
 # %% [markdown]
 # That is little compared with the loss at the start of Figure 2. In a loss curve the plateau looks like the end of training: steep fall, then nearly flat.
@@ -533,38 +492,17 @@ print(
 # the width of the blur, that is, how far it sees.
 
 # %%
-scales_mm = (8, 16, 32, 64)
-orders = (
-    (0, 0, 0),
-    (1, 0, 0),
-    (0, 1, 0),
-    (0, 0, 1),
-)  # the blurred picture, and its slope along each axis
-samples = {"train": [], "val": []}
-for split, voxels in samples.items():
-    for pair in list_cases(Path(quick.data.data_path) / split)[:20]:
-        hu, labels = (volume.array[0] for volume in fixed_steps(small)(*pair))
-        lung = np.flatnonzero((labels == 1) | (labels == 2))[::20]
-        seen = [
-            ndimage.gaussian_filter(
-                np.clip(hu, -1000, 400) / 1000, scale / 8, order=order
-            ).ravel()[lung]
-            for scale in scales_mm
-            for order in orders
-        ]
-        voxels.append(np.vstack([*seen, np.ones(len(lung)), labels.ravel()[lung] == 2]))
+folder = Path(quick.data.data_path)
+learnt = measured.surroundings(small, list_cases(folder / "train")[:20])
+tested = measured.surroundings(small, list_cases(folder / "val")[:20])
 
 # %%
-learnt, tested = (np.concatenate(voxels, axis=1) for voxels in samples.values())
+scales_mm = measured.SCALES_MM
 accuracy = []
-for count in range(len(orders), len(orders) * len(scales_mm) + 1, len(orders)):
-    columns = [*range(count), -2]  # all that is seen up to this scale, and a constant
-    weights = np.linalg.lstsq(learnt[columns].T, 2 * learnt[-1] - 1, rcond=None)[0]
-    accuracy.append(float(((weights @ tested[columns] > 0) == tested[-1]).mean()))
-for scale, share in zip(scales_mm, accuracy, strict=True):
-    print(
-        f"blur of up to {scale:2} mm: the side is right in {share:.0%} of the held-out voxels"
-    )
+print("share of the held-out voxels whose side is right, by the widest blur:")
+for count, scale_mm in enumerate(scales_mm, start=1):
+    accuracy.append(measured.side_accuracy(learnt, tested, scales=count))
+    print(f"{scale_mm:2} mm: {accuracy[-1]:.0%}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Share of lung voxels whose side is named rightly over the width of the surroundings: at chance level for 8 and 16 millimetres, rising at 32, high at 64."}}
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -723,10 +661,10 @@ except ValueError as error:
 # newest `keep_checkpoint_max`. Write the list of the `step-` files that are left, oldest first. The settings:
 
 # %%
-print(
-    f"steps {len(result.history['step'])}, validate_every {quick.train.validate_every}, "
-    f"keep_checkpoint_max {quick.train.keep_checkpoint_max}"
-)
+train_settings = quick.train
+print("steps", len(result.history["step"]))
+print("validate_every", train_settings.validate_every)
+print("keep_checkpoint_max", train_settings.keep_checkpoint_max)
 left_over = ...  # such as ["step-00010.ckpt", "step-00020.ckpt"]
 
 # %%
@@ -766,9 +704,8 @@ if answer is ...:
 elif abs(answer - dice(truth > 0, truth == 2)) < 1e-3:
     print("Right.")
 else:
-    print(
-        "Not yet: twice the overlap over the sum of both volumes. The prediction is all lung."
-    )
+    print("Not yet: twice the overlap over the sum of both volumes.")
+    print("The prediction is all lung.")
 
 # %% [markdown]
 # <details>
@@ -803,9 +740,8 @@ if ... in diagnosis.values():
 elif diagnosis == right:
     print("Right.")
 else:
-    print(
-        "Not yet: compare the last column with the table of the plateau, and the loss with the held-out Dice."
-    )
+    print("Not yet: compare the last column with the table of the plateau,")
+    print("and the loss with the held-out Dice.")
 
 # %% [markdown]
 # <details>

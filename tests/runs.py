@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.runs.checkpoints import FINAL
 from unet3d_tutorial.runs.history import TIMINGS, read_columns
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 SMALL = [
     "data.roi_size=[32, 16, 16]",

@@ -11,8 +11,9 @@ import pytest
 
 from unet3d_tutorial import cache
 from unet3d_tutorial.cache import PreparedCases
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.transforms import Compose, ConvertLabel, ExpandChannel, LoadData, Spacing
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 
 @pytest.fixture

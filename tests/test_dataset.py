@@ -20,8 +20,9 @@ from unet3d_tutorial.dataset import (
     random_steps,
     validation_cases,
 )
+from unet3d_tutorial.files.nifti import load_volume, save_volume
 from unet3d_tutorial.transforms import RandomCropSamples
-from unet3d_tutorial.volume import BadScanError, Volume, load_volume, save_volume
+from unet3d_tutorial.volume import BadScanError, Volume
 
 ROI = (32, 16, 16)
 

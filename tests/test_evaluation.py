@@ -1,18 +1,16 @@
-"""Scores by hand, cases summed up, tables, and the classical baseline on a chest made of boxes."""
+"""Scores by hand, cases summed up, and how they look as text, tables and files."""
 
 import csv
 import math
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from unet3d_tutorial import metrics
 from unet3d_tutorial.evaluation import (
+    Evaluation,
     StructureScore,
     bootstrap_interval,
-    classical_baseline,
-    close_slices,
     evaluate,
     evaluate_cases,
     mean_scores,
@@ -38,7 +36,7 @@ REFERENCE = labels((1, ((2, 8), (2, 12), (2, 12))), (2, ((12, 18), (2, 12), (2, 
 
 
 def test_scores_by_hand():
-    """Left lung shifted by one voxel of 2 mm, right lung missed, trachea neither there nor found."""
+    """Left lung one voxel of 2 mm off, right lung missed, trachea neither there nor found."""
     prediction = labels((1, ((2, 8), (2, 12), (3, 13))))
     left, right, trachea = evaluate(prediction, REFERENCE)
     assert [row.structure for row in (left, right, trachea)] == list(STRUCTURES)
@@ -126,6 +124,11 @@ CASES = {
 }
 
 
+def lines_of(table):
+    """The lines of a printed table, without the blanks that fill its columns up."""
+    return [" ".join(line.split()) for line in str(table).splitlines()]
+
+
 def test_table():
     first = row(
         dice=0.98765,
@@ -135,13 +138,28 @@ def test_table():
         volume_ml=1999.6,
         reference_ml=2000.4,
     )
-    table = scores_table(
-        {"network": [first], "baseline": [row(dice=0, hd95_mm=math.inf, missed=1)]}
-    ).splitlines()
+    missed = row(dice=0, hd95_mm=math.inf, missed=1)
+    table = lines_of(scores_table({"network": [first], "baseline": [missed]}))
     assert len(table) == 4
     assert table[2] == "| network | left lung | 0.988 | 0.900 | 2.3 | 0.50 | 2000 | 2000 |"
     assert table[3] == "| baseline | left lung | 0.000 | 0.800 | missed | missed | 100 | 110 |"
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_an_evaluation_is_a_list_that_shows_itself_as_a_table():
+    scores = evaluate(REFERENCE, REFERENCE)
+    assert scores == [scores[0], scores[1], scores[2]] and len(scores) == len(STRUCTURES)
+    assert [score.structure for score in scores] == list(STRUCTURES)
+    lines = lines_of(scores)
+    assert lines[0].startswith("| structure | Dice | surface Dice | HD95 (mm) |")
+    assert lines[2] == "| left lung | 1.000 | 1.000 | 0.0 | 0.00 | 1 | 1 |"
+    assert scores._repr_html_().count("<tr>") == 1 + len(STRUCTURES)
+    assert "left lung" in scores[0]._repr_html_() and "trachea" not in scores[0]._repr_html_()
+    assert str(scores[0]) == (
+        "left lung: Dice 1.000, surface Dice 1.000, HD95 (mm) 0.0, ASSD (mm) 0.00, "
+        "volume (mL) 1, reference (mL) 1"
+    )
+    assert isinstance(mean_scores({"a": scores}), Evaluation)
 
 
 def test_missed_cases_are_counted_and_not_averaged():
@@ -154,7 +172,7 @@ def test_missed_cases_are_counted_and_not_averaged():
         "the distance is that of the two found"
     )
     assert (trachea.hd95_mm, trachea.missed) == (math.inf, 3)
-    lines = scores_table({"m": [left, right, trachea]}).splitlines()
+    lines = lines_of(scores_table({"m": [left, right, trachea]}))
     assert "| 6.0 (1 missed) | 3.00 (1 missed) |" in lines[3]
     assert "| missed | missed |" in lines[4]
     assert not any(word in "".join(lines) for word in ("nan", "inf"))
@@ -178,7 +196,7 @@ def test_summary_by_hand():
     )
     assert (right.low, right.high) == (4.0, 8.0)
     assert summaries["trachea", "hd95_mm"].mean == math.inf
-    table = summary_table({"m": CASES})
+    table = "\n".join(lines_of(summary_table({"m": CASES})))
     assert "| m | right lung | HD95 (mm) | 6.0 | 4.0 to 8.0 | 6.0 | missed | b | 1 of 3 |" in table
     assert not any(word in table for word in ("nan", "inf |"))
 
@@ -217,80 +235,3 @@ def test_cases_methods_and_csv(tmp_path):
         == lines[3]
     )
     assert float(lines[3]["dice"]) == pytest.approx(0.9)
-
-
-# ------------------------------------------------------------------------------------- the baseline
-
-
-def chest(touching=False):
-    """A box-shaped chest at 4 mm, RAS: body, two lungs, a trachea that forks into them, a table,
-    air all round.
-    """
-    hu = np.full((80, 60, 60), -1000, np.int16)
-    truth = np.zeros(hu.shape, np.uint8)
-    hu[5:75, 12:50] = 40
-    hu[8:72, 4:10] = 100
-    hu[10:70, 5:9] = -950  # the table is hollow
-    for value, (low, high) in ((1, (10, 37)), (2, (43, 70))):
-        truth[low:high, 18:44, 6:46] = value
-    truth[38:42, 34:38, 30:60] = 3
-    truth[37:43, 34:38, 30:34] = 3  # the main bronchi reach the lungs
-    hu[truth > 0] = -850
-    hu[truth == 3] = -1000
-    if touching:
-        hu[37:43, 19:21, 20:24] = -850
-    return Volume(hu, np.diag([4.0, 4.0, 4.0, 1.0])), truth
-
-
-@pytest.fixture(scope="module")
-def found_in_chest():
-    return classical_baseline(chest()[0])
-
-
-@pytest.mark.parametrize("touching", [False, True])
-def test_baseline_on_a_simple_chest(touching, found_in_chest):
-    image, truth = chest(touching)
-    result = classical_baseline(image) if touching else found_in_chest
-    assert result.array.dtype == np.uint8 and np.array_equal(result.affine, image.affine)
-    left, right, trachea = evaluate(result, Volume(truth, image.affine))
-    assert left.dice > 0.95 and right.dice > 0.95
-    assert trachea.dice > 0.7
-    assert left.hd95_mm <= 8 and right.hd95_mm <= 8, "within two voxels"
-    assert not result.array[:, :12].any(), "the hollow table is not lung"
-
-
-def test_baseline_finds_the_same_in_another_orientation(found_in_chest):
-    image, _ = chest()
-    there = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt("IPL")
-    )
-    turned = nib.Nifti1Image(image.array, image.affine).as_reoriented(there)
-    result = classical_baseline(Volume(np.asarray(turned.dataobj), turned.affine))
-    back = result.array.transpose(2, 1, 0)[::-1, ::-1, ::-1]
-    assert np.array_equal(back, found_in_chest.array)
-
-
-@pytest.mark.parametrize("hu", [-1000, 40, np.nan])
-@pytest.mark.parametrize("shape", [(30, 30, 30), (1, 1, 1), (20, 20, 1)])
-def test_baseline_without_a_chest(hu, shape):
-    result = classical_baseline(Volume(np.full(shape, hu, np.float32), np.eye(4)))
-    assert result.array.shape == shape and not result.array.any()
-
-
-def test_baseline_with_one_lung():
-    image, truth = chest()
-    image.array[truth == 1] = 40
-    counts = np.bincount(classical_baseline(image).array.ravel(), minlength=4)
-    assert counts[1] == 0
-    assert counts[2] == pytest.approx((truth == 2).sum(), rel=0.1)
-
-
-def test_closing_stays_within_a_slice():
-    mask = np.zeros((40, 40, 5), bool)
-    mask[5:35, 5:35, 1:4] = True
-    mask[18:22, 18:22, 2] = False  # a vessel of 8 mm across
-    mask[:, :, 3] = False
-    closed = close_slices(mask)
-    assert closed[18:22, 18:22, 2].all()
-    assert not closed[:, :, [0, 3, 4]].any()
-    assert (closed[:, :, 1] == mask[:, :, 1]).all()

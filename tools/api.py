@@ -14,7 +14,8 @@ PAGE = ROOT / "book" / "api.md"
 #: The chapters' modules in reading order; a module that is not named here comes after them.
 READING_ORDER = (
     "labels volume sample_ct config transforms augment dataset cache model schedule losses "
-    "training_step training inference postprocessing metrics evaluation viewer export doctor cli"
+    "training_step training inference sliding_window postprocessing metrics evaluation baseline "
+    "viewer export doctor cli"
 ).split()
 ROOMS = "transforms files luna16 phantom runs predict view cpu case book".split()
 

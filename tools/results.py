@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.evaluation import StructureScore
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.labels import COLORS, STRUCTURES
 from unet3d_tutorial.phantom.recipe import generate
@@ -30,7 +31,7 @@ from unet3d_tutorial.sample_ct import fetch
 from unet3d_tutorial.training import load_result
 from unet3d_tutorial.transforms import Compose, ExpandChannel, Orientation, Spacing
 from unet3d_tutorial.view.figures import WINDOW, plane
-from unet3d_tutorial.volume import Volume, load_volume
+from unet3d_tutorial.volume import Volume
 
 #: one row of pictures for wide pages, two for narrow ones
 FIGURES = {

@@ -15,6 +15,9 @@ from .dataset import create_dataset as create_dataset
 from .evaluation import evaluate as evaluate
 from .export import to_mindir as to_mindir
 from .export import to_onnx as to_onnx
+from .files.nifti import load_volume as load_volume
+from .files.nifti import save_mask as save_mask
+from .files.nifti import save_volume as save_volume
 from .files.scans import read_scan as read_scan
 from .inference import segment as segment
 from .inference import sliding_window_inference as sliding_window_inference
@@ -55,6 +58,3 @@ from .transforms import ScaleIntensityRange as ScaleIntensityRange
 from .transforms import Spacing as Spacing
 from .viewer import SliceViewer as SliceViewer
 from .volume import Volume as Volume
-from .volume import load_volume as load_volume
-from .volume import save_mask as save_mask
-from .volume import save_volume as save_volume

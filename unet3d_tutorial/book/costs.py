@@ -56,7 +56,7 @@ def step_memory(name: str, shape: tuple[int, ...], num_classes: int = 4) -> int:
     """Bytes by which building a network and two training steps raise the peak memory of a process
     of their own.
 
-    ``name`` is one of ``config.NETWORKS``, in its default width; ``shape`` is that of a batch,
+    ``name`` is one of ``config.NETWORK_NAMES``, in its default width; ``shape`` is that of a batch,
     ``(N, C, D, H, W)``. Weights, gradients, Adam's two means and all feature maps are in it,
     MindSpore itself is not. Raises ``RuntimeError``, with what it printed last, if the process
     fails.

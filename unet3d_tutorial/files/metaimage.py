@@ -1,21 +1,23 @@
-"""MetaImage, the format of LUNA16's scans: a small text header, ``.mhd``, and the voxels, ``.raw``
-or ``.zraw``; or both
-in one file, ``.mha``.
+"""MetaImage, the format of LUNA16's scans: a small text header, and the voxels.
 
-The format is that of ITK (https://itk.org/Wiki/ITK/MetaIO/Documentation). Every field that matters
-is checked before a voxel is read, so that no header, however damaged, does more than raise an
-error.
+The header is an ``.mhd`` file and the voxels are in a ``.raw`` or ``.zraw`` next to it; or both are
+in one file, ``.mha``. The format is that of ITK
+(https://itk.org/Wiki/ITK/MetaIO/Documentation). Every field that matters is checked before a voxel
+is read, so that no header, however damaged, does more than raise an error.
 """
 
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from ..volume import PIECE, BadScanError, Volume, check_finite
+from ..volume import BadScanError, Volume, check_finite
+from .itk import LPS_TO_RAS
 
 TYPES = {
     "MET_CHAR": "i1",
@@ -32,6 +34,11 @@ TYPES = {
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 YES_OR_NO = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
 LONGEST_HEADER = 1 << 16  # bytes
+LONGEST_NAME = 200  # bytes, of the file with the voxels; file systems allow 255
+LONGEST_SIDE = 65535  # voxels
+SHOWN = 80  # characters of a bad value that a message quotes
+PIECE = 1 << 16  # bytes unpacked at once
+ZLIB_OR_GZIP = 47  # for zlib's wbits: look at the data which of the two it is
 #: Names that a field has had in the format's history, the present one first.
 ALIASES = {
     "Offset": ("Offset", "Position", "Origin"),
@@ -39,6 +46,9 @@ ALIASES = {
     "TransformMatrix": ("TransformMatrix", "Rotation", "Orientation"),
     "BinaryDataByteOrderMSB": ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
 }
+
+Fields = dict[str, str]  #: name -> value, as the header has them
+Meaning = TypeVar("Meaning")
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,7 @@ class MetaHeader:
 
 
 def read_mhd(path: str | Path) -> Volume:
-    """Read a 3-D MetaImage as ``(I, J, K)``, in the file's own voxel order, with its affine in RAS
-    mm.
+    """Read a 3-D MetaImage as ``(I, J, K)``, in its own voxel order, with its affine in RAS mm.
 
     Raises :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if header or voxels are
     missing, cut short or unreadable, if the image is not 3-D with one finite number a voxel, or if
@@ -76,9 +85,10 @@ def read_mhd(path: str | Path) -> Volume:
         data = _inflate(header, path) if header.compressed else _read_raw(header, path)
     except (OSError, MemoryError) as error:
         raise BadScanError(f"{header.voxels} cannot be read: {error}") from error
-    array = np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
-    check_finite(array, header.voxels)
-    return Volume(array.astype(header.dtype.newbyteorder("="), copy=False), header.affine)
+    stored = np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
+    check_finite(stored, header.voxels)
+    array = stored.astype(header.dtype.newbyteorder("="), copy=False)
+    return Volume(array, header.affine)
 
 
 # ------------------------------------------------------------------------------------------- header
@@ -99,129 +109,151 @@ def read_mhd_header(path: str | Path) -> MetaHeader:
 
 def _parse(path: Path) -> MetaHeader:
     fields, end = _fields(path)
-    _refuse_other_kinds(fields)
-    kind = _one_of(fields, "ElementType", TYPES)
-    order = ">" if _flag(fields, "BinaryDataByteOrderMSB") else "<"
+    _check_kind(fields)
+    shape = _shape(fields)
+    skip = _bytes_to_skip(fields)
+    dtype = _dtype(fields)
     name = fields["ElementDataFile"]
     if name == "LOCAL":
         voxels, offset = path, end
-    elif (
-        Path(name).name != name
-        or not name.isprintable()
-        or len(name) > 200
-        or name == "LIST"
-        or "%" in name
-    ):
-        raise BadScanError(
-            f"ElementDataFile: expected the name of one file beside the header, found {name[:80]!r}"
-        )
     else:
-        voxels, offset = path.parent / name, int(_numbers(fields, "HeaderSize", 1, default=(0,))[0])
-    shape = tuple(int(n) for n in _numbers(fields, "DimSize", 3))
-    return MetaHeader(
-        shape,
-        np.dtype(order + kind),
-        _affine(fields),
-        voxels,
-        offset,
-        _flag(fields, "CompressedData"),
-    )
+        _check_name(name)
+        voxels, offset = path.parent / name, skip
+    affine = _affine(fields)
+    return MetaHeader(shape, dtype, affine, voxels, offset, _flag(fields, "CompressedData"))
 
 
-def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """The lines ``Name = value`` down to ElementDataFile, which ends a header, and where the next
-    line begins.
+def _fields(path: Path) -> tuple[Fields, int]:
+    """Read the lines ``Name = value`` down to ElementDataFile, which ends a header.
+
+    Returns them, and where the next line begins, in bytes.
     """
     with path.open("rb") as file:
         head = file.read(LONGEST_HEADER)
-    fields, end = {}, 0
+    fields: Fields = {}
+    end = 0
     for line in head.splitlines(keepends=True):
         end += len(line)
-        key, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
-        if (
-            not equals or key in fields
-        ):  # ITK would read the next line as part of this one, or choose one of two
+        name, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
+        # ITK would read the next line as part of this one, or choose one of two.
+        if not equals or name in fields:
             raise BadScanError(
-                f"expected lines of the form Name = value, each name once, found {line[:80]!r}"
+                f"expected lines of the form Name = value, each name once, found {line[:SHOWN]!r}"
             )
-        fields[key] = value
-        if key == "ElementDataFile":
+        fields[name] = value
+        if name == "ElementDataFile":
             return fields, end
     raise BadScanError("expected a MetaImage header, found no ElementDataFile")
 
 
-def _refuse_other_kinds(fields: dict[str, str]) -> None:
-    """MetaImage can hold more kinds of data than one 3-D volume of plain numbers."""
-    for name, expected in (("NDims", 3), ("ElementNumberOfChannels", 1)):
-        found = _numbers(fields, name, 1, default=(expected,))[0]
-        if found != expected:
-            raise BadScanError(f"{name}: expected {expected} for one 3-D volume, found {found:g}")
+def _check_kind(fields: Fields) -> None:
+    """Refuse what else MetaImage can hold than one 3-D volume of plain numbers."""
+    [dimensions] = _numbers(fields, "NDims", 1, default="3")
+    if dimensions != 3:
+        raise BadScanError(f"NDims: expected 3 for one 3-D volume, found {dimensions:g}")
+    [channels] = _numbers(fields, "ElementNumberOfChannels", 1, default="1")
+    if channels != 1:
+        raise BadScanError(
+            f"ElementNumberOfChannels: expected one number a voxel, found {channels:g} "
+            "(a colour image or a vector field)"
+        )
     if not _flag(fields, "BinaryData", default="True"):
         raise BadScanError("BinaryData: expected True, found voxels written as text")
-    shape = _numbers(fields, "DimSize", 3)
-    if not all(1 <= n <= 65535 and n == int(n) for n in shape):
+
+
+def _shape(fields: Fields) -> tuple[int, int, int]:
+    numbers = _numbers(fields, "DimSize", 3)
+    if not all(1 <= number <= LONGEST_SIDE and number == int(number) for number in numbers):
         raise BadScanError(
-            f"DimSize: expected three whole numbers from 1 to 65535, found {fields['DimSize'][:80]!r}"
+            f"DimSize: expected three whole numbers from 1 to {LONGEST_SIDE}, "
+            f"found {fields['DimSize'][:SHOWN]!r}"
         )
-    skip = _numbers(fields, "HeaderSize", 1, default=(0,))[0]
-    if skip < -1 or skip != int(skip):
-        raise BadScanError(f"HeaderSize: expected a number of bytes, or -1, found {skip:g}")
+    i, j, k = numbers
+    return int(i), int(j), int(k)
 
 
-def _affine(fields: dict[str, str]) -> np.ndarray:
-    """Index to RAS mm: directions times spacing, then the origin, with left and back turned into
-    right and front.
-    """
+def _bytes_to_skip(fields: Fields) -> int:
+    [number] = _numbers(fields, "HeaderSize", 1, default="0")
+    if number < -1 or number != int(number):
+        raise BadScanError(f"HeaderSize: expected a number of bytes, or -1, found {number:g}")
+    return int(number)
+
+
+def _dtype(fields: Fields) -> np.dtype:
+    kind = _one_of(fields, "ElementType", TYPES)
+    order = ">" if _flag(fields, "BinaryDataByteOrderMSB") else "<"
+    return np.dtype(order + kind)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a file elsewhere than next to the header, and a list or a pattern of files."""
+    is_one_file = Path(name).name == name and name != "LIST" and "%" not in name
+    if not is_one_file or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise BadScanError(
+            "ElementDataFile: expected the name of one file next to the header, "
+            f"found {name[:SHOWN]!r}"
+        )
+
+
+def _affine(fields: Fields) -> np.ndarray:
+    """Index to RAS mm: directions times spacing, then the origin."""
     spacing = np.array(_numbers(fields, "ElementSpacing", 3))
     if not (spacing > 0).all():
         raise BadScanError(
             f"ElementSpacing: expected three positive lengths in mm, found {spacing.tolist()}"
         )
-    # three numbers for each index in turn: where one step along it leads
+    # Three numbers for each index in turn: where one step along it leads.
     direction = np.reshape(_numbers(fields, "TransformMatrix", 9), (3, 3)).T
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
         raise BadScanError(
-            f"TransformMatrix: expected three directions of length 1 at right angles, found "
-            f"{direction.T.tolist()}"
+            "TransformMatrix: expected three directions of length 1 at right angles, "
+            f"found {direction.T.tolist()}"
         )
     affine = np.eye(4)
     affine[:3, :3] = direction * spacing
     affine[:3, 3] = _numbers(fields, "Offset", 3)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return LPS_TO_RAS @ affine
 
 
-def _text(fields: dict[str, str], name: str, default: str | None = None) -> str:
-    text = next((fields[alias] for alias in ALIASES.get(name, (name,)) if alias in fields), default)
-    if text is None:
+# ------------------------------------------------------------------------------------------- fields
+
+
+def _text(fields: Fields, name: str, default: str | None = None) -> str:
+    """The value of a field under any of its names; ``default`` if it may be absent."""
+    for alias in ALIASES.get(name, (name,)):
+        if alias in fields:
+            return fields[alias]
+    if default is None:
         raise BadScanError(f"expected the field {name} in the header, found none")
-    return text
+    return default
 
 
-def _numbers(
-    fields: dict[str, str], name: str, count: int, default: tuple | None = None
-) -> list[float]:
-    """The finite numbers of a field;
+def _numbers(fields: Fields, name: str, count: int, default: str | None = None) -> list[float]:
+    """The ``count`` finite numbers of a field.
 
-    ``default`` if it may be absent. Where a voxel lies is never left to a default.
+    Where a voxel lies is never left to a default.
     """
-    text = _text(fields, name, None if default is None else " ".join(map(str, default)))
-    numbers = [float(word) for word in text.split() if NUMBER.fullmatch(word)]
-    if len(numbers) != count or len(text.split()) != count or not np.isfinite(numbers).all():
+    text = _text(fields, name, default)
+    words = text.split()
+    numbers = [float(word) for word in words if NUMBER.fullmatch(word)]
+    if not len(numbers) == len(words) == count or not np.isfinite(numbers).all():
         raise BadScanError(
-            f"{name}: expected {count} number{'s' * (count > 1)}, found {text[:80]!r}"
+            f"{name}: expected {count} number{'s' * (count > 1)}, found {text[:SHOWN]!r}"
         )
     return numbers
 
 
-def _flag(fields: dict[str, str], name: str, default: str = "False") -> bool:
+def _flag(fields: Fields, name: str, default: str = "False") -> bool:
     return _one_of(fields, name, YES_OR_NO, default)
 
 
-def _one_of(fields: dict[str, str], name: str, meaning: dict, default: str | None = None):
+def _one_of(
+    fields: Fields, name: str, meanings: Mapping[str, Meaning], default: str | None = None
+) -> Meaning:
     text = _text(fields, name, default)
-    if text not in meaning:
-        raise BadScanError(f"{name}: expected one of {', '.join(meaning)}, found {text[:80]!r}")
-    return meaning[text]
+    if text not in meanings:
+        raise BadScanError(f"{name}: expected one of {', '.join(meanings)}, found {text[:SHOWN]!r}")
+    return meanings[text]
 
 
 # ------------------------------------------------------------------------------------------- voxels
@@ -229,25 +261,28 @@ def _one_of(fields: dict[str, str], name: str, meaning: dict, default: str | Non
 
 def _read_raw(header: MetaHeader, path: Path) -> np.ndarray:
     """The voxels of an uncompressed file, whose length must be what the header says."""
-    found = header.voxels.stat().st_size - max(header.offset, 0)
-    if found < header.size or (found > header.size and header.offset >= 0):
+    length = header.voxels.stat().st_size - max(header.offset, 0)
+    at_the_end = header.offset < 0
+    if length < header.size or (length > header.size and not at_the_end):
         raise BadScanError(
-            f"{header.voxels}: expected {header.size} bytes of voxels by {path.name}, found {found}. "
-            "Copy or download both again"
+            f"{header.voxels}: expected {header.size} bytes of voxels by {path.name}, "
+            f"found {length}. Copy or download both again"
         )
-    skip = found - header.size if header.offset < 0 else header.offset
+    skip = length - header.size if at_the_end else header.offset
     return np.fromfile(header.voxels, np.uint8, header.size, offset=skip)
 
 
 def _inflate(header: MetaHeader, path: Path) -> bytearray:
-    """The voxels of a zlib or gzip file, whose end has a checksum; a file that holds more is left
-    at once.
+    """The voxels of a zlib or gzip file, whose end has a checksum.
+
+    Of a file that holds more than the header says, no more is unpacked than it takes to see that.
     """
-    inflater, data = zlib.decompressobj(wbits=47), bytearray()
+    inflater = zlib.decompressobj(wbits=ZLIB_OR_GZIP)
+    data = bytearray()
     with header.voxels.open("rb") as file:
         file.seek(max(header.offset, 0))
         try:
-            while len(data) <= header.size and (piece := file.read(PIECE >> 4)):
+            while len(data) <= header.size and (piece := file.read(PIECE)):
                 data += inflater.decompress(piece)
         except zlib.error as error:
             raise BadScanError(
@@ -255,11 +290,12 @@ def _inflate(header: MetaHeader, path: Path) -> bytearray:
             ) from error
     if not inflater.eof and len(data) <= header.size:
         raise BadScanError(
-            f"{header.voxels} is cut short: its compressed data has no end. Copy or download it again"
+            f"{header.voxels} is cut short: its compressed data has no end. "
+            "Copy or download it again"
         )
     if len(data) != header.size:
-        found = f"{len(data)}" if len(data) < header.size else "more"
+        count = len(data) if len(data) < header.size else "more"
         raise BadScanError(
-            f"{header.voxels}: expected {header.size} bytes of voxels by {path.name}, found {found}"
+            f"{header.voxels}: expected {header.size} bytes of voxels by {path.name}, found {count}"
         )
     return data

@@ -14,10 +14,14 @@ Result = TypeVar("Result")
 def map_in_processes(
     work: Callable[[Job], Result], jobs: Iterable[Job], processes: int | None = None
 ) -> Iterator[Result]:
-    """``work`` of each job, in the order of the jobs. 1 process means this one, ``None`` one a core.
+    """Give the result of ``work`` for each job, in the order of the jobs.
 
-    After Ctrl-C or an error, the jobs in hand are finished and no other begins. Raises ``ValueError``
-    if ``processes`` is below 1, ``RuntimeError`` if one of them died.
+    There are as many ``processes`` as cores, if ``None``; 1 means this one, and no other is
+    started. ``work`` and the jobs are sent to the processes, so ``work`` is a function of a module.
+    After Ctrl-C or an error, the jobs in hand are finished and no other begins.
+
+    Raises ``ValueError`` if ``processes`` is below 1, ``RuntimeError`` if one of them died, and
+    what ``work`` raises.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")

@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Rows of cells under headings. Print it for Markdown; a cell of Jupyter shows it as HTML.
 
@@ -28,8 +28,11 @@ class Table:
         rows = [[str(cell).replace("|", "\\|") for cell in row] for row in self.rows]
         return self._as("pipe", rows)
 
+    # A notebook keeps both: this one is for programs that show no HTML.
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        return self._as("html", self.rows)
+        return self._as("html", [[str(cell) for cell in row] for row in self.rows])
 
     def _as(self, form: str, rows: Sequence[Sequence[Any]]) -> str:
         return tabulate(

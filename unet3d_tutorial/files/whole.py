@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name beside them, then renamed."""
+"""Files that are whole or not there: written to a temporary name next to them, then renamed."""
 
 import os
 import secrets
@@ -12,12 +12,12 @@ MARK = ".part"  #: in every temporary name, so that whatever lists a folder can 
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to; at the end of the block it becomes ``path``.
+    """Give a temporary path to write to, which at the end of the block becomes ``path``.
 
     The temporary file is in the same folder, has a name that no other writer has, and ends as
-    ``path`` does, for writers that go by the suffix. If the block raises, ``path`` stays what it was
-    and nothing is left behind. A writer that was killed leaves its file: the next one that writes
-    the same path on this machine removes it.
+    ``path`` does, for writers that go by the suffix. If the block raises, ``path`` stays what it
+    was and nothing is left behind. A writer that was killed leaves its file: the next one that
+    writes the same path on this machine removes it.
 
         with written_whole("mask.nii.gz") as part:
             nibabel.save(image, part)
@@ -42,29 +42,36 @@ def is_temporary(path: str | Path) -> bool:
 
 
 def _temporary_name(name: str, token: str) -> str:
-    """``.mask.part-HOST-PROCESS-TOKEN.nii.gz`` for ``mask.nii.gz``."""
+    """Return ``.mask.part-HOST-PROCESS-TOKEN.nii.gz`` for ``mask.nii.gz``."""
+    start, end = _name_parts(name)
+    return f"{start}{os.getpid()}-{token}{end}"
+
+
+def _name_parts(name: str) -> tuple[str, str]:
+    """How all temporary names of a file begin, up to the process's number, and how they end."""
     stem, dot, suffixes = name.partition(".")
-    return f".{stem}{MARK}-{_host()}-{os.getpid()}-{token}{dot}{suffixes}"
+    return f".{stem}{MARK}-{_host()}-", dot + suffixes
 
 
 def _remove_abandoned(path: Path) -> None:
     """Remove temporary files of ``path`` whose writer, a process of this machine, has ended."""
-    stem, dot, suffixes = path.name.partition(".")
-    start = f".{stem}{MARK}-{_host()}-"
-    for other in path.parent.glob("." + "*" * bool(stem) + MARK + "-*"):
-        if not (other.name.startswith(start) and other.name.endswith(dot + suffixes)):
+    start, end = _name_parts(path.name)
+    for other in path.parent.glob(f".*{MARK}-*"):
+        if not (other.name.startswith(start) and other.name.endswith(end)):
             continue
-        process = other.name.removeprefix(start).partition("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
+        process, _, _ = other.name.removeprefix(start).partition("-")
+        if process.isdecimal() and not _is_running(int(process)):
             other.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # os.kill would end it there
+        return True
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # 0 is no signal: only whether one could be sent is looked at
     except ProcessLookupError:
         return False
-    except PermissionError:  # it runs, and belongs to somebody else
+    except (PermissionError, OverflowError):  # it runs, and belongs to somebody else; no number
         return True
     return True
 
@@ -75,6 +82,6 @@ def _host() -> str:
 
 
 def _flush(path: Path) -> None:
-    """Through to the disk, so that a power cut does not leave a name without its content."""
-    with path.open("rb") as file:
+    """Write through to the disk, so that a power cut leaves no name without its content."""
+    with path.open("r+b") as file:  # Windows flushes only what is open for writing
         os.fsync(file.fileno())

@@ -1,5 +1,5 @@
-"""LUNA16: fetch its archives, unpack them, convert the scans for training, check what came out."""
+"""LUNA16: download its archives, unpack them, convert the scans, check what came out."""
 
-from .conversion import convert
+from .conversion import ConversionError, ConversionReport, convert
 
-__all__ = ["convert"]
+__all__ = ["ConversionError", "ConversionReport", "convert"]

@@ -1,29 +1,54 @@
-"""Look at every case of a data set before training on it: what is there, and what is odd about it."""
+"""Check every case of a data set before training on it: what is there, and what is odd about it."""
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from ..files.nifti import load_volume, read_header
+from ..files.pool import map_in_processes
+from ..files.tables import Table
+from ..files.whole import is_temporary
 from ..labels import STRUCTURES
 from ..transforms import has_classes
-from ..volume import Volume, check_same_grid, load_volume, read_header
-from .conversion import MASK_VALUES, odd_anatomy
+from ..volume import Volume, check_same_grid
+from .anatomy import odd_anatomy
+from .layout import MASK_VALUES
 
 CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
 # What any chest CT keeps to; what lies outside is worth a look, not necessarily wrong.
 SPACING_MM = (0.3, 7.0)  #: of neighbouring voxels
 LENGTH_MM = (100.0, 900.0)  #: of each side of the scan
-#: there is air around and in a chest, and bone in it
-LEAST_HU, MOST_HU = ((-10000, -700), (200, 33000))
-LUNG_ML, TRACHEA_ML = (200, 7000), (3, 200)  #: one lung, from a child to a tall adult; the windpipe
+LEAST_HU = (-10000, -700)  #: there is air around and in a chest
+MOST_HU = (200, 33000)  #: and bone in it
+LUNG_ML = (200, 7000)  #: one lung, from a child to a tall adult
+TRACHEA_ML = (3, 200)
 LUNG_HU = (-980, -300)  #: mean of a lung: mostly air, never only air
+
+LONGEST_NAME = 30  #: characters in the table; of a longer name, both ends are shown
+HEADINGS = (
+    "case",
+    "voxels",
+    "spacing, mm",
+    "axes",
+    "HU",
+    *(f"{name}, mL" for name in STRUCTURES),
+    "",
+)
+ALIGN = (*["left"] * 5, *["right"] * len(STRUCTURES), "left")
+
+
+class CaseFiles(NamedTuple):
+    """One case: its name, ``train/1.2.3``, and where its files should be."""
+
+    name: str
+    image: Path
+    label: Path
 
 
 @dataclass(frozen=True)
@@ -43,33 +68,29 @@ class CaseCheck:
 
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
-        name = self.name if len(self.name) <= 30 else f"{self.name[:14]}…{self.name[-15:]}"
-        shape = "x".join(map(str, self.shape)) if self.shape else "-"
-        spacing = " ".join(f"{mm:.2f}" for mm in self.spacing_mm) if self.spacing_mm else "-"
-        hu = "{:.0f} to {:.0f}".format(*self.hu) if self.hu else "-"
-        volumes = (
-            [f"{ml:.0f}" for ml in self.volumes_ml.values()]
-            if self.volumes_ml
-            else ["-"] * len(STRUCTURES)
-        )
+        name, shape, spacing, hu = self.name, "-", "-", "-"
+        if len(name) > LONGEST_NAME:
+            name = f"{name[:14]}…{name[-15:]}"
+        if self.shape:
+            shape = "x".join(map(str, self.shape))
+        if self.spacing_mm:
+            spacing = " ".join(f"{mm:.2f}" for mm in self.spacing_mm)
+        if self.hu:
+            least, greatest = self.hu
+            hu = f"{least:.0f} to {greatest:.0f}"
+        volumes = ["-"] * len(STRUCTURES)
+        if self.volumes_ml:
+            volumes = [f"{ml:.0f}" for ml in self.volumes_ml.values()]
         verdict = "unusable" if self.unusable else "odd" if self.odd else ""
         return name, shape, spacing, self.axes or "-", hu, *volumes, verdict
 
 
-HEADINGS = (
-    "case",
-    "voxels",
-    "spacing, mm",
-    "axes",
-    "HU",
-    *(f"{name}, mL" for name in STRUCTURES),
-    "",
-)
-
-
 @dataclass
 class DataCheck:
-    """All cases. Print it for the table, a summary and a line for each thing that is odd."""
+    """All cases. Print it for the table, a summary and a line for each thing that is odd.
+
+    In Jupyter a cell shows the table as HTML, and the lines below it.
+    """
 
     cases: list[CaseCheck] = field(default_factory=list)
 
@@ -82,91 +103,88 @@ class DataCheck:
         """Name -> what is odd, of the cases with something odd."""
         return {case.name: case.odd for case in self.cases if case.odd}
 
-    def table(self) -> str:
-        """The cases as a Markdown table, which is aligned for reading as text too."""
-        rows = [HEADINGS, *(case.cells() for case in self.cases)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            f"| {' | '.join(f'{cell:{width}}' for cell, width in zip(row, widths, strict=True))} |"
-            for row in rows
-        ]
-        return "\n".join(
-            [lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]]
-        )
+    def table(self) -> Table:
+        """The cases as a table, a row for each."""
+        return Table(HEADINGS, [case.cells() for case in self.cases], ALIGN)
 
     def __str__(self) -> str:
-        summary = f"{len(self.cases)} cases, {len(self.odd)} with something odd, {len(self.unusable)} of them unusable"
-        lines = [f"  {name}: {text}" for name, odd in self.odd.items() for text in odd]
-        return "\n".join([self.table(), "", summary, *self._numbering(), *lines])
+        return "\n".join([str(self.table()), "", *self._lines()])
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<br>{escape(line.strip())}" for line in self._lines())
+        return f"{self.table()._repr_html_()}<p>{lines.removeprefix('<br>')}</p>"
+
+    def _lines(self) -> Iterator[str]:
+        """What to say below the table."""
+        yield (
+            f"{len(self.cases)} cases, {len(self.odd)} with something odd, "
+            f"{len(self.unusable)} of them unusable"
+        )
+        yield from self._numbering()
+        for name, odd in self.odd.items():
+            for text in odd:
+                yield f"  {name}: {text}"
 
     def _numbering(self) -> Iterator[str]:
         """What to set for masks of classes 1, 2, 3; training takes all masks in one way."""
-        classes, originals = (
-            [case.name for case in self.cases if case.values == values]
-            for values in (CLASS_VALUES, MASK_VALUES)
-        )
+        classes = [case.name for case in self.cases if case.values == CLASS_VALUES]
+        originals = [case.name for case in self.cases if case.values == MASK_VALUES]
         if classes:
             yield (
-                f"masks of the values 1, 2, 3: {len(classes)}, such as {classes[0]}; to train on them set "
-                "data.lower_limit=1 data.upper_limit=3"
+                f"masks of the values 1, 2, 3: {len(classes)}, such as {classes[0]}; "
+                "to train on them set data.lower_limit=1 data.upper_limit=3"
             )
         if classes and originals:
-            yield f"masks of the values 3, 4, 5: {len(originals)}, such as {originals[0]}; no setting fits both kinds"
+            yield (
+                f"masks of the values 3, 4, 5: {len(originals)}, such as {originals[0]}; "
+                "no setting fits both kinds"
+            )
 
 
 def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
-    """Read every case of ``folder``, which holds ``image`` and ``seg``, or folders such as
-    ``train`` and ``val`` that do.
+    """Read every case of ``folder`` and say what is there and what is odd.
 
-    Masks may have LUNA16's values 3, 4, 5 or the classes 1, 2, 3. There are as many ``processes``
-    as cores, if ``None``; 1 means this one. Nothing is changed. Raises ``FileNotFoundError`` if
-    there are no cases at all.
+    The folder holds ``image`` and ``seg``, or folders such as ``train`` and ``val`` that do. Masks
+    may have LUNA16's values 3, 4, 5 or the classes 1, 2, 3. There are as many ``processes`` as
+    cores, if ``None``; 1 means this one. Nothing is changed. Raises ``FileNotFoundError`` if there
+    are no cases at all.
     """
     folder = Path(folder)
-    splits = sorted(
-        {
-            path.parent
-            for kind in ("image", "seg")
-            for path in [folder / kind, *folder.glob(f"*/{kind}")]
-            if path.is_dir()
-        }
-    )
-    jobs = [
-        (
-            str(split.relative_to(folder) / name.removesuffix(".nii.gz")),
-            split / "image" / name,
-            split / "seg" / name,
-        )
-        for split in splits
-        for name in _names(split)
-    ]
-    if not jobs:
+    all_files = _find_cases(folder)
+    if not all_files:
         raise FileNotFoundError(
             f"{folder}: expected .nii.gz files in image and seg, or in train/{{image,seg}} and "
             "val/{image,seg}, found none; `unet3d data luna16` and `unet3d data phantom` write them"
         )
-    return DataCheck(
-        _mark_copies(list(tqdm(_run(jobs, processes), "Checking", len(jobs), unit="case")))
-    )
+    results = map_in_processes(_check_files, all_files, processes)
+    cases = list(tqdm(results, "Checking", len(all_files), unit="case"))
+    return DataCheck(_mark_copies(cases))
 
 
-def _names(split: Path) -> list[str]:
-    found = {path.name for kind in ("image", "seg") for path in (split / kind).glob("*.nii.gz")}
-    return sorted(name for name in found if not name.endswith(".part.nii.gz"))
+def _find_cases(folder: Path) -> list[CaseFiles]:
+    """Every case, also one of which only the image or only the label is there."""
+    splits = set()
+    for kind in ("image", "seg"):
+        for path in (folder / kind, *folder.glob(f"*/{kind}")):
+            if path.is_dir():
+                splits.add(path.parent)
+    cases = []
+    for split in sorted(splits):
+        for file_name in _file_names(split):
+            name = str(split.relative_to(folder) / file_name.removesuffix(".nii.gz"))
+            cases.append(CaseFiles(name, split / "image" / file_name, split / "seg" / file_name))
+    return cases
 
 
-def _run(jobs: list[tuple[str, Path, Path]], processes: int | None) -> Iterator[CaseCheck]:
-    processes = min(processes or os.cpu_count() or 1, len(jobs))
-    if processes <= 1:
-        yield from (check_case(*job) for job in jobs)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(check_case, *zip(*jobs, strict=True))
+def _file_names(split: Path) -> list[str]:
+    paths = [*split.glob("image/*.nii.gz"), *split.glob("seg/*.nii.gz")]
+    return sorted({path.name for path in paths if not is_temporary(path)})
 
 
 def _mark_copies(cases: list[CaseCheck]) -> list[CaseCheck]:
-    """Say of images with the very same voxels that they are: in train and val at once, they would
-    fake the score.
+    """Say of images with the very same voxels that they are.
+
+    In train and val at once, they would fake the score.
     """
     same: dict[str, list[str]] = {}
     for case in cases:
@@ -174,13 +192,20 @@ def _mark_copies(cases: list[CaseCheck]) -> list[CaseCheck]:
             same.setdefault(case.digest, []).append(case.name)
     marked = []
     for case in cases:
-        others = [name for name in same.get(case.digest, []) if name != case.name]
-        marked.append(
-            replace(case, odd=(*case.odd, f"the same voxels as {', '.join(others)}"))
-            if others
-            else case
-        )
+        twins = same[case.digest] if case.digest else []
+        others = [name for name in twins if name != case.name]
+        if others:
+            text = f"the same voxels as {', '.join(others)}"
+            case = replace(case, odd=(*case.odd, text))
+        marked.append(case)
     return marked
+
+
+# ------------------------------------------------------------------------------------------ a case
+
+
+def _check_files(files: CaseFiles) -> CaseCheck:
+    return check_case(files.name, files.image, files.label)
 
 
 def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
@@ -203,14 +228,24 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
         check_same_grid(label_path, label.grid, "the image", image.grid)
     except (OSError, ValueError) as error:
         return replace(case, odd=(*case.odd, str(error)), unusable=True)
+    return _with_label(case, image, label)
+
+
+def _with_label(case: CaseCheck, image: Volume, label: Volume) -> CaseCheck:
+    """Add what the label tells to the check of an image."""
     values = CLASS_VALUES if has_classes(label.array) else MASK_VALUES
-    volumes = [np.count_nonzero(label.array == value) * label.voxel_ml for value in values]
-    odd = (*case.odd, *_odd_label(label, values), *_odd_sizes(image, label, values, volumes))
+    odd = [*case.odd, *_odd_label(label, values)]
+    volumes_ml = {}
+    for structure, value in zip(STRUCTURES, values, strict=True):
+        hu = image.array[label.array == value]
+        volumes_ml[structure] = hu.size * label.voxel_ml
+        if hu.size:
+            odd += _odd_structure(structure, volumes_ml[structure], hu)
     return replace(
         case,
-        volumes_ml=dict(zip(STRUCTURES, map(float, volumes), strict=True)),
-        odd=odd,
-        values=values if any(volumes) else None,
+        volumes_ml=volumes_ml,
+        values=values if any(volumes_ml.values()) else None,
+        odd=tuple(odd),
     )
 
 
@@ -219,36 +254,45 @@ def _odd_image(image: Volume, path: Path) -> Iterator[str]:
     if header["sform_code"] == header["qform_code"] == 0:
         yield "the header does not say how the patient lies: left and right are a guess"
     for code, count, mm in zip(image.axis_codes, image.array.shape, image.spacing_mm, strict=True):
-        if not SPACING_MM[0] <= mm <= SPACING_MM[1]:
-            yield f"{mm:.2f} mm between voxels along axis {code}, expected {SPACING_MM[0]} to {SPACING_MM[1]}"
-        elif not LENGTH_MM[0] <= count * mm <= LENGTH_MM[1]:
-            yield f"{count * mm:.0f} mm long along axis {code}, expected {LENGTH_MM[0]:.0f} to {LENGTH_MM[1]:.0f}"
-    for what, value, (low, high) in (
+        if not _is_within(mm, SPACING_MM):
+            least, most = SPACING_MM
+            yield f"{mm:.2f} mm between voxels along axis {code}, expected {least} to {most}"
+        elif not _is_within(count * mm, LENGTH_MM):
+            least, most = LENGTH_MM
+            yield f"{count * mm:.0f} mm long along axis {code}, expected {least:.0f} to {most:.0f}"
+    for extreme, value, limits in (
         ("least", image.array.min(), LEAST_HU),
         ("greatest", image.array.max(), MOST_HU),
     ):
-        if not low <= value <= high:
-            yield f"the {what} value is {value:.0f}, expected {low} to {high}: are these HU?"
+        if not _is_within(value, limits):
+            least, most = limits
+            yield f"the {extreme} value is {value:.0f}, expected {least} to {most}: are these HU?"
 
 
 def _odd_label(label: Volume, values: tuple[int, int, int]) -> Iterator[str]:
     others = sorted(set(np.unique(label.array).tolist()) - {0, *values})
     if others:
         yield f"label values {others[:9]} are none of {list(values)} and count as background"
-    if text := odd_anatomy(label, values):
+    text = odd_anatomy(label, values)
+    if text:
         yield text
 
 
-def _odd_sizes(
-    image: Volume, label: Volume, values: tuple[int, int, int], volumes: list[float]
-) -> Iterator[str]:
-    limits = (LUNG_ML, LUNG_ML, TRACHEA_ML)
-    for name, value, ml, (low, high) in zip(STRUCTURES, values, volumes, limits, strict=True):
-        if ml and not low <= ml <= high:
-            yield f"the {name} has {ml:.0f} mL, expected {low} to {high}"
-        if (
-            ml
-            and "lung" in name
-            and not LUNG_HU[0] <= (hu := image.array[label.array == value].mean()) <= LUNG_HU[1]
-        ):
-            yield f"the {name} has {hu:.0f} HU on average, expected {LUNG_HU[0]} to {LUNG_HU[1]}: does the mask fit?"
+def _odd_structure(name: str, volume_ml: float, hu: np.ndarray) -> Iterator[str]:
+    """What is odd about one structure that is there; ``hu`` are the image's values in it."""
+    is_lung = "lung" in name
+    least, most = LUNG_ML if is_lung else TRACHEA_ML
+    if not least <= volume_ml <= most:
+        yield f"the {name} has {volume_ml:.0f} mL, expected {least} to {most}"
+    mean = hu.mean()
+    if is_lung and not _is_within(mean, LUNG_HU):
+        least, most = LUNG_HU
+        yield (
+            f"the {name} has {mean:.0f} HU on average, expected {least} to {most}: "
+            "does the mask fit?"
+        )
+
+
+def _is_within(value: float, limits: tuple[float, float]) -> bool:
+    least, most = limits
+    return bool(least <= value <= most)

@@ -14,15 +14,15 @@ cannot get by with "air is lung".
 import json
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from ..files.pool import map_in_processes
+from ..files.whole import written_whole
 from ..labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
 from ..volume import Volume
 from .abdomen import paint_abdomen
@@ -52,6 +52,7 @@ from .vessels import paint_great_vessels, paint_upper_vessels
 
 WARP_MM = (2, 7)  #: how far the body of a training phantom is bent
 
+MASK_FOLDER = "seg-lungs-LUNA16"
 LUNA16_VALUES = {LEFT_LUNG: 3, RIGHT_LUNG: 4, TRACHEA: 5}
 TESTED = 10  #: phantoms to validate on, all in subset9
 
@@ -115,43 +116,55 @@ def generate(
 def write_luna16(
     folder: str | Path, *, n: int = 190, seed: int = 0, spacing_mm: float = 4.0
 ) -> Path:
-    """Write ``n`` phantoms in LUNA16's layout:
+    """Write ``n`` phantoms in LUNA16's layout and return their folder.
 
-    ``subset0..9/*.mhd`` with ``.raw`` and ``seg-lungs-LUNA16/*.mhd``.
+    Images are ``subset0..9/*.mhd`` with ``.raw``, masks ``seg-lungs-LUNA16/*.mhd`` with ``.raw``.
+    Masks hold 3 (left lung), 4 (right lung), 5 (trachea). The last ten phantoms, all in subset9,
+    are of the ``"holdout"`` family. As many processes as cores share the work; phantoms that are
+    there already are kept.
 
-    Label files hold 3 (left lung), 4 (right lung), 5 (trachea). The last ten phantoms, all in
-    subset9, are of the ``"holdout"`` family. As many processes as cores share the work; phantoms
-    that are there already are kept.
+    Raises ``ValueError`` if ``n`` is too small, and if the folder holds phantoms of another recipe.
     """
-    if n < 20:
+    if n < 2 * TESTED:
         raise ValueError(
             f"n: expected at least 20 phantoms, ten to train on and ten to validate, found {n}"
         )
     folder = Path(folder)
-    recipe = {"n": n, "seed": seed, "spacing_mm": spacing_mm}
-    if n < 10 * TESTED:
-        # a folder of version 0.1.0 has fewer there, and must not be gone on with
-        recipe["subset9"] = TESTED
-    record = folder / "phantoms.json"
-    found = record.read_text(encoding="utf-8") if record.exists() else ""
-    if found and json.loads(found) != recipe:
-        raise ValueError(
-            f"{folder} holds phantoms of another recipe, {found}; delete it or choose another"
-        )
-    for name in [f"subset{i}" for i in range(10)] + ["seg-lungs-LUNA16"]:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(recipe), encoding="utf-8")
-    jobs = [number for number in range(n) if not _scan_path(folder, number, n).exists()]
-    work = partial(_write_phantom, folder, n, seed, spacing_mm)
-    # The processes share the cores; inherited when they start.
+    _record_recipe(folder, n, seed, spacing_mm)
+    for name in (*(f"subset{number}" for number in range(10)), MASK_FOLDER):
+        (folder / name).mkdir(exist_ok=True)
+
+    missing = [number for number in range(n) if not _scan_path(folder, number, n).exists()]
+    write = partial(_write_phantom, folder, n, seed, spacing_mm)
+    # The processes share the cores; each inherits this when it starts.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for _ in tqdm(pool.map(work, jobs), total=len(jobs), desc="phantoms", unit="scan"):
-            pass
+    written = map_in_processes(write, missing)
+    for _ in tqdm(written, "phantoms", len(missing), unit="scan"):
+        pass
     return folder
 
 
+def _record_recipe(folder: Path, n: int, seed: int, spacing_mm: float) -> None:
+    """Write to ``folder`` what its phantoms are made from; refuse a folder with another record."""
+    recipe = {"n": n, "seed": seed, "spacing_mm": spacing_mm}
+    if n < 10 * TESTED:
+        # Version 0.1.0 put fewer into subset9: its folders must not be continued.
+        recipe["subset9"] = TESTED
+    record = folder / "phantoms.json"
+    if not record.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(record) as part:
+            part.write_text(json.dumps(recipe), encoding="utf-8")
+        return
+    recorded = record.read_text(encoding="utf-8")
+    if json.loads(recorded) != recipe:
+        raise ValueError(
+            f"{folder} holds phantoms of another recipe, {recorded}; delete it or choose another"
+        )
+
+
 def _scan_path(folder: Path, number: int, n: int) -> Path:
+    """Where phantom ``number`` of ``n`` goes: a tenth to each subset, the last ten to subset9."""
     subset = number * 10 // n
     if n < 10 * TESTED:  # a tenth would not hold them
         subset = 9 if number >= n - TESTED else number * 9 // (n - TESTED)
@@ -159,25 +172,27 @@ def _scan_path(folder: Path, number: int, n: int) -> Path:
 
 
 def _write_phantom(folder: Path, n: int, seed: int, spacing_mm: float, number: int) -> None:
-    """Make one phantom and write its label, then its image, each under a temporary name first."""
-    image, label = generate(
-        [seed, number], spacing_mm=spacing_mm, family="holdout" if number >= n - TESTED else "train"
-    )
+    """Make one phantom and write its mask, then its image, by which it counts as there."""
+    family = "holdout" if number >= n - TESTED else "train"
+    image, label = generate([seed, number], spacing_mm=spacing_mm, family=family)
     values = np.zeros(4, np.uint8)
-    values[list(LUNA16_VALUES)] = list(LUNA16_VALUES.values())
+    for ours, theirs in LUNA16_VALUES.items():
+        values[ours] = theirs
+    mask = Volume(values[label.array], label.affine)
     path = _scan_path(folder, number, n)
-    _write_mhd(Volume(values[label.array], label.affine), folder / "seg-lungs-LUNA16" / path.name)
+    _write_mhd(mask, folder / MASK_FOLDER / path.name)
     _write_mhd(image, path)
 
 
 def _write_mhd(volume: Volume, path: Path) -> None:
-    """Write ``path`` (.mhd) and its ``.raw``; the header, by which a scan counts as there, comes
-    last.
-    """
+    """Write ``path`` (.mhd) and its ``.raw``, each whole or not at all."""
     image = sitk.GetImageFromArray(volume.array.transpose(2, 1, 0))
     image.SetSpacing(volume.spacing_mm)
-    image.SetOrigin([float(v) for v in volume.affine[:3, 3] * [-1, -1, 1]])
-    with tempfile.TemporaryDirectory(dir=path.parent) as part:
+    image.SetOrigin([float(mm) for mm in volume.affine[:3, 3] * [-1, -1, 1]])
+    # The header has the name of the voxel file in it, so both are written under their own names, in
+    # a folder of their own. The header, by which a scan counts as there, is moved last.
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as part:
         sitk.WriteImage(image, str(Path(part) / path.name))
-        (Path(part) / path.with_suffix(".raw").name).replace(path.with_suffix(".raw"))
-        (Path(part) / path.name).replace(path)
+        for suffix in (".raw", ".mhd"):
+            name = path.with_suffix(suffix).name
+            (Path(part) / name).replace(path.parent / name)

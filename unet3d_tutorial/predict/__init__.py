@@ -1,3 +1,1 @@
-"""Scan files to mask files: the commands ``predict`` and ``evaluate``, and the engines that run a
-network.
-"""
+"""From scan files to mask files: the commands ``predict`` and ``evaluate``, and their engines."""

@@ -1,49 +1,60 @@
-"""From a checkpoint to results: the trained network, and the scores of a run.
-
-What ``unet3d evaluate`` does.
-"""
+"""From a checkpoint to the scores of a run: what ``unet3d evaluate`` does."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from ..baseline import classical_baseline
 from ..config import Config
 from ..dataset import list_cases
 from ..evaluation import (
+    Evaluation,
     Results,
     StructureScore,
-    classical_baseline,
     evaluate_cases,
     mean_scores,
     scores_table,
     summary_table,
     write_csv,
 )
-from ..inference import Predictor, clean, segment
+from ..files.nifti import load_volume
+from ..files.tables import Table
+from ..files.whole import written_whole
+from ..inference import Predictor, segment
+from ..postprocessing import clean
 from ..runs.networks import trained_predictor
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
 from ..view.figures import score_box_rows
-from ..volume import Volume, load_volume
+from ..volume import Volume
 
+#: The file with all scores; its companions have the same name and end in .csv and .png.
 EVALUATION = "evaluation.json"
+#: Names of the two data sets that are scored.
 REAL, HELD_OUT = "real CT", "held-out phantoms"
-Case = tuple[str, Volume, Volume]  # name, image, reference
+#: Settings of ``inference`` that leave the network's mask as it is.
+WITHOUT_REPAIRS = {"largest_component": False, "whole_air": False, "fill_holes": False}
+PLOT_DPI = 100
+INFINITE = float("inf")
+
+Case = tuple[str, Volume, Volume]  #: name, image, reference
+DataSets = dict[str, Iterable[Case]]  #: cases by the name of their data set
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
-    """Masks of one scan: the network's, raw and cleaned as ``config.inference`` says, and the
-    classical baseline's.
+    """The masks of one scan by every method that is compared.
+
+    They are the network's, raw and cleaned as ``config.inference`` says, and the classical
+    baseline's.
     """
-    unmended = {"largest_component": False, "whole_air": False, "fill_holes": False}
-    raw = segment(image, network, config.updated({"inference": unmended}))
-    cleaned = replace(raw, array=clean(raw.array, image, config))
+    raw = segment(image, network, config.updated({"inference": WITHOUT_REPAIRS}))
     return {
         "network, raw": raw,
-        "network, cleaned": cleaned,
+        "network, cleaned": replace(raw, array=clean(raw.array, image, config)),
         "classical baseline": classical_baseline(image),
     }
 
@@ -51,43 +62,48 @@ def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, 
 def evaluate_run(
     config: Config, checkpoint: str | Path | None = None, folder: str | Path | None = None
 ) -> str:
-    """Score a run and the classical baseline, write the results to ``config.train.output_path``,
-    and give the tables.
+    """Score a run and the classical baseline, write the results, and give the tables as text.
 
     Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and
     ``seg/``, files of the same names). Without the real CT (no network, not cached) only the
-    held-out volumes are scored, and the text says so. Writes ``evaluation.json``,
-    ``evaluation.csv`` (a line for each case and structure) and ``evaluation.png`` (box plots of
-    each data set); for a ``folder`` its name is added to theirs.
+    held-out volumes are scored, and the text says so.
+
+    Writes ``evaluation.json``, ``evaluation.csv`` (a line for each case and structure) and
+    ``evaluation.png`` (box plots of each data set) to ``config.train.output_path``; for a
+    ``folder`` its name is added to theirs.
     """
     network = trained_predictor(config, checkpoint)
-    data, notes = _data_sets(config, folder)
-    target = Path(config.train.output_path) / (
-        f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION
-    )
+    data_sets, notes = _data_sets(config, folder)
+    path = Path(config.train.output_path) / _file_name(folder)
     # What cannot be written is better known before the work.
-    target.parent.mkdir(parents=True, exist_ok=True)
-    results = {
-        name: evaluate_cases(cases, lambda image: segment_all(image, network, config))
-        for name, cases in data.items()
-    }
-    _write_evaluation(results, target)
-    return "\n\n".join(
-        [*notes, *(f"{name}\n\n{_table(methods)}" for name, methods in results.items())]
-    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def masks(image: Volume) -> dict[str, Volume]:
+        return segment_all(image, network, config)
+
+    results = {name: evaluate_cases(cases, masks) for name, cases in data_sets.items()}
+    _write_evaluation(results, path)
+    tables = [f"{name}\n\n{_table(methods)}" for name, methods in results.items()]
+    return "\n\n".join([*notes, *tables])
 
 
-def _table(methods: Results) -> str:
+def _file_name(folder: str | Path | None) -> str:
+    """The name of the file with the scores; it tells whose the cases are, if not the run's own."""
+    return f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION
+
+
+def _table(methods: Results) -> Table:
     """The scores of one case, or the summary of several."""
     if all(len(cases) == 1 for cases in methods.values()):
         return scores_table({method: mean_scores(cases) for method, cases in methods.items()})
     return summary_table(methods)
 
 
-def _data_sets(
-    config: Config, folder: str | Path | None
-) -> tuple[dict[str, Iterable[Case]], list[str]]:
-    """Cases by the name of their data set, and what there is to say about them."""
+# ---------------------------------------------------------------------------------------- the cases
+
+
+def _data_sets(config: Config, folder: str | Path | None) -> tuple[DataSets, list[str]]:
+    """What to score, and what there is to say about it."""
     if folder:
         return {Path(folder).resolve().name: _stored_cases(list_cases(folder), config)}, []
     held_out = _stored_cases(list_cases(Path(config.data.data_path) / "val"), config)
@@ -95,57 +111,43 @@ def _data_sets(
         sample = fetch()
     except SampleUnavailable as error:
         return {HELD_OUT: held_out}, [str(error)]
-    return {
-        REAL: [(REAL, load_volume(sample.image), load_volume(sample.label))],
-        HELD_OUT: held_out,
-    }, []
+    real = (REAL, load_volume(sample.image), load_volume(sample.label))
+    return {REAL: [real], HELD_OUT: held_out}, []
 
 
 def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[Case]:
     """Name, image and class numbers of every case, read when its turn comes."""
     steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
-    for image_path, label_path in tqdm(files, desc=str(files[0][0].parents[1]), unit="case"):
-        yield image_path.name.removesuffix(".nii.gz"), *convert_files(steps, image_path, label_path)
+    split_folder = files[0][0].parents[1]
+    for image_path, label_path in tqdm(files, desc=str(split_folder), unit="case"):
+        image, label = convert_files(steps, image_path, label_path)
+        assert label is not None, "there is one for each image"
+        yield image_path.name.removesuffix(".nii.gz"), image, label
+
+
+# ---------------------------------------------------------------------------------------- the files
 
 
 def _write_evaluation(results: dict[str, Results], path: Path) -> None:
-    """Write the box plots, the table and, last, the JSON file that says that all is there."""
+    """Write the table, the box plots and, last, the JSON file that says that all is there."""
     write_csv(results, path.with_suffix(".csv"))
-    drawn = score_box_rows(results)
-    part = path.with_name(path.stem + ".part.png")
-    drawn.savefig(part, dpi=100)
-    part.replace(path.with_suffix(".png"))
-    rows = {
-        data: {
-            method: {case: [_finite(asdict(row)) for row in rows] for case, rows in cases.items()}
-            for method, cases in methods.items()
-        }
-        for data, methods in results.items()
-    }
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
-    part.replace(path)
+    figure = score_box_rows(results)
+    with written_whole(path.with_suffix(".png")) as part:
+        figure.savefig(part, dpi=PLOT_DPI)
+    text = json.dumps(_to_json(results), indent=1, allow_nan=False)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def load_cases(folder: str | Path) -> dict[str, Results]:
-    """Read what :func:`evaluate_run` wrote: data, then method, then case, then one row a structure."""
-    stored = json.loads((Path(folder) / EVALUATION).read_text(encoding="utf-8"))
-    return {
-        data: {
-            method: {
-                case: [StructureScore(**_infinite(row)) for row in rows]
-                for case, rows in cases.items()
-            }
-            for method, cases in methods.items()
-        }
-        for data, methods in stored.items()
-    }
+    """Read what :func:`evaluate_run` wrote, by data set, method and case."""
+    return _from_json(json.loads((Path(folder) / EVALUATION).read_text(encoding="utf-8")))
 
 
-def load_evaluation(folder: str | Path) -> dict[str, dict[str, list[StructureScore]]]:
-    """Means over the cases: data, then method, then one row a structure.
+def load_evaluation(folder: str | Path) -> dict[str, dict[str, Evaluation]]:
+    """Read what :func:`evaluate_run` wrote: the means over the cases, by data set and method.
 
-    Distances are means over the cases found.
+    Distances are means over the cases that were found.
     """
     return {
         data: {method: mean_scores(cases) for method, cases in methods.items()}
@@ -153,10 +155,35 @@ def load_evaluation(folder: str | Path) -> dict[str, dict[str, list[StructureSco
     }
 
 
-def _finite(row: dict) -> dict:
-    """JSON has no infinity: a distance that does not exist is null."""
-    return {name: None if value == float("inf") else value for name, value in row.items()}
+def _to_json(results: dict[str, Results]) -> dict[str, Any]:
+    """Scores as plain dictionaries, in which a distance that does not exist is null.
+
+    JSON has no infinity.
+    """
+    plain: dict[str, Any] = {}
+    for data, methods in results.items():
+        plain[data] = {}
+        for method, cases in methods.items():
+            plain[data][method] = {
+                case: [_exchanged(asdict(score), INFINITE, None) for score in scores]
+                for case, scores in cases.items()
+            }
+    return plain
 
 
-def _infinite(row: dict) -> dict:
-    return {name: float("inf") if value is None else value for name, value in row.items()}
+def _from_json(plain: dict[str, Any]) -> dict[str, Results]:
+    """The inverse of :func:`_to_json`."""
+    results: dict[str, Results] = {}
+    for data, methods in plain.items():
+        results[data] = {}
+        for method, cases in methods.items():
+            results[data][method] = {
+                case: Evaluation(StructureScore(**_exchanged(row, None, INFINITE)) for row in rows)
+                for case, rows in cases.items()
+            }
+    return results
+
+
+def _exchanged(row: dict[str, Any], old: float | None, new: float | None) -> dict[str, Any]:
+    """The row with ``new`` in place of ``old``."""
+    return {name: new if value == old else value for name, value in row.items()}

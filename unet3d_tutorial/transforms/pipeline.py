@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..config import DataConfig
-from ..volume import BadScanError, check_same_grid, load_volume
+from ..files.nifti import load_volume
+from ..volume import BadScanError, check_same_grid
 from .base import Pair, RandomTransform, Seed, Transform
 from .grid import ExpandChannel, Orientation, Spacing
 from .intensity import ClipHU, ScaleIntensityRange

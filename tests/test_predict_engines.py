@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from test_scans import AFFINE, chest
+from test_files_scans import AFFINE, chest
 
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.inference import segment

@@ -1,5 +1,6 @@
-"""Downloads from a server that drops connections, lies and serves damaged files: whole and right,
-or not at all.
+"""Downloads from a server that drops connections, lies and serves damaged files.
+
+They are whole and right, or not there at all.
 """
 
 import hashlib
@@ -14,8 +15,13 @@ import numpy as np
 import pytest
 from loopback import Server, serve
 
-from unet3d_tutorial.luna16 import http as module
-from unet3d_tutorial.luna16.http import DownloadError, RemoteFile, download, download_text
+from unet3d_tutorial.luna16 import transfer as module
+from unet3d_tutorial.luna16.transfer import (
+    DownloadError,
+    RemoteFile,
+    download_bytes,
+    download_file,
+)
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
 
@@ -39,7 +45,7 @@ def fetched(server: Server, tmp_path: Path, *faults: str) -> list[int]:
     """Download in spite of the faults; return where each request began."""
     server.faults["/a.zip"] = list(faults)
     counts = []
-    path = download(remote(server), tmp_path / "a.zip", counts.append)
+    path = download_file(remote(server), tmp_path / "a.zip", counts.append)
     assert path.read_bytes() == DATA and [entry.name for entry in tmp_path.iterdir()] == ["a.zip"]
     assert sum(counts) == len(DATA)  # the progress bar ends where it should
     return [start for _, start in server.requests]
@@ -82,7 +88,7 @@ def test_a_file_that_stays_damaged_is_refused_and_nothing_is_left(server: Server
     with pytest.raises(
         DownloadError, match="a.zip .*expected MD5 0{32}, found [0-9a-f]{32}, twice"
     ):
-        download(remote(server, md5="0" * 32), tmp_path / "a.zip")
+        download_file(remote(server, md5="0" * 32), tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists() and (tmp_path / "a.zip.part").stat().st_size == 0
 
 
@@ -97,7 +103,7 @@ def test_a_record_that_lies_about_the_size_ends(
     server: Server, tmp_path: Path, size: int, message: str
 ):
     with pytest.raises(DownloadError, match=message):
-        download(remote(server, size=size), tmp_path / "a.zip")
+        download_file(remote(server, size=size), tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -107,14 +113,14 @@ def test_what_another_attempt_will_not_change_is_said_at_once(
 ):
     server.faults["/a.zip"] = [status] * 9
     with pytest.raises(DownloadError, match=f"a.zip: the server answered {status}"):
-        download(remote(server), tmp_path / "a.zip")
+        download_file(remote(server), tmp_path / "a.zip")
     assert len(server.requests) == 1
 
 
 def test_without_any_progress_it_gives_up_and_keeps_what_came(server: Server, tmp_path: Path):
     server.faults["/a.zip"] = ["drop"] + ["503"] * 99
     with pytest.raises(DownloadError, match="a.zip: .*503.*goes on from there"):
-        download(remote(server), tmp_path / "a.zip")
+        download_file(remote(server), tmp_path / "a.zip")
     assert len(server.requests) == 1 + module.ATTEMPTS
     server.faults.clear()
     assert fetched(server, tmp_path)[-1] == 1_000_000
@@ -131,13 +137,13 @@ def test_a_stalled_connection_is_given_up(
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path, server: Server):
     with pytest.raises(DownloadError, match="http://127.0.0.1:9/x: .*Is this computer connected?"):
-        download_text("http://127.0.0.1:9/x")
+        download_bytes("http://127.0.0.1:9/x")
 
 
 def test_only_http_is_fetched(tmp_path: Path):
     (tmp_path / "secret").write_text("x", encoding="utf-8")
     with pytest.raises(DownloadError, match="file://"):
-        download_text(f"file://{tmp_path}/secret")
+        download_bytes(f"file://{tmp_path}/secret")
 
 
 def test_a_full_disk_is_not_taken_for_a_broken_connection(server: Server, tmp_path: Path):
@@ -147,18 +153,19 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(server: Server, tmp_pa
                 raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        download(remote(server), tmp_path / "a.zip", Full())
+        download_file(remote(server), tmp_path / "a.zip", Full())
     assert len(server.requests) == 1
 
 
 def test_ctrl_c_ends_it_and_the_next_call_goes_on(server: Server, tmp_path: Path):
     """In a process of its own: a signal in the midst of libcurl's work."""
     script = (
-        "import signal, sys, unet3d_tutorial.luna16.http as d\n"
+        "import signal, sys, unet3d_tutorial.luna16.transfer as d\n"
         # A shell's background jobs begin without it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "f = d.RemoteFile(sys.argv[1], int(sys.argv[2]), 32 * '0')\n"
-        "d.download(f, __import__('pathlib').Path(sys.argv[3]), lambda n: print(n, flush=True))\n"
+        "path = __import__('pathlib').Path(sys.argv[3])\n"
+        "d.download_file(f, path, lambda n: print(n, flush=True))\n"
     )
     with serve() as slow:
         slow.files["/a.zip"], slow.faults["/a.zip"] = DATA, ["stall"]

@@ -1,5 +1,6 @@
-"""The MetaImage reader: what ITK reads it reads the same, what is damaged it refuses by name,
-whatever the header says.
+"""The MetaImage reader.
+
+What ITK reads it reads the same; what is damaged it refuses by name, whatever the header says.
 """
 
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_luna16 import GRIDS, SHAPE, image_array, write_mhd
+from test_luna16_conversion import GRIDS, SHAPE, image_array, write_mhd
 
 from unet3d_tutorial.files.metaimage import read_mhd, read_mhd_header
 from unet3d_tutorial.volume import BadScanError
@@ -18,7 +19,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def as_itk_reads(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array ``(I, J, K)`` and RAS affine by ITK: the judge, which shares no code with our reader."""
+    """Array ``(I, J, K)`` and RAS affine by ITK, which shares no code with our reader."""
     image = sitk.ReadImage(path)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -124,10 +125,10 @@ def change(path: Path, field: str, value: str) -> None:
         ("BinaryData", "False", "voxels written as text"),
         ("CompressedData", "perhaps", "CompressedData: expected one of True, False"),
         ("CompressedData", "True", "a.raw is damaged"),
-        ("ElementDataFile", "../secret.raw", "one file beside the header, found '../secret.raw'"),
-        ("ElementDataFile", "/etc/passwd", "one file beside the header"),
-        ("ElementDataFile", "LIST", "one file beside the header"),
-        ("ElementDataFile", "slice%03d.raw 1 5 1", "one file beside the header"),
+        ("ElementDataFile", "../secret.raw", "one file next to the header, found '../secret.raw'"),
+        ("ElementDataFile", "/etc/passwd", "one file next to the header"),
+        ("ElementDataFile", "LIST", "one file next to the header"),
+        ("ElementDataFile", "slice%03d.raw 1 5 1", "one file next to the header"),
         ("ElementDataFile", "none.raw", "none.raw is missing; a.mhd says"),
     ],
 )
@@ -185,9 +186,7 @@ WORDS = [
 
 
 def mutated(rng: np.random.Generator, header: bytes) -> bytes:
-    """Words of the header exchanged for odd ones, lines doubled, dropped or swapped, bytes thrown
-    in.
-    """
+    """Words of the header exchanged for odd ones, lines doubled or dropped, bytes thrown in."""
     lines = header.decode().splitlines()
     for _ in range(rng.integers(1, 3)):
         number = int(rng.integers(len(lines)))

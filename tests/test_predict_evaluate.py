@@ -10,11 +10,12 @@ import pytest
 from unet3d_tutorial import inference
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files.nifti import load_volume, save_volume
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.predict import evaluate as pipeline
 from unet3d_tutorial.sample_ct import SampleUnavailable
 from unet3d_tutorial.view.figures import score_box_rows
-from unet3d_tutorial.volume import Volume, load_volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 
 def threshold(batch):
@@ -175,6 +176,7 @@ def test_the_cases_of_a_folder(run, tmp_path, capsys):
         "evaluation-val.json",
         "evaluation-val.png",
     }
-    assert "| network, raw | right lung | HD95 (mm) | missed |" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "| network, raw | right lung | HD95 (mm) | missed |" in printed
     assert main(["evaluate", "--cases", str(tmp_path / "none"), *settings]) == 2
     assert "none/image: expected .nii.gz files, found none" in capsys.readouterr().err

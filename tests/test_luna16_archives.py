@@ -59,8 +59,9 @@ def write_rar(path: Path, files: dict[str, bytes], method: int = STORED) -> Path
 
 
 def huffman(data: bytes) -> bytes:
-    """``data`` packed as RAR 2.9 does, in the plainest way: every byte by a code of its own,
-    nothing repeated.
+    """``data`` packed as RAR 2.9 does, in the plainest way.
+
+    Every byte has a code of its own, nothing is repeated.
     """
     bits = ["00"]  # a block by Huffman codes, with new tables
     lengths = {8: 1, 9: 2, 19: 2}  # the codes that tell the lengths of the codes: 0, 10 and 11

@@ -1,5 +1,6 @@
-"""Reading scans: every format gives the same voxels in the same place, and what is no CT is refused
-in one line.
+"""Reading scans.
+
+Every format gives the same voxels in the same place; what is no CT is refused in one line.
 """
 
 import gzip
@@ -12,8 +13,9 @@ import pytest
 import SimpleITK as sitk
 
 from unet3d_tutorial.files.dicom import list_series
+from unet3d_tutorial.files.nrrd import read_nrrd
 from unet3d_tutorial.files.scans import check_ct, read_scan, scan_name
-from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
+from unet3d_tutorial.volume import Volume
 
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to ITK's LPS and back
 RNG = np.random.default_rng(0)
@@ -51,8 +53,9 @@ def as_itk(volume: Volume) -> sitk.Image:
 def write_dicom(
     volume: Volume, folder: Path, *, uid="1.2.826.0.1", modality="CT", skip=(), **tags
 ) -> list[Path]:
-    """One file a slice, stored with the usual intercept of -1024, names in another order than the
-    slices.
+    """One file a slice, stored with the usual intercept of -1024.
+
+    The names are in another order than the slices.
     """
     folder.mkdir(parents=True, exist_ok=True)
     affine = FLIP @ volume.affine
@@ -251,8 +254,8 @@ def test_nifti_that_is_no_ct(defect, tmp_path):
 def test_itk_formats_that_say_too_little(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
     for name, line, message in (
-        ("a.mhd", b"ElementSpacing", "no ElementSpacing"),
-        ("b.mha", b"ElementSpacing", "no ElementSpacing"),
+        ("a.mhd", b"ElementSpacing", "field ElementSpacing"),
+        ("b.mha", b"ElementSpacing", "field ElementSpacing"),
         ("a.mhd", b"TransformMatrix", "field TransformMatrix"),
         ("a.mhd", b"Offset", "field Offset"),
         ("b.mha", b"TransformMatrix", "field TransformMatrix"),
@@ -271,8 +274,9 @@ def test_itk_formats_that_say_too_little(tmp_path):
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mhd", "a.mha", "a.nrrd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp_path):
-    """One infinite voxel among many sound ones passes as a CT, and a network gives an empty mask
-    for all around it.
+    """One infinite voxel among many sound ones passes as a CT.
+
+    A network gives an empty mask for all around it.
     """
     array = chest().astype(np.float32)
     array[10, 9, 8] = value
@@ -282,21 +286,53 @@ def test_voxels_that_are_not_finite_are_refused_in_every_format(name, value, tmp
 
 def test_itk_sizes_that_cannot_be(tmp_path):
     image = as_itk(Volume(chest(), AFFINE))
-    for name, old, new in (
-        ("a.mhd", b"DimSize = 20 18 16", b"DimSize = 200000 18000 160"),
-        ("b.mha", b"DimSize = 20 18 16", b"DimSize = 2000 1800 160"),
-        ("c.nrrd", b"sizes: 20 18 16", b"sizes: 2000 1800 160"),
+    for name, old, new, message in (
+        ("a.mhd", b"DimSize = 20 18 16", b"DimSize = 200000 18000 160", "from 1 to 65535"),
+        ("b.mhd", b"DimSize = 20 18 16", b"DimSize = 20000 18000 160", "at most"),
+        ("c.mha", b"DimSize = 20 18 16", b"DimSize = 2000 1800 160", "found a file of"),
+        ("d.mha", b"DimSize = 20 18 16", b"DimSize = 20 18 1", "several slices"),
+        ("e.nrrd", b"sizes: 20 18 16", b"sizes: 2000 1800 160", "found a file of|cannot be read"),
+        ("f.nrrd", b"sizes: 20 18 16", b"sizes: 20000 18000 160", "at most|cannot be read"),
     ):
         path = tmp_path / name
         sitk.WriteImage(image, str(path))
         path.write_bytes(path.read_bytes().replace(old, new))
-        refuse(path, "at most|found a file of|cannot be read")
+        refuse(path, message)
 
 
 def test_colour_and_many_components_in_itk_formats(tmp_path):
     rgb = sitk.GetImageFromArray(np.zeros((9, 9, 9, 3), np.uint8), isVector=True)
     sitk.WriteImage(rgb, str(tmp_path / "a.mha"))
-    refuse(tmp_path / "a.mha", "expected one number a voxel")
+    refuse(tmp_path / "a.mha", "expected one number a voxel, found 3")
+    sitk.WriteImage(rgb, str(tmp_path / "a.nrrd"))
+    refuse(tmp_path / "a.nrrd", "expected one number a voxel, found several")
+
+
+@pytest.mark.parametrize("field", ["data file", "datafile"])
+def test_nrrd_in_two_files_under_both_names_of_the_field(field, tmp_path):
+    volume = Volume(np.tile(chest(), (8, 8, 2)), AFFINE)
+    sitk.WriteImage(as_itk(volume), str(tmp_path / "a.nhdr"))
+    header = (tmp_path / "a.nhdr").read_bytes()
+    assert b"data file: a.raw" in header
+    renamed = header.replace(b"data file: ", field.encode() + b": ")
+    (tmp_path / "a.nhdr").write_bytes(renamed)
+    assert read_scan(tmp_path / "a.nhdr") == read_nrrd(tmp_path / "a.nhdr")
+    assert np.array_equal(read_scan(tmp_path / "a.nhdr").array, volume.array)
+    (tmp_path / "a.raw").unlink()
+    refuse(tmp_path / "a.nhdr", "expected its voxels in .*a.raw, found no such file")
+
+
+def test_metaimage_without_its_voxels(tmp_path):
+    sitk.WriteImage(as_itk(Volume(chest(), AFFINE)), str(tmp_path / "a.mhd"))
+    (tmp_path / "a.raw").unlink()
+    refuse(tmp_path / "a.mhd", "a.raw is missing; a.mhd says")
+
+
+def test_metaimage_with_a_name_longer_than_a_file_can_have(tmp_path):
+    sitk.WriteImage(as_itk(Volume(chest(), AFFINE)), str(tmp_path / "a.mhd"))
+    header = (tmp_path / "a.mhd").read_bytes()
+    (tmp_path / "a.mhd").write_bytes(header.replace(b"a.raw", b"\xe9" * 190))
+    refuse(tmp_path / "a.mhd", "expected the name of one file")
 
 
 @pytest.mark.parametrize("spacing", [0.01, 50.0])
@@ -318,9 +354,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
 
 
 def broken(data: bytes, rng: np.random.Generator) -> bytes:
-    """The file cut short, with bytes changed (mostly in the header), a piece lost, or noise in
-    place of it.
-    """
+    """The file cut short, a piece lost, or bytes changed, half of the time only in the header."""
     kind, raw = rng.integers(4), bytearray(data)
     if kind == 0:
         return bytes(raw[: rng.integers(len(raw))])
@@ -335,8 +369,9 @@ def broken(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
-    """700 broken files: each gives a volume that passes as a CT, or one line that names the file,
-    and no other error.
+    """Each of 700 broken files gives a volume that passes as a CT, or one line that names the file.
+
+    There is no other error.
     """
     rng = np.random.default_rng(6)
     (tmp_path / "seeds").mkdir()
@@ -353,50 +388,3 @@ def test_broken_files_are_refused_or_read_and_nothing_else(tmp_path):
                 assert "\n" not in str(error) and "case" in str(error), error
                 outcomes["refused"] += 1
     assert sum(outcomes.values()) == 700 and outcomes["refused"] > 350, outcomes
-
-
-# ----------------------------------------------------------------------------------------- the mask
-def test_a_mask_names_its_structures(tmp_path):
-    labels = np.zeros((4, 5, 6), np.int64)
-    labels[1, 2, 3] = 3
-    path = save_mask(Volume(labels, OBLIQUE), tmp_path / "m.nii.gz")
-    image = nib.load(path)
-    assert image.get_data_dtype() == np.uint8 and np.array_equal(np.asarray(image.dataobj), labels)
-    assert np.allclose(image.get_sform(), OBLIQUE, atol=1e-5) and np.allclose(
-        image.get_qform(), OBLIQUE, atol=1e-4
-    )
-    assert image.header.get_intent()[0] == "label"
-    assert (
-        image.header["descrip"].item().decode()
-        == "0 background, 1 left lung, 2 right lung, 3 trachea"
-    )
-    table = image.header.extensions[0].content
-    assert b'Key="2"' in table and b">right lung</Label>" in table
-    as_read_by_itk = sitk.ReadImage(str(path))
-    assert np.array_equal(sitk.GetArrayFromImage(as_read_by_itk).transpose(2, 1, 0), labels)
-
-
-def test_a_mask_with_a_shear_is_stored_by_its_sform(tmp_path):
-    sheared = AFFINE.copy()
-    sheared[1, 2] = 0.8
-    path = save_mask(Volume(np.ones((4, 5, 6), np.uint8), sheared), tmp_path / "m.nii.gz")
-    assert (
-        np.allclose(load_volume(path).affine, sheared)
-        and int(nib.load(path).header["qform_code"]) == 0
-    )
-
-
-def test_a_mask_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    save_volume(Volume(np.ones((2, 2, 2), np.uint8), AFFINE), tmp_path / "m.nii.gz")
-    before = (tmp_path / "m.nii.gz").read_bytes()
-
-    def full_disk(image, path):
-        Path(path).write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(nib, "save", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        save_mask(Volume(np.zeros((2, 2, 2), np.uint8), AFFINE), tmp_path / "m.nii.gz")
-    assert (tmp_path / "m.nii.gz").read_bytes() == before and [
-        p.name for p in tmp_path.iterdir()
-    ] == ["m.nii.gz"]

@@ -14,9 +14,12 @@ import pytest
 import SimpleITK as sitk
 from filelock import FileLock
 
-from unet3d_tutorial.luna16 import conversion as luna16
-from unet3d_tutorial.luna16.conversion import BadScanError, ConversionError, convert, read_mhd
-from unet3d_tutorial.volume import PIECE, load_volume
+from unet3d_tutorial.files.metaimage import read_mhd
+from unet3d_tutorial.files.nifti import PIECE, load_volume
+from unet3d_tutorial.luna16 import conversion
+from unet3d_tutorial.luna16.conversion import ConversionError, ConversionReport, convert
+from unet3d_tutorial.luna16.layout import LOCK, MASK_FOLDER
+from unet3d_tutorial.volume import BadScanError
 
 SHAPE = (7, 6, 5)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -79,8 +82,9 @@ def image_array(seed: int = 0) -> np.ndarray:
 
 
 def mask_array() -> np.ndarray:
-    """Left lung at high i (in LPS the patient's left), right lung at low i, trachea between; plus a
-    value to drop.
+    """Left lung at high i (in LPS the patient's left), right lung at low i, trachea between.
+
+    One more value is there to be dropped.
     """
     mask = np.zeros(SHAPE, np.uint8)
     mask[5:, 1:4, 1:4], mask[:2, 1:4, 1:4], mask[3, 2, 2:], mask[4, 0, 0] = 3, 4, 5, 7
@@ -89,7 +93,7 @@ def mask_array() -> np.ndarray:
 
 def write_scan(source: Path, subset: int, uid: str, **options) -> None:
     write_mhd(source / f"subset{subset}" / f"{uid}.mhd", image_array(), **options)
-    write_mhd(source / luna16.MASK_FOLDER / f"{uid}.mhd", mask_array(), compressed=True, **options)
+    write_mhd(source / MASK_FOLDER / f"{uid}.mhd", mask_array(), compressed=True, **options)
 
 
 @pytest.fixture
@@ -104,11 +108,11 @@ def outputs(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name != luna16.LOCK
+        if path.is_file() and path.name != LOCK
     )
 
 
-def run(source: Path, destination: Path, **options) -> luna16.ConversionReport:
+def run(source: Path, destination: Path, **options) -> ConversionReport:
     return convert(source, destination, **{"num_validation": 2, "processes": 1, **options})
 
 
@@ -179,7 +183,7 @@ def test_files_that_simpleitk_wrote_are_read(tmp_path: Path):
 
 def test_windows_line_ends_and_big_whole_floats_are_read(tmp_path: Path):
     write_mhd(tmp_path / "luna/subset0/a.mhd", image_array().astype(np.float32), newline="\r\n")
-    write_mhd(tmp_path / "luna" / luna16.MASK_FOLDER / "a.mhd", mask_array())
+    write_mhd(tmp_path / "luna" / MASK_FOLDER / "a.mhd", mask_array())
     run(tmp_path / "luna", tmp_path / "out", num_validation=0)
     written = load_volume(tmp_path / "out/train/image/a.nii.gz")
     assert written.array.dtype == np.int16
@@ -221,8 +225,14 @@ def test_num_validation_must_leave_something_to_train_on(source: Path, tmp_path:
 def test_a_second_call_redoes_only_what_is_missing_or_out_of_date(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     run(source, out)
-    (out / "train/image/1.2.8.nii.gz").unlink()  # as if interrupted between mask and image
-    (out / "train/image/1.2.9.part.nii.gz").write_bytes(b"half")
+    (out / "train/image/1.2.8.nii.gz").unlink()  # as if killed while it was written
+    half = (
+        "import os, sys; from unet3d_tutorial.files.whole import written_whole\n"
+        "with written_whole(sys.argv[1]): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", half, out / "train/image/1.2.8.nii.gz"])
+    assert list(out.rglob("*.part-*"))
+    (out / "train/image/own.part.nii.gz").write_bytes(b"not ours")
     newer = (out / "val/image/1.2.3.nii.gz").stat().st_mtime + 10
     os.utime(source / "subset1/1.2.3.raw", (newer, newer))
     kept = (out / "train/image/1.2.9.nii.gz").stat().st_mtime_ns
@@ -233,7 +243,7 @@ def test_a_second_call_redoes_only_what_is_missing_or_out_of_date(source: Path, 
         "1.2.9",
     ]
     assert (out / "train/image/1.2.9.nii.gz").stat().st_mtime_ns == kept
-    assert not list(out.rglob("*.part*"))
+    assert not list(out.rglob("*.part-*")) and (out / "train/image/own.part.nii.gz").exists()
     np.testing.assert_array_equal(
         load_volume(out / "train/image/1.2.8.nii.gz").array, image_array()
     )
@@ -283,15 +293,15 @@ def test_processes_give_the_same_files_as_one(source: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_converting_needs_no_more_memory_than_three_scans(tmp_path: Path, compressed: bool):
-    """The figure that ``convert`` promises; noise, so that nothing is small because it packs well."""
+    """The figure that ``convert`` promises. Noise, which does not pack well."""
     shape = (160, 120, 100)
     mask = np.zeros(shape, np.uint8)
     mask[90:150, 30:90, 20:80], mask[10:70, 30:90, 20:80], mask[76:84, 50:60, 30:90] = 3, 4, 5
     scan = np.random.default_rng(0).integers(-1024, 400, shape).astype(np.int16)
     write_mhd(tmp_path / "luna/subset0/1.2.mhd", scan, compressed=compressed)
     write_mhd(tmp_path / "luna/subset0/1.3.mhd", scan[:9, :9, :9])
-    write_mhd(tmp_path / f"luna/{luna16.MASK_FOLDER}/1.2.mhd", mask, compressed=compressed)
-    write_mhd(tmp_path / f"luna/{luna16.MASK_FOLDER}/1.3.mhd", mask[78:87, 52:61, 32:41])
+    write_mhd(tmp_path / f"luna/{MASK_FOLDER}/1.2.mhd", mask, compressed=compressed)
+    write_mhd(tmp_path / f"luna/{MASK_FOLDER}/1.3.mhd", mask[78:87, 52:61, 32:41])
     tracemalloc.start()
     convert(tmp_path / "luna", tmp_path / "out", num_validation=1, processes=1)
     peak = tracemalloc.get_traced_memory()[1]
@@ -317,14 +327,15 @@ def test_a_full_disk_is_not_taken_for_a_bad_scan(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(luna16, "save_volume", full)
+    monkeypatch.setattr(conversion, "save_volume", full)
     with pytest.raises(OSError, match="No space left"):
         run(source, tmp_path / "out", skip_bad=True)
 
 
 def small_disk_run(folder: Path, kilobytes: int, script: str) -> subprocess.CompletedProcess:
-    """Run a shell script with ``folder`` on a disk of its own, which is gone afterwards; skip where
-    that is not allowed.
+    """Run a shell script with ``folder`` on a disk of its own, which is gone afterwards.
+
+    Skips the test where that is not allowed.
     """
     folder.mkdir()
     mount = f"mount -t tmpfs -o size={kilobytes}k none {folder}"
@@ -346,13 +357,14 @@ def test_a_disk_that_fills_up_leaves_whole_pairs_only_and_the_next_call_goes_on(
             rng.integers(-2048, 3072, (42, 42, 40)).astype(np.int16),
         )
         mask = np.kron(mask_array(), np.ones((6, 7, 8), np.uint8))
-        write_mhd(tmp_path / "luna" / luna16.MASK_FOLDER / f"{number}.mhd", mask, compressed=True)
+        write_mhd(tmp_path / "luna" / MASK_FOLDER / f"{number}.mhd", mask, compressed=True)
     disk, command = (
         tmp_path / "disk",
         f"{sys.executable} -m unet3d_tutorial.cli data luna16 {tmp_path}/luna --no-fetch",
     )
     script = (
-        f"{command} {disk} --processes {processes}; echo code $?; find {disk} -type f -not -name .lock; "
+        f"{command} {disk} --processes {processes}; echo code $?; "
+        f"find {disk} -type f -not -name .lock; "
         f"mount -o remount,size=9000k {disk} && {command} {disk} --processes 1"
     )
     result = small_disk_run(disk, 600, script)
@@ -379,14 +391,17 @@ def test_a_disk_that_fills_up_leaves_whole_pairs_only_and_the_next_call_goes_on(
 def test_two_conversions_at_once_are_refused(source: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     with (
-        FileLock(tmp_path / "out" / luna16.LOCK),
+        FileLock(tmp_path / "out" / LOCK),
         pytest.raises(RuntimeError, match="another process converts into this"),
     ):
         run(source, tmp_path / "out")
 
 
 def test_luna16_does_not_import_mindspore():
-    code = "import sys, unet3d_tutorial.luna16.conversion, unet3d_tutorial.sample_ct; sys.exit('mindspore' in sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.luna16.conversion, unet3d_tutorial.sample_ct; "
+        "sys.exit('mindspore' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -409,7 +424,7 @@ def without_line(path: Path, key: str) -> None:
 
 
 OTHER_GRID = (np.eye(3), GRIDS["as LUNA16"][1], (-166.0, -171.699997, -205.0))
-IMAGE, MASK = "subset0/1.2.8", f"{luna16.MASK_FOLDER}/1.2.8"
+IMAGE, MASK = "subset0/1.2.8", f"{MASK_FOLDER}/1.2.8"
 BREAK = {  # what is broken -> how, and what the reason must say
     "no raw": (lambda s: (s / f"{IMAGE}.raw").unlink(), r"subset0/1.2.8.raw is missing"),
     "cut raw": (
@@ -488,7 +503,7 @@ def test_a_scan_in_two_subsets_is_in_neither_split(source: Path, tmp_path: Path)
 
 
 def test_masks_of_subsets_that_were_not_downloaded_are_no_error(source: Path, tmp_path: Path):
-    write_mhd(source / luna16.MASK_FOLDER / "1.2.99.mhd", mask_array())
+    write_mhd(source / MASK_FOLDER / "1.2.99.mhd", mask_array())
     assert len(run(source, tmp_path / "out").converted) == 5
 
 

@@ -1,16 +1,84 @@
-"""Pieces of air go to the structure that nearly fills them, and to none if walls, shares or
-distance speak against it.
+"""What a voxel's HU say, the largest piece, the holes, and pieces of air.
+
+A piece of air goes to the structure that nearly fills it, and to none if walls, shares or distance
+speak against it.
 """
 
 import numpy as np
 import pytest
 
 from unet3d_tutorial.config import Config
-from unet3d_tutorial.inference import clean, segment
-from unet3d_tutorial.postprocessing import whole_air
+from unet3d_tutorial.inference import segment
+from unet3d_tutorial.postprocessing import (
+    HU_GAIN,
+    clean,
+    fill_holes,
+    hu_scores,
+    keep_largest_component,
+    whole_air,
+)
 from unet3d_tutorial.predict.evaluate import segment_all
 from unet3d_tutorial.transforms import Orientation
 from unet3d_tutorial.volume import Volume
+
+# ------------------------------------------------------------------------------- the voxel's own HU
+
+
+def test_the_gain_of_hu_scores_is_its_largest():
+    scores = hu_scores(np.arange(-3100, 3000))
+    assert (scores[1:] - scores[0]).max() == pytest.approx(HU_GAIN)
+
+
+def test_hu_scores_are_limited_and_half_as_strong_for_the_trachea():
+    background, left, right, trachea = hu_scores(
+        np.array([[-3024, -600, -400, -100, 200, 3000]], np.int16)
+    )
+    assert background[0] == pytest.approx([-2 / 3, -2 / 3, 0, 0, 0, 0])
+    assert left[0] == pytest.approx([0, 0, 0, -1, -2, -2])
+    assert np.array_equal(left, right) and np.array_equal(trachea, left / 2)
+    assert np.isfinite(hu_scores(np.array([[np.nan]]))).all()
+
+
+# ---------------------------------------------------------------------------------------- the holes
+
+
+def test_holes_are_filled_with_the_structure_around_them():
+    labels = np.zeros((14, 14, 14), np.uint8)
+    labels[1:8, 1:8, 1:8] = 1
+    labels[3:5, 3:5, 3:5] = 0  # enclosed
+    labels[2, 2, 2] = 3  # enclosed, but another structure
+    labels[6, 6, 5:8] = 0  # open at one end
+    labels[9:13, 9:13, 0:4] = 2
+    labels[10:12, 10:12, 0:2] = 0  # open towards the edge of the array
+    before, expected = labels.copy(), labels.copy()
+    expected[3:5, 3:5, 3:5] = 1
+    filled = fill_holes(labels)
+    assert np.array_equal(filled, expected) and filled.dtype == np.uint8
+    assert np.array_equal(labels, before)
+    assert not fill_holes(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+# -------------------------------------------------------------------------------- the largest piece
+
+
+def test_largest_piece_of_each_structure():
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[1:5, 1:5, 1:5] = 1
+    labels[5, 5, 5] = 1  # touches by a corner: belongs
+    labels[8:10, 8:10, 8:10] = 1
+    labels[0, 11, 0:3] = 3
+    labels[11, 11, 0:2] = 3
+    before = labels.copy()
+    kept = keep_largest_component(labels)
+    expected = before.copy()
+    expected[8:10, 8:10, 8:10] = 0
+    expected[11, 11, 0:2] = 0
+    assert np.array_equal(kept, expected) and kept.dtype == np.uint8
+    assert np.array_equal(labels, before)
+    assert not keep_largest_component(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+# ------------------------------------------------------------------------------ whole pieces of air
 
 SPACING_MM = (1.0, 1.0, 5.0)
 
@@ -95,7 +163,7 @@ def test_axial_slices_are_found_in_any_orientation(codes) -> None:
 
 
 def test_distance_is_in_millimetres() -> None:
-    """Nearer than 6 mm: in voxels of 3 mm the strip of the lung that is looked at has two columns."""
+    """Within 6 mm: in voxels of 3 mm the strip of the lung that is seen has two columns."""
     hu, labels = chest()
     hu[45] = -900  # no wall: the strip and the trachea are one piece
     coarse = np.diag([3.0, 3.0, 5.0, 1.0])

@@ -9,23 +9,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_deployment import tiny_onnx
-from test_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
+from test_files_scans import AFFINE, OBLIQUE, as_itk, broken, chest, rotation, seeds, write_dicom
+from test_predict_engines import tiny_onnx
 
 from unet3d_tutorial.book.chapter import fresh_environment
 from unet3d_tutorial.cli import main
 from unet3d_tutorial.config import Config
+from unet3d_tutorial.files.nifti import load_volume, save_mask, save_volume
 from unet3d_tutorial.inference import segment
 from unet3d_tutorial.metrics import dice
 from unet3d_tutorial.phantom.recipe import generate
 from unet3d_tutorial.predict import command as prediction
-from unet3d_tutorial.predict.command import expand, plan, settle, volumes
+from unet3d_tutorial.predict.command import checkpoint_and_config, mask_jobs, scan_paths
 from unet3d_tutorial.predict.engines import REQUIREMENTS
 from unet3d_tutorial.runs import networks as trained
 from unet3d_tutorial.runs.checkpoints import save_checkpoint
 from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
 from unet3d_tutorial.transforms import Orientation
-from unet3d_tutorial.volume import Volume, load_volume, save_mask, save_volume
+from unet3d_tutorial.volume import Volume
 
 NATIVE = "data.spacing_mm=null"  # with small windows, nothing that takes time
 SMALL = "inference.roi_size=[64,48,32]"
@@ -176,7 +177,9 @@ def test_settings_may_follow_the_scans(here, capsys):
     assert main(["predict", "-o", "m.nii.gz", "s.nii.gz", NATIVE, SMALL]) == 0
     assert np.array_equal(load_volume(here / "m.nii.gz").array == 1, box_scan().array < -500)
     assert main(["predict", "-o", "n.nii.gz", "s.nii.gz", "inference.overlap=2"]) == 2
-    assert "inference.overlap: expected at least 0 and below 1, found 2" in capsys.readouterr().err
+    assert (
+        "inference.overlap: expected a number of at least 0 and below 1" in capsys.readouterr().err
+    )
     (here / "data.n=1").mkdir()
     save_volume(box_scan(), here / "data.n=1" / "s.nii.gz")
     assert main(["predict", "-o", "n.nii.gz", "data.n=1/s.nii.gz", NATIVE, SMALL]) == 0
@@ -188,7 +191,7 @@ def test_settings_may_follow_the_scans(here, capsys):
 def test_a_folder_may_have_a_dot_in_its_name(here):
     (here / "a.nii.gz").touch()
     (here / "masks.2026").mkdir()
-    assert [str(output) for _, output in plan(["a.nii.gz"], "masks.2026")] == [
+    assert [str(output) for _, output in mask_jobs(["a.nii.gz"], "masks.2026")] == [
         "masks.2026/a.nii.gz"
     ]
 
@@ -209,28 +212,20 @@ def test_plans_that_cannot_be(scans, output, message, here):
         (here / path).parent.mkdir(exist_ok=True)
         (here / path).touch()
     with pytest.raises((ValueError, OSError), match=message):
-        plan(scans, output, overwrite=True)
+        mask_jobs(scans, output, overwrite=True)
 
 
 def test_a_name_with_brackets_is_a_name(here):
     (here / "scan[1].nii").touch()
-    assert [str(path) for path in expand(["scan[1].nii"])] == ["scan[1].nii"]
-
-
-def test_volumes_in_millilitres():
-    labels = np.zeros((10, 10, 10), np.uint8)
-    labels[:5], labels[5:, :2] = 1, 3
-    mask = Volume(labels, rotation(30, 1) @ np.diag([2, 2, 2.5, 1]))
-    assert volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL"
-    labels[5:, 2:4] = 5
-    assert (
-        volumes(mask) == "left lung 5 mL, right lung 0 mL, trachea 1 mL, label 4 0 mL, label 5 1 mL"
-    )
+    assert [str(path) for path in scan_paths(["scan[1].nii"])] == ["scan[1].nii"]
 
 
 def test_a_prediction_imports_no_more_than_it_needs():
     """Plots, training, event files and their own imports would cost seconds at each start."""
-    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.runs.networks; print(*sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.runs.networks; "
+        "print(*sys.modules)"
+    )
     loaded = set(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -248,7 +243,10 @@ def test_a_prediction_imports_no_more_than_it_needs():
 
 
 def test_without_its_network_mindspore_is_not_imported():
-    code = "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.evaluation; print('mindspore' in sys.modules)"
+    code = (
+        "import sys, unet3d_tutorial.predict.command, unet3d_tutorial.evaluation; "
+        "print('mindspore' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -305,7 +303,7 @@ def test_the_override_of_the_run_folder_says_whose_network_and_settings(here, ca
         tiny_onnx(f"runs/{name}/unet3d.onnx", config, inputs=1)
     # Which the default configuration alone does not allow.
     fine = ["train.output_path=runs/fine", "data.position=false"]
-    path, config = settle(None, None, fine)
+    path, config = checkpoint_and_config(None, None, fine)
     assert (str(path), config.data.spacing_mm, config.train.output_path) == (
         "runs/fine/unet3d.ckpt",
         (2, 2, 2),

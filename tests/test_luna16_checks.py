@@ -1,5 +1,6 @@
-"""The check of a data set: a sound one gives a table and nothing else, each defect a line that
-names the case.
+"""The check of a data set.
+
+A sound one gives a table and nothing else, each defect a line that names the case.
 """
 
 import gzip
@@ -11,16 +12,18 @@ import numpy as np
 import pytest
 
 from unet3d_tutorial.cli import main
-from unet3d_tutorial.luna16.checks import check
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.files.nifti import save_volume
+from unet3d_tutorial.luna16.checks import CaseCheck, check
+from unet3d_tutorial.volume import Volume
 
 AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])  # LPS
 SHAPE = (60, 40, 50)
 
 
 def chest(seed: int = 0, values: tuple[int, int, int] = (3, 4, 5)) -> tuple[np.ndarray, np.ndarray]:
-    """Two boxes of lung, 2000 mL each, and a windpipe in soft tissue, with noise; the left lung at
-    high i.
+    """Two boxes of lung, 2000 mL each, and a windpipe in soft tissue, with noise.
+
+    The left lung is at high i.
     """
     label = np.zeros(SHAPE, np.uint8)
     label[34:54, 10:30, 5:45], label[6:26, 10:30, 5:45], label[29:31, 18:20, 10:50] = values
@@ -76,6 +79,29 @@ def test_a_sound_set_gives_the_numbers_and_nothing_odd(data: Path, capsys):
     )
 
 
+def test_jupyter_shows_the_table_and_what_is_odd_below_it(data: Path):
+    change(data, label=lambda a: np.where(a == 5, 0, a).astype(np.uint8))
+    html = check(data, processes=1)._repr_html_()
+    assert html.count("<tr>") == 4 and "<td>train/a" in html
+    assert "3 cases, 1 with something odd, 0 of them unusable<br>train/a: the mask has no" in html
+
+
+def test_half_written_files_are_no_cases(data: Path):
+    (data / "train/image/.a.part-host-1-00c0ffee.nii.gz").write_bytes(b"half")
+    write(data / "train", "own.part", *chest(5))  # a name that a user may give
+    assert [case.name for case in check(data, processes=1).cases][:3] == [
+        "train/a",
+        "train/b",
+        "train/own.part",
+    ]
+
+
+def test_the_middle_of_a_long_name_is_left_out_of_the_table():
+    name = "train/1.3.6.1.4.1.14519.5.2.1.6279.6001.100225287222365663678666836860"
+    shown = CaseCheck(name).cells()[0]
+    assert shown == "train/1.3.6.1.…663678666836860" and len(shown) == 30
+
+
 def test_processes_give_the_same_as_one_and_classes_1_to_3_are_known(data: Path):
     write(data, "d", *chest(3, (1, 2, 3)))
     one, two = check(data, processes=1), check(data, processes=2)
@@ -91,10 +117,8 @@ def test_classes_1_to_3_are_announced_with_the_setting_for_them(data: Path):
     assert "data.lower_limit" not in str(check(data, processes=1))
     write(data / "train", "own", *chest(4, (1, 2, 3)))
     text = str(check(data, processes=1))
-    assert (
-        "masks of the values 1, 2, 3: 1, such as train/own; to train on them set data.lower_limit=1 data.upper"
-        in text
-    )
+    assert "masks of the values 1, 2, 3: 1, such as train/own; to train on them set " in text
+    assert "set data.lower_limit=1 data.upper_limit=3" in text
     assert "masks of the values 3, 4, 5: 3, such as train/a; no setting fits both kinds" in text
 
 

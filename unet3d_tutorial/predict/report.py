@@ -1,0 +1,34 @@
+"""What ``unet3d predict`` says of each mask: a line with the volumes in mL."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..labels import STRUCTURES
+from ..volume import Volume
+
+
+def mask_line(path: Path, mask: Volume) -> str:
+    """The line for a mask that was written to ``path``."""
+    return f"{path}: {volumes(mask)}"
+
+
+def kept_line(path: Path) -> str:
+    """The line for a mask that was there already."""
+    return f"{path}: kept, it is there already; --overwrite makes it anew"
+
+
+def volumes(mask: Volume) -> str:
+    """The volume of each structure of a mask ``(I, J, K)`` in mL.
+
+    Such as ``"left lung 2310 mL, right lung 2645 mL, trachea 41 mL"``. Labels beyond those of
+    ``STRUCTURES`` are named by their number, up to the highest in the mask.
+    """
+    values = range(1, max(len(STRUCTURES), int(mask.array.max())) + 1)
+    names = dict(enumerate(STRUCTURES, start=1))
+    texts = []
+    for value in values:
+        voxels = np.count_nonzero(mask.array == value)
+        name = names.get(value, f"label {value}")
+        texts.append(f"{name} {voxels * mask.voxel_ml:.0f} mL")
+    return ", ".join(texts)

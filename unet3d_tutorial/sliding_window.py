@@ -1,0 +1,308 @@
+"""The sliding window: a volume of any size through a network that sees one window at a time.
+
+NumPy in, NumPy out: the network is any callable.
+
+A *predictor* takes a float32 batch ``(N, C, *roi)`` and gives class scores (logits)
+``(N, K, *roi)`` as anything that ``numpy.asarray`` reads. It may be a MindSpore cell, an ONNX
+session, a PyTorch module or a threshold.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .config import Config
+from .labels import LEFT_LUNG, NUM_CLASSES, RIGHT_LUNG
+
+Predictor = Callable[[np.ndarray], Any]
+Shape = tuple[int, ...]  #: voxels along I, J, K
+Box = tuple[slice, ...]  #: a part of a volume: one slice for each of I, J, K
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Where windows lie in a volume, what each voxel of one counts, and how many go at once.
+
+    Raises ``ValueError`` for what cannot work, by the rules of the configuration's section
+    ``inference``, where these settings are described.
+    """
+
+    roi_size: Shape  #: voxels of a window, of any number
+    overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
+    mode: str = "constant"  #: see :func:`window_weight`
+    batch_size: int = 1  #: windows that the predictor is given at once
+    placement: str = "fixed"  #: see :func:`window_slices`
+
+    def __post_init__(self) -> None:
+        if len(self.roi_size) != 3 or min(self.roi_size) < 1:
+            raise ValueError(
+                f"roi_size: expected three positive numbers of voxels, found {self.roi_size}"
+            )
+        names = ("overlap", "mode", "batch_size", "placement")
+        Config.from_dict({"inference": {name: getattr(self, name) for name in names}})
+
+    @property
+    def weight(self) -> np.ndarray:
+        """How much each voxel of a window counts."""
+        return window_weight(self.roi_size, self.mode)
+
+    def slices(self, shape: Shape) -> list[Box]:
+        """Where the windows lie in a volume of ``shape``."""
+        return window_slices(shape, self.roi_size, self.overlap, self.placement)
+
+
+def sliding_window_inference(
+    image: np.ndarray,
+    roi_size: Shape,
+    predictor: Predictor,
+    *,
+    overlap: float = 0.25,
+    mode: str = "constant",
+    batch_size: int = 1,
+    placement: str = "fixed",
+    progress: bool = False,
+) -> np.ndarray:
+    """Predict windows that overlap, and average them.
+
+    ``image`` is ``(C, I, J, K)``; the result is ``(classes, I, J, K)``, float32.
+
+    Windows of ``roi_size`` voxels lie ``roi * (1 - overlap)`` voxels apart (see
+    :func:`window_slices` for ``placement``) and go to ``predictor`` in batches of ``batch_size``.
+    In their average each voxel of a window counts the same (``mode`` ``"constant"``), or less the
+    nearer it is to the window's border, where the network saw little context (``"gaussian"``).
+    ``progress`` shows a bar.
+
+    An axis shorter than the window is padded on both sides with 0.0, the scaled value of air, and
+    cropped again. With ``placement="fixed"`` the result is that of MONAI's function of this name,
+    with its default settings. Memory: the output, one slab of it, and one batch;
+    :func:`sliding_window_slabs` does without the output. Raises ``ValueError`` for a setting or a
+    predictor's shape that cannot work.
+    """
+    window = SlidingWindow(roi_size, overlap, mode, batch_size, placement)
+    whole, row = np.empty(0, np.float32), 0
+    for slab in sliding_window_slabs(image, window, predictor, progress=progress):
+        if row == 0:  # the first slab says how many classes there are
+            whole = np.empty((len(slab), *image.shape[1:]), np.float32)
+        rows = slab.shape[1]
+        whole[:, row : row + rows] = slab
+        row += rows
+    return whole
+
+
+def sliding_window_slabs(
+    image: np.ndarray, window: SlidingWindow, predictor: Predictor, *, progress: bool = False
+) -> Iterator[np.ndarray]:
+    """Give the result of :func:`sliding_window_inference` slab by slab, in order along I.
+
+    ``image`` is ``(C, I, J, K)``, a slab ``(classes, n, J, K)``. Windows are visited from low to
+    high I. Once the next one starts further along, no window will touch the rows before it: they
+    are finished, handed out and forgotten. A scan of any length needs scores for one window's
+    thickness only::
+
+        rows along I     0 . . . . . . . . . . . . . . . . . .
+        first windows    [-------------]
+        second windows             [-------------]
+        third windows                        [-------------]
+        slabs            [--------][--------][-------------]
+    """
+    if image.ndim != 4 or image.size == 0:
+        raise ValueError(
+            f"image: expected shape (C, I, J, K) without an empty axis, found {image.shape}"
+        )
+    padded, inner = _pad_to(image, window.roi_size)
+    shape = padded.shape[1:]
+    mean = _MovingMean(shape, window.weight)
+    boxes = window.slices(shape)
+    for box, scores in _predictions(padded, boxes, predictor, window.batch_size, progress):
+        if box[0].start > mean.first_row:
+            yield mean.finish(box[0].start)[:, :, *inner[1:]]
+        mean.add(box, scores)
+    # An axis is padded only if one window covers it: then this slab is the only one.
+    rows = slice(None) if mean.first_row else inner[0]
+    yield mean.rest()[:, rows, *inner[1:]]
+
+
+class _MovingMean:
+    """The weighted mean of windows over as many rows of a volume as one window has.
+
+    The rows are ``first_row .. first_row + window`` of ``(I, J, K)``; they move along I.
+    """
+
+    def __init__(self, shape: Shape, weight: np.ndarray):
+        self.first_row = 0
+        self.weight = weight
+        self.weight_sums = np.zeros((len(weight), *shape[1:]), np.float32)
+        # (classes, window, J, K); the first window's scores say how many classes there are.
+        self.score_sums = np.zeros((0, *self.weight_sums.shape), np.float32)
+
+    def add(self, box: Box, scores: np.ndarray) -> None:
+        """Add the scores ``(classes, *roi)`` of a window whose first row is ``first_row``."""
+        if not len(self.score_sums):
+            self.score_sums = np.zeros((len(scores), *self.weight_sums.shape), np.float32)
+        # One class at a time, so that the weighted scores need memory for one class only.
+        for sums, of_class in zip(self.score_sums, scores, strict=True):
+            sums[:, *box[1:]] += self.weight * of_class
+        self.weight_sums[:, *box[1:]] += self.weight
+
+    def finish(self, next_row: int) -> np.ndarray:
+        """Means ``(classes, n, J, K)`` of the rows before ``next_row``, which then is the first."""
+        rows = next_row - self.first_row
+        means = self.score_sums[:, :rows] / self.weight_sums[:rows]
+        for sums in (*self.score_sums, self.weight_sums):
+            kept = len(sums) - rows
+            sums[:kept] = sums[rows:].copy()
+            sums[kept:] = 0
+        self.first_row = next_row
+        return means
+
+    def rest(self) -> np.ndarray:
+        """Means ``(classes, window, J, K)`` of all rows that are left.
+
+        They take the place of the sums: nothing can be added after.
+        """
+        return np.divide(self.score_sums, self.weight_sums, out=self.score_sums)
+
+
+def _predictions(
+    image: np.ndarray,
+    boxes: Sequence[Box],
+    predictor: Predictor,
+    batch_size: int,
+    progress: bool,
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Give each window's box and scores ``(classes, *roi)``; a batch is predicted at a time."""
+    with tqdm(total=len(boxes), desc="windows", disable=not progress) as bar:
+        for start in range(0, len(boxes), batch_size):
+            batch = boxes[start : start + batch_size]
+            crops = np.stack([image[:, *box] for box in batch])
+            scores = np.asarray(predictor(crops))
+            _check_scores(scores, crops)
+            yield from zip(batch, scores, strict=True)
+            bar.update(len(batch))
+
+
+def _check_scores(scores: np.ndarray, crops: np.ndarray) -> None:
+    """Raise ``ValueError`` unless scores ``(N, K, *roi)`` fit the windows ``(N, C, *roi)``."""
+    number, _, *roi = crops.shape
+    fits = scores.ndim == 5 and len(scores) == number and scores.shape[2:] == tuple(roi)
+    if not fits:
+        expected = f"({number}, K, {', '.join(map(str, roi))})"
+        raise ValueError(f"predictor: expected scores of shape {expected}, found {scores.shape}")
+
+
+def _pad_to(image: np.ndarray, roi_size: Shape) -> tuple[np.ndarray, Box]:
+    """Pad ``(C, I, J, K)`` with 0 to at least one window, as float32.
+
+    The box, three slices, takes the padding away again.
+    """
+    shape = image.shape[1:]
+    lacking = [max(roi - length, 0) for roi, length in zip(roi_size, shape, strict=True)]
+    before = [number // 2 for number in lacking]
+    after = [number - number // 2 for number in lacking]
+    inner = tuple(slice(first, first + length) for first, length in zip(before, shape, strict=True))
+    image = image.astype(np.float32, copy=False)
+    if any(lacking):
+        image = np.pad(image, [(0, 0), *zip(before, after, strict=True)])
+    return image, inner
+
+
+def window_slices(
+    shape: Shape, roi_size: Shape, overlap: float, placement: str = "fixed"
+) -> list[Box]:
+    """Where the windows lie in a volume that is nowhere smaller than one.
+
+    Three slices each, in order along I, J, K.
+
+    ``"fixed"``: at intervals of ``roi * (1 - overlap)`` voxels, the last one flush with the border,
+    so that it overlaps its neighbour more than the others do (the original case, MONAI).
+    ``"even"``: no more windows, but the same distance between all of them, to a voxel (nnU-Net).
+    """
+    starts = [
+        _starts(length, roi, overlap, placement)
+        for length, roi in zip(shape, roi_size, strict=True)
+    ]
+    boxes = []
+    for corner in itertools.product(*starts):
+        edges = zip(corner, roi_size, strict=True)
+        boxes.append(tuple(slice(start, start + roi) for start, roi in edges))
+    return boxes
+
+
+def _starts(length: int, roi: int, overlap: float, placement: str) -> list[int]:
+    """First voxels of the windows along one axis."""
+    interval = max(int(roi * (1 - overlap)), 1)
+    # The division rounded up: enough steps to reach the far border.
+    steps = -(-(length - roi) // interval)
+    if placement == "even" and steps:
+        return [round(step * (length - roi) / steps) for step in range(steps + 1)]
+    return [min(step * interval, length - roi) for step in range(steps + 1)]
+
+
+def window_weight(roi_size: Shape, mode: str) -> np.ndarray:
+    """How much each voxel of a window counts, float32 of shape ``roi_size``.
+
+    ``"constant"`` is 1 everywhere. ``"gaussian"`` has a standard deviation of an eighth of the
+    window, as in nnU-Net (Isensee et al., 2021) and MONAI. It all but vanishes in the window's
+    corners, and a voxel seen by one window only would be divided by almost nothing: no weight is
+    less than a thousandth.
+    """
+    if mode == "constant":
+        return np.ones(roi_size, np.float32)
+    curves = []
+    for voxels in roi_size:
+        offset = np.arange(voxels) - (voxels - 1) / 2
+        curves.append(np.exp(-0.5 * (offset / (0.125 * voxels)) ** 2))
+    weight = curves[0][:, None, None] * curves[1][:, None] * curves[2]
+    return np.maximum(weight, 1e-3).astype(np.float32)
+
+
+# --------------------------------------------------------------------------------- mirrored windows
+
+
+def with_flips(predictor: Predictor, axes: Sequence[int], *, position: bool = False) -> Predictor:
+    """A predictor that also sees the window mirrored, and averages: test-time flips.
+
+    ``axes`` are spatial axes of the window in RAS order, 0 from left to right; every combination is
+    tried, so n axes cost 2**n predictions. A mirror from left to right makes a left lung of a right
+    one: their scores are exchanged back, and with ``position`` the sign of channel 1, the distance
+    from the body's middle plane, is turned. Raises ``ValueError`` for axis 0 if the scores are not
+    of the four classes background, left lung, right lung and trachea.
+    """
+    flips: list[tuple[int, ...]] = []
+    for number in range(len(axes) + 1):
+        flips += itertools.combinations(axes, number)
+
+    def averaged(batch: np.ndarray) -> np.ndarray:
+        total = _flipped(predictor, batch, flips[0], position)
+        for flip in flips[1:]:
+            total = total + _flipped(predictor, batch, flip, position)
+        return total / np.float32(len(flips))
+
+    return averaged
+
+
+def _flipped(
+    predictor: Predictor, batch: np.ndarray, axes: Sequence[int], position: bool
+) -> np.ndarray:
+    """Scores of ``(N, C, *roi)`` by way of its mirror image along ``axes``."""
+    array_axes = tuple(axis + 2 for axis in axes)
+    mirrored = np.ascontiguousarray(np.flip(batch, array_axes))
+    if position and 0 in axes:
+        mirrored[:, 1] *= -1
+    scores = np.flip(np.asarray(predictor(mirrored)), array_axes)
+    if 0 not in axes:
+        return scores
+    classes = scores.shape[1]
+    if classes != NUM_CLASSES:
+        raise ValueError(
+            f"inference.flip_axes: expected no 0 for a network of {classes} classes, "
+            f"found {axes}; what a mirror exchanges is known of background, left lung, right lung "
+            "and trachea only"
+        )
+    order = np.arange(classes)
+    order[[LEFT_LUNG, RIGHT_LUNG]] = RIGHT_LUNG, LEFT_LUNG
+    return scores[:, order]
