@@ -89,8 +89,9 @@ def recipe(steps: Compose) -> str:
     """All that decides what the steps make of a file: their settings, their code, the libraries
     they call.
     """
-    steps_files = sorted(Path(transforms.__file__).parent.glob("*.py"))
-    code = [path.read_bytes() for path in (*steps_files, Path(volume.__file__), Path(__file__))]
+    code = [Path(module.__file__).read_bytes() for module in (transforms, volume)] + [
+        Path(__file__).read_bytes()
+    ]
     settings = [(type(step).__name__, sorted(vars(step).items())) for step in steps.steps]
     libraries = [version(name) for name in ("numpy", "scipy", "nibabel")]
     return repr((settings, libraries, [hashlib.sha256(text).hexdigest() for text in code]))
