@@ -3,7 +3,7 @@
 :func:`.recipe.generate` is where to begin: it is the order in which a phantom is painted, one line
 an organ. The files behind it, from the patient to the picture:
 
-- ``patient``, ``field_of_view``: who lies in the scanner, and how much of him it sees;
+- ``patient``, ``field_of_view``: who lies in the scanner, and what part of the patient it sees;
 - ``canvas``, ``shapes``, ``tissues``: the grid of HU and labels, the shapes painted on it, and HU;
 - ``body``, ``abdomen``, ``chest``, ``lungs``, ``airway``, ``mediastinum``, ``vessels``,
   ``skeleton``: the anatomy;

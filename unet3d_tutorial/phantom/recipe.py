@@ -77,7 +77,7 @@ def generate(
     if not 1.0 <= spacing_mm <= 8.0:
         raise ValueError(f"spacing_mm: expected 1 to 8 mm, found {spacing_mm}")
 
-    # Who lies in the scanner, and what it sees of him.
+    # Who lies in the scanner, and what part of the patient it sees.
     rng = np.random.default_rng([*np.atleast_1d(seed), list(FAMILIES).index(family)])
     patient = Patient.draw(rng, family)
     canvas = Canvas(FieldOfView.draw(patient, rng, spacing_mm))

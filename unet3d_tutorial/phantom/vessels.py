@@ -84,8 +84,8 @@ def paint_upper_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generat
 def add_beam_hardening(canvas: Canvas, rng: np.random.Generator, centre: np.ndarray) -> None:
     """Add dark and bright rays in the axial plane around a vessel full of contrast agent.
 
-    Dense matter takes the soft part out of the X-rays, and the reconstruction answers with rays
-    that fade over some centimetres from ``centre``, in mm.
+    Dense matter absorbs the soft part of the X-rays, which the reconstruction takes for rays around
+    it. They fade over some centimetres from ``centre``, which is given in mm.
     """
     centre_x, centre_y, centre_z = centre
     x, y = canvas.x - centre_x, canvas.y - centre_y

@@ -11,8 +11,8 @@ from .base import Pair, Transform
 def has_classes(label: np.ndarray) -> bool:
     """Whether a mask holds the classes 1, 2 and 3, as this package writes them.
 
-    The alternative are LUNA16's values 3, 4 and 5. Its masks may hold 1 and 2 too, for what counts
-    as background, but then a lung or the trachea above 3 as well.
+    Masks of LUNA16 hold 3, 4 and 5 for the same structures. They may hold 1 and 2 too, for what
+    counts as background, but then also a lung or the trachea above 3.
 
     >>> has_classes(np.array([0, 1, 2, 3])), has_classes(np.array([0, 1, 2, 4]))
     (True, False)

@@ -32,11 +32,11 @@ def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
 
 
 def resampling_weights(positions: np.ndarray, length: int, ratio: float) -> sparse.csr_array:
-    """Like :func:`linear_weights`, but of samples that were smoothed first where need be.
+    """Like :func:`linear_weights`, but the samples are smoothed first if the new grid is coarser.
 
-    Need is if the new samples are ``ratio > 1`` times as far apart as the old ones: else what is
-    too fine for them would come out as something coarse that is not there (aliasing). Full widths
-    at half maximum, of the old voxel and of the Gaussian, add up in squares to the new voxel's.
+    ``ratio`` is how many times as far apart the new samples are. Above 1, what is too fine for them
+    would come out as something coarse that is not there (aliasing). The squared full widths at half
+    maximum of the old voxel and of the Gaussian add up to that of the new voxel.
     """
     weights = linear_weights(positions, length)
     if ratio <= 1:
