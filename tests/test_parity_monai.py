@@ -238,7 +238,7 @@ def test_elastic_deformation_at_the_same_places(volume, seed):
     """
     volume = Volume(volume.array / 1000, volume.affine)
     step = RandomElastic(seed=seed)
-    drawn = step._draw(volume.array.shape)
+    drawn = step.draw_parameters(volume.array.shape)
     ours, _ = step.apply(volume, None, drawn)
     places = step.places(drawn, volume)
     last = np.reshape(volume.array.shape[1:], (3, 1, 1, 1)) - 1

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from unet3d_tutorial.phantom import chest as phantom_chest
+from unet3d_tutorial.phantom import lungs as phantom_lungs
 from unet3d_tutorial.phantom import recipe as phantoms
 from unet3d_tutorial.phantom.recipe import generate, write_luna16
 
@@ -119,10 +119,10 @@ def test_what_is_painted_over_a_lung_takes_its_label(monkeypatch) -> None:
     Disease and the lung's own vessels are.
     """
     for module, name in (
-        (phantoms, "disease"),
-        (phantoms, "scanner"),
-        (phantoms, "airway"),
-        (phantom_chest, "grow_vessel"),
+        (phantoms, "paint_diseases"),
+        (phantoms, "add_scanner_marks"),
+        (phantoms, "paint_airway"),
+        (phantom_lungs, "grow_vessel"),
     ):
         monkeypatch.setattr(module, name, lambda *parts: None)
     for seed in range(6):

@@ -17,7 +17,7 @@ READING_ORDER = (
     "training_step training inference sliding_window postprocessing metrics evaluation baseline "
     "viewer export doctor cli"
 ).split()
-ROOMS = "files luna16 phantom runs predict view cpu case book".split()
+ROOMS = "transforms files luna16 phantom runs predict view cpu case book".split()
 
 HEAD = """# API reference
 

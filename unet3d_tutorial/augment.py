@@ -1,9 +1,8 @@
-"""Random variation of training scans: each step draws its parameters first (``draw``), then applies
-them (``apply``).
+"""Random variation of training scans: each step draws its parameters first, then applies them.
 
-Steps are callables ``(image, label) -> (image, label)`` like those of
-:mod:`unet3d_tutorial.transforms`, on arrays ``(..., I, J, K)``, pure, each with a random stream of
-its own. Labels are class numbers, not one-hot. What a spatial step moves in from outside is filled
+Steps are random transforms as :mod:`unet3d_tutorial.transforms` defines them, on arrays
+``(..., I, J, K)``. Labels are class numbers, not one-hot. Steps on intensities leave label and
+affine as they are. Spatial steps move image and label alike, and fill what comes in from outside
 with the image's minimum (air) and with background. MindSpore is not needed here.
 """
 
@@ -15,181 +14,223 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
 
-from .transforms import Pair, RandomTransform, along, linear_weights, resampling_weights
+from .transforms import Pair, RandomTransform
+from .transforms.base import Parameters, Seed
+from .transforms.resampling import apply_along, linear_weights, resampling_weights
 from .volume import Volume
 
-
-class _WithChance(RandomTransform):
-    """A random step that acts with chance ``chance`` only."""
-
-    chance: float
-
-    def draw(self, shape: Sequence[int]):
-        return self._draw(shape) if self.rng.random() < self.chance else None
+#: The longest displacement along an axis, in distances of control points: below it no field of
+#: cubic B-splines folds (Choi and Lee, 2000).
+LONGEST_DISPLACEMENT = 0.4
 
 
-# --------------------------------------------------------------------------------- intensity: HU in
-class RandomShift(RandomTransform):
-    """Add one random number of HU to the whole image: scanners differ by some tens of HU.
+class OccasionalTransform(RandomTransform[Parameters]):
+    """A random transform that acts with chance ``chance`` only, from 0 to 1.
 
-    Label and affine stay.
+    A new one overrides :meth:`draw_parameters` and :meth:`apply`.
     """
 
-    def __init__(self, std_hu: float = 25.0, seed: int | Sequence[int] = 0):
+    def __init__(self, chance: float, seed: Seed):
+        super().__init__(seed)
+        self.chance = chance
+
+    def draw(self, shape: Sequence[int]) -> Parameters | None:
+        """Parameters for an image array of this shape, or ``None`` to leave it as it is."""
+        if self.rng.random() >= self.chance:
+            return None
+        return self.draw_parameters(shape)
+
+    def draw_parameters(self, shape: Sequence[int]) -> Parameters:
+        """Parameters for an image array of this shape, if the transform acts."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------- intensities
+
+
+class RandomShift(RandomTransform[np.float32]):
+    """Add one random number of HU, of deviation ``std_hu``, to the whole image.
+
+    Scanners differ by some tens of HU.
+
+    >>> scan = Volume(np.zeros((1, 40, 50, 60), np.float32), np.eye(4))
+    >>> shifted, _ = RandomShift().apply(scan, None, np.float32(30))
+    >>> float(shifted.array.mean())
+    30.0
+    """
+
+    def __init__(self, std_hu: float = 25.0, seed: Seed = 0):
+        super().__init__(seed)
         self.std_hu = std_hu
-        self.set_random_state(seed)
 
     def draw(self, shape: Sequence[int]) -> np.float32:
         """HU to add."""
         return np.float32(self.rng.normal(0, self.std_hu))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.float32) -> Pair:
+        """Add the HU drawn."""
         return replace(image, array=image.array + parameters), label
 
 
-class RandomNoise(_WithChance):
-    """With chance ``chance``, add Gaussian noise of up to ``max_std_hu``. Label and affine stay."""
+class RandomNoise(OccasionalTransform[np.ndarray]):
+    """With chance ``chance``, add Gaussian noise of a deviation up to ``max_std_hu`` HU."""
 
-    def __init__(
-        self, max_std_hu: float = 50.0, chance: float = 0.3, seed: int | Sequence[int] = 0
-    ):
+    def __init__(self, max_std_hu: float = 50.0, chance: float = 0.3, seed: Seed = 0):
+        super().__init__(chance, seed)
         self.max_std_hu = max_std_hu
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> np.ndarray:
+    def draw_parameters(self, shape: Sequence[int]) -> np.ndarray:
         """HU to add to each voxel."""
-        std = np.float32(self.rng.uniform(0, self.max_std_hu))
-        return std * self.rng.standard_normal(shape, dtype=np.float32)
+        std_hu = np.float32(self.rng.uniform(0, self.max_std_hu))
+        return std_hu * self.rng.standard_normal(shape, dtype=np.float32)
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
+        """Add the HU drawn."""
         return replace(image, array=image.array + parameters), label
 
 
-class RandomBlur(_WithChance):
-    """With chance ``chance``, smooth with a Gaussian of 0.3 to ``max_sigma`` voxels, as a softer
-    kernel would.
+class RandomBlur(OccasionalTransform[float]):
+    """With chance ``chance``, smooth the image as a softer reconstruction kernel would.
 
-    Label and affine stay.
+    The kernel is a Gaussian with a deviation of 0.3 to ``max_sigma`` voxels along each array axis.
     """
 
-    def __init__(self, max_sigma: float = 0.9, chance: float = 0.3, seed: int | Sequence[int] = 0):
+    def __init__(self, max_sigma: float = 0.9, chance: float = 0.3, seed: Seed = 0):
+        super().__init__(chance, seed)
         self.max_sigma = max_sigma
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> float:
+    def draw_parameters(self, shape: Sequence[int]) -> float:
         """Standard deviation in voxels."""
         return self.rng.uniform(0.3, self.max_sigma)
 
     def apply(self, image: Volume, label: Volume | None, parameters: float) -> Pair:
+        """Smooth with the deviation drawn."""
         array = image.array.astype(np.float32)
         for axis in (-3, -2, -1):
             array = ndimage.gaussian_filter1d(array, parameters, axis=axis, truncate=2.5)
         return replace(image, array=array), label
 
 
-class RandomLowResolution(_WithChance):
-    """With chance ``chance``, make the image as coarse as voxels up to ``max_factor`` times as long
-    would, on the same grid.
+class RandomLowResolution(OccasionalTransform[float]):
+    """With chance ``chance``, make the image as coarse as longer voxels would, on the same grid.
 
-    It is averaged down and interpolated back, along each array axis. Label and affine stay.
+    Voxels up to ``max_factor`` times as long are imitated: along each array axis the image is
+    averaged down and interpolated back.
+
+    Raises ``ValueError`` for a ``max_factor`` below 1.
     """
 
-    def __init__(self, max_factor: float = 2.0, chance: float = 0.3, seed: int | Sequence[int] = 0):
+    def __init__(self, max_factor: float = 2.0, chance: float = 0.3, seed: Seed = 0):
         if max_factor < 1:
             raise ValueError(f"max_factor: expected at least 1, found {max_factor}")
+        super().__init__(chance, seed)
         self.max_factor = max_factor
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> float:
+    def draw_parameters(self, shape: Sequence[int]) -> float:
         """How many times as long the voxels are."""
         return self.rng.uniform(1, self.max_factor)
 
     def apply(self, image: Volume, label: Volume | None, parameters: float) -> Pair:
+        """Average down by the factor drawn, and interpolate back."""
         array = image.array.astype(np.float32, copy=False)
         for axis in (-3, -2, -1):
             fine = array.shape[axis]
             coarse = max(1, round(fine / parameters))
-            down = resampling_weights(
-                (np.arange(coarse) + 0.5) * fine / coarse - 0.5, fine, fine / coarse
-            )
-            up = linear_weights((np.arange(fine) + 0.5) * coarse / fine - 0.5, coarse)
-            array = along(up @ down, array, axis)
+            coarse_centres = (np.arange(coarse) + 0.5) * fine / coarse - 0.5  # in fine voxels
+            fine_centres = (np.arange(fine) + 0.5) * coarse / fine - 0.5  # in coarse voxels
+            down = resampling_weights(coarse_centres, fine, fine / coarse)
+            up = linear_weights(fine_centres, coarse)
+            array = apply_along(up @ down, array, axis)
         return replace(image, array=array), label
 
 
-class RandomGamma(_WithChance):
-    """With chance ``chance``, raise an image scaled to 0..1 to a random power: contrast changes,
-    the ends stay.
+class RandomGamma(OccasionalTransform[np.float32]):
+    """With chance ``chance``, raise an image scaled to 0..1 to a random power.
 
-    Label and affine stay.
+    The contrast changes, the ends stay. The power's logarithm has mean 0 and deviation ``log_std``.
+
+    >>> image = Volume(np.array([[[0.0, 0.5, 1.0]]]), np.eye(4))
+    >>> RandomGamma().apply(image, None, np.float32(2))[0].array.tolist()
+    [[[0.0, 0.25, 1.0]]]
     """
 
-    def __init__(self, log_std: float = 0.2, chance: float = 0.4, seed: int | Sequence[int] = 0):
+    def __init__(self, log_std: float = 0.2, chance: float = 0.4, seed: Seed = 0):
+        super().__init__(chance, seed)
         self.log_std = log_std
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> np.float32:
+    def draw_parameters(self, shape: Sequence[int]) -> np.float32:
         """The power."""
         return np.float32(np.exp(self.rng.normal(0, self.log_std)))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.float32) -> Pair:
+        """Raise to the power drawn."""
         return replace(image, array=np.clip(image.array, 0, 1) ** parameters), label
 
 
 # ------------------------------------------------------------------------------------------ spatial
-class RandomFlip(_WithChance):
-    """With chance ``chance``, mirror the patient left to right and exchange the label values
-    ``swap``, left and right.
 
-    The plane of the mirror is at 0 mm, so run :class:`~unet3d_tutorial.transforms.CenterOnBody`
-    before. The affine becomes the mirrored patient's: what was at x mm to the right is now at -x
-    mm. Raises ``ValueError`` if no array axis points to the left or right.
+
+class RandomFlip(OccasionalTransform[bool]):
+    """With chance ``chance``, mirror the patient left to right.
+
+    The two label values ``swap``, left and right, are exchanged. The plane of the mirror is at 0
+    mm, so run :class:`~unet3d_tutorial.transforms.CenterOnBody` before. The affine becomes the
+    mirrored patient's: what was at x mm to the right is now at -x mm.
+
+    Raises ``ValueError`` if no array axis points to the left or right.
+
+    >>> label = Volume(np.array([1, 0, 0, 2]).reshape(1, 4, 1, 1), np.eye(4))
+    >>> RandomFlip(chance=1)(label, label)[1].array.ravel().tolist()
+    [1, 0, 0, 2]
     """
 
-    def __init__(
-        self, swap: tuple[int, int] = (1, 2), chance: float = 0.5, seed: int | Sequence[int] = 0
-    ):
+    def __init__(self, swap: tuple[int, int] = (1, 2), chance: float = 0.5, seed: Seed = 0):
+        super().__init__(chance, seed)
         self.swap = tuple(swap)
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> bool:
+    def draw_parameters(self, shape: Sequence[int]) -> bool:
         """Always ``True``: mirror."""
         return True
 
     def apply(self, image: Volume, label: Volume | None, parameters: bool) -> Pair:
-        codes = image.axis_codes
-        if not {"L", "R"} & set(codes):
-            raise ValueError(
-                f"image: expected an axis that points to the left or right, found {codes!r}"
-            )
-        axis = next(number for number, code in enumerate(codes) if code in "LR")
-        turn, mirror = np.eye(4), np.diag([-1.0, 1, 1, 1])
-        turn[axis, axis], turn[axis, 3] = -1, image.array.shape[axis - 3] - 1
+        """Mirror, whatever the parameters are."""
+        lateral = self._lateral_axis(image)
+        array_axis = lateral - 3
+        turn = np.eye(4)  # from an index of the mirrored array to one of the old array
+        turn[lateral, lateral] = -1
+        turn[lateral, 3] = image.array.shape[array_axis] - 1
+        mirror = np.diag([-1.0, 1, 1, 1])
         affine = mirror @ image.affine @ turn
-        image = Volume(np.flip(image.array, axis - 3), affine)
-        return image, None if label is None else Volume(
-            self._exchange(np.flip(label.array, axis - 3)), affine
+        if label is not None:
+            flipped = np.flip(label.array, array_axis)
+            label = Volume(self._exchange_sides(flipped), affine)
+        return Volume(np.flip(image.array, array_axis), affine), label
+
+    def _lateral_axis(self, image: Volume) -> int:
+        """Which of the axes I, J, K points to the left or right: 0, 1 or 2."""
+        codes = image.axis_codes
+        for axis, code in enumerate(codes):
+            if code in ("L", "R"):
+                return axis
+        raise ValueError(
+            f"image: expected an axis that points to the left or right, found {codes!r}"
         )
 
-    def _exchange(self, label: np.ndarray) -> np.ndarray:
+    def _exchange_sides(self, label: np.ndarray) -> np.ndarray:
         left, right = self.swap
-        return np.where(label == left, right, np.where(label == right, left, label)).astype(
-            label.dtype
-        )
+        exchanged = np.where(label == left, right, np.where(label == right, left, label))
+        return exchanged.astype(label.dtype)
 
 
-class RandomAffine(_WithChance):
-    """With chance ``chance``, turn the patient about the centre of the grid and change his size.
+class RandomAffine(OccasionalTransform[tuple[np.ndarray, float]]):
+    """With chance ``chance``, turn the patient about the centre of the grid and change the size.
 
     Angles about the three array axes are up to ``max_degrees`` either way; sizes from ``1 /
-    max_scale`` to ``max_scale``. Millimetres count, so a turned sphere stays one if voxels are not
+    max_scale`` to ``max_scale``. Millimetres count, so a turned ball stays one if voxels are not
     cubes. The image is interpolated linearly, the label takes the nearest voxel. The affine stays:
     the patient moves, the grid does not.
+
+    Raises ``ValueError`` for a ``max_scale`` below 1.
     """
 
     def __init__(
@@ -197,25 +238,25 @@ class RandomAffine(_WithChance):
         max_degrees: float = 15.0,
         max_scale: float = 1.15,
         chance: float = 0.5,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
     ):
         if max_scale < 1:
             raise ValueError(f"max_scale: expected at least 1, found {max_scale}")
+        super().__init__(chance, seed)
         self.max_degrees = max_degrees
         self.max_scale = max_scale
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> tuple[np.ndarray, float]:
+    def draw_parameters(self, shape: Sequence[int]) -> tuple[np.ndarray, float]:
         """Three angles in degrees, and the factor by which the patient grows."""
+        angles = self.rng.uniform(-self.max_degrees, self.max_degrees, 3)
         limit = np.log(self.max_scale)
-        return self.rng.uniform(-self.max_degrees, self.max_degrees, 3), float(
-            np.exp(self.rng.uniform(-limit, limit))
-        )
+        scale = np.exp(self.rng.uniform(-limit, limit))
+        return angles, float(scale)
 
     def apply(
         self, image: Volume, label: Volume | None, parameters: tuple[np.ndarray, float]
     ) -> Pair:
+        """Turn by the angles drawn and grow by the factor drawn."""
         angles, scale = parameters
         millimetres = np.diag(image.spacing_mm)
         turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
@@ -223,21 +264,23 @@ class RandomAffine(_WithChance):
         matrix = np.linalg.inv(millimetres) @ turn.T @ millimetres / scale
         centre = (np.array(image.array.shape[-3:]) - 1) / 2
         offset = centre - matrix @ centre
-        return _resample(
-            lambda array, **how: ndimage.affine_transform(array, matrix, offset, **how),
-            image,
-            label,
-        )
+
+        def turned(channel: np.ndarray, **options) -> np.ndarray:
+            return ndimage.affine_transform(channel, matrix, offset, **options)
+
+        return _resample(turned, image, label)
 
 
-class RandomElastic(_WithChance):
-    """With chance ``chance``, bend the patient as if made of rubber, by displacements of standard
-    deviation ``std_mm``.
+class RandomElastic(OccasionalTransform[np.ndarray]):
+    """With chance ``chance``, bend the patient as if made of rubber.
 
-    They are drawn at ``points`` control points along each axis and spread by cubic B-splines
-    (Rueckert et al., 1999). None is longer than 0.4 of the distance of control points along its
-    axis: below that no such field folds (Choi and Lee, 2000). The image is interpolated linearly,
-    the label takes the nearest voxel. The affine stays: the patient moves.
+    Displacements of standard deviation ``std_mm`` are drawn at ``points`` control points along each
+    axis and spread by cubic B-splines (Rueckert et al., 1999). None is longer than 0.4 of the
+    distance of control points along its axis: below that no such field folds (Choi and Lee, 2000).
+    The image is interpolated linearly, the label takes the nearest voxel. The affine stays: the
+    patient moves.
+
+    Raises ``ValueError`` for fewer than 4 control points.
     """
 
     def __init__(
@@ -245,62 +288,67 @@ class RandomElastic(_WithChance):
         std_mm: float = 6.0,
         points: int = 7,
         chance: float = 0.5,
-        seed: int | Sequence[int] = 0,
+        seed: Seed = 0,
     ):
         if points < 4:
             raise ValueError(f"points: expected at least 4 along each axis, found {points}")
+        super().__init__(chance, seed)
         self.std_mm = std_mm
         self.points = points
-        self.chance = chance
-        self.set_random_state(seed)
 
-    def _draw(self, shape: Sequence[int]) -> np.ndarray:
-        """Displacements of the control points in mm along the array axes, ``(3, points, points,
-        points)``.
-        """
+    def draw_parameters(self, shape: Sequence[int]) -> np.ndarray:
+        """Displacements in mm along the array axes, ``(3, points, points, points)``."""
         return self.rng.normal(0, self.std_mm, (3, *[self.points] * 3))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
+        """Bend by the displacements drawn."""
         places = self.places(parameters, image)
-        return _resample(
-            lambda array, **how: ndimage.map_coordinates(array, places, **how), image, label
-        )
+
+        def bent(channel: np.ndarray, **options) -> np.ndarray:
+            return ndimage.map_coordinates(channel, places, **options)
+
+        return _resample(bent, image, label)
 
     def places(self, displacements: np.ndarray, image: Volume) -> np.ndarray:
-        """Where each voxel of the bent image comes from: fractional indices ``(3, I, J, K)``,
-        float32.
+        """Where each voxel of the bent image comes from: indices ``(3, I, J, K)``, float32.
+
+        ``displacements`` are those of the control points in mm, as drawn; the indices are
+        fractional.
         """
         shape = image.array.shape[-3:]
-        knots = np.arange(self.points + 4)
-        i, j, k = (
-            BSpline.design_matrix(np.linspace(3, self.points, n), knots, 3)
-            .toarray()
-            .astype(np.float32)
-            for n in shape
-        )
-        limit = 0.4 * (np.array(shape) - 1) / (self.points - 3)  # voxels
-        voxels = np.clip(
-            displacements / np.reshape(image.spacing_mm, (3, 1, 1, 1)), *_columns(-limit, limit)
-        )
-        field = np.einsum("ia,jb,kc,dabc->dijk", i, j, k, voxels.astype(np.float32), optimize=True)
+        intervals = self.points - 3  # between control points, along each axis
+        longest = LONGEST_DISPLACEMENT * (np.array(shape) - 1) / intervals  # voxels
+        longest = longest.reshape(3, 1, 1, 1)
+        spacing_mm = np.reshape(image.spacing_mm, (3, 1, 1, 1))
+        voxels = np.clip(displacements / spacing_mm, -longest, longest).astype(np.float32)
+        i, j, k = (self._spline_weights(length) for length in shape)
+        field = np.einsum("ia,jb,kc,dabc->dijk", i, j, k, voxels, optimize=True)
         return field + np.indices(shape, np.float32)
 
-
-def _columns(*limits: np.ndarray) -> list[np.ndarray]:
-    return [limit.reshape(3, 1, 1, 1) for limit in limits]
+    def _spline_weights(self, length: int) -> np.ndarray:
+        """How much each control point counts at each voxel of an axis, ``(length, points)``."""
+        knots = np.arange(self.points + 4)
+        positions = np.linspace(3, self.points, length)
+        return BSpline.design_matrix(positions, knots, 3).toarray().astype(np.float32)
 
 
 def _resample(step: Callable[..., np.ndarray], image: Volume, label: Volume | None) -> Pair:
-    """Run ``step`` on each channel: linear for the image, nearest for the label, air and background
-    from outside.
+    """Run a function of SciPy's on each channel of image and label.
+
+    The image is interpolated linearly, as float32, and filled with its minimum; the label takes the
+    nearest voxel and is filled with background.
     """
-
-    def each(array: np.ndarray, order: int, fill: float) -> np.ndarray:
-        channels = array.reshape(-1, *array.shape[-3:])
-        return np.stack(
-            [step(c, order=order, mode="constant", cval=fill) for c in channels]
-        ).reshape(array.shape)
-
     air = image.array.min()
-    image = replace(image, array=each(image.array.astype(np.float32, copy=False), 1, air))
-    return image, None if label is None else replace(label, array=each(label.array, 0, 0))
+    array = _each_channel(step, image.array.astype(np.float32, copy=False), order=1, fill=air)
+    if label is not None:
+        label = replace(label, array=_each_channel(step, label.array, order=0, fill=0))
+    return replace(image, array=array), label
+
+
+def _each_channel(
+    step: Callable[..., np.ndarray], array: np.ndarray, *, order: int, fill: float
+) -> np.ndarray:
+    """Run ``step`` on each ``(I, J, K)`` of an array ``(..., I, J, K)``."""
+    channels = array.reshape(-1, *array.shape[-3:])
+    results = [step(channel, order=order, mode="constant", cval=fill) for channel in channels]
+    return np.stack(results).reshape(array.shape)

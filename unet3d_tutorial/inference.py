@@ -25,7 +25,8 @@ from .sliding_window import sliding_window_slabs as sliding_window_slabs
 from .sliding_window import window_slices as window_slices
 from .sliding_window import window_weight as window_weight
 from .sliding_window import with_flips as with_flips
-from .transforms import CenterOnBody, Compose, Pad, along, grid_steps, input_steps, linear_weights
+from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps
+from .transforms.resampling import apply_along, linear_weights
 from .volume import Volume
 
 #: Slices of the scan that return to its grid at once: a file may store them interleaved, and
@@ -290,7 +291,7 @@ def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray
     """Interpolate along one axis; where every position is a voxel, only pick."""
     voxels = positions.astype(int)
     if not np.array_equal(voxels, positions):
-        return along(linear_weights(positions, array.shape[axis]), array, axis)
+        return apply_along(linear_weights(positions, array.shape[axis]), array, axis)
     if np.array_equal(voxels, np.arange(array.shape[axis])):
         return array
     return np.take(array, voxels, axis)

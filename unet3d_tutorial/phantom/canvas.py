@@ -1,167 +1,174 @@
-"""The canvas of a phantom: a grid of HU and labels that is painted with signed distances, and the
-simple shapes.
+"""The canvas of a phantom: a grid of HU and labels that is painted with signed distances.
 
-Every shape is a *signed distance* in millimetres, negative inside. A voxel that a surface cuts is
-blended by the share that lies inside, as a real scanner averages over it.
+A voxel that a surface cuts is blended by the share of it that lies inside, as a real scanner
+averages over a voxel (partial volume effect).
 """
 
-import numpy as np
+from types import EllipsisType
 
-AIR = -1000.0  # HU
-BACKGROUND = 0  # label of whatever is neither lung nor airway
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..volume import Volume
+from .field_of_view import FieldOfView
+from .shapes import Coordinates, capsule, ellipsoid
+from .tissues import AIR
+
+BACKGROUND = 0  #: label of whatever is neither lung nor airway
+
+#: A part of the grid, or ``...`` for all of it.
+Box = tuple[slice, ...] | EllipsisType
+
+WARP_SCALE_MM = 70.0  #: width of the bumps by which the body is bent
+#: The warped body may reach this far out of the straight box that is searched for it.
+ELLIPSOID_MARGIN_MM = 30
+TUBE_MARGIN_MM = 25
 
 
 class Canvas:
     """A grid of HU and labels that is painted with signed distances.
 
-    ``x``, ``y``, ``z`` are ``(I, J, K)`` arrays of patient coordinates in mm, already tilted and
-    smoothly warped, so that simple shapes come out bent like anatomy.
+    ``hu`` (float32) and ``label`` (uint8) are ``(I, J, K)``. ``x``, ``y``, ``z`` are arrays of that
+    shape with the patient's coordinates in mm, already tilted and smoothly warped once
+    :meth:`bend` was called, so that simple shapes come out bent like anatomy. ``straight_x`` and
+    ``straight_y`` stay as they were: they are what the scanner goes by.
     """
 
-    # landmarks in mm, known once the space between the lungs is laid out
-    spine_y: float
-    heart: np.ndarray
-    heart_radii: np.ndarray
-    oesophagus: np.ndarray
-
-    def __init__(self, shape: tuple[int, ...], spacing_mm: float, centre: np.ndarray):
-        self.spacing_mm = spacing_mm
+    def __init__(self, view: FieldOfView):
+        self.spacing_mm = view.spacing_mm
         axes = [
-            (np.arange(n) - (n - 1) / 2) * spacing_mm + c
-            for n, c in zip(shape, centre, strict=True)
+            (np.arange(length) - (length - 1) / 2) * view.spacing_mm + middle
+            for length, middle in zip(view.shape, view.centre, strict=True)
         ]
         self.origin = np.array([axis[0] for axis in axes])
-        self.x, self.y, self.z = (
-            np.array(a, np.float32) for a in np.meshgrid(*axes, indexing="ij")
-        )
-        self.hu = np.full(shape, AIR, np.float32)
-        self.label = np.zeros(shape, np.uint8)
+        grid = np.meshgrid(*axes, indexing="ij")
+        self.x, self.y, self.z = (np.array(axis, np.float32) for axis in grid)
+        self.straight_x, self.straight_y = self.x, self.y
+        self.hu = np.full(view.shape, AIR, np.float32)
+        self.label = np.full(view.shape, BACKGROUND, np.uint8)
+
+    def points(self, box: Box = ...) -> Coordinates:
+        """The patient's coordinates in mm, of all voxels or of those in a box."""
+        return self.x[box], self.y[box], self.z[box]
 
     def bend(self, rng: np.random.Generator, tilt: np.ndarray, warp_mm: float) -> None:
-        """Tilt the patient and warp the coordinates smoothly by about ``warp_mm``."""
-        grid = self.x, self.y, self.z
-        (cx, cy, cz), (sx, sy, sz) = np.cos(tilt), np.sin(tilt)
+        """Tilt the patient and warp the coordinates smoothly by about ``warp_mm``.
+
+        ``tilt`` are small rotations about x, y and z in radians.
+        """
+        x, y, z = self.points()
+        (cos_x, cos_y, cos_z), (sin_x, sin_y, sin_z) = np.cos(tilt), np.sin(tilt)
         rotation = np.array(
-            [[cy * cz, -cy * sz, sy], [sz, cz, -sx], [-sy, sx, cx * cy]], np.float32
+            [
+                [cos_y * cos_z, -cos_y * sin_z, sin_y],
+                [sin_z, cos_z, -sin_x],
+                [-sin_y, sin_x, cos_x * cos_y],
+            ],
+            np.float32,
         )
         warped = []
         for row in rotation:
-            noise = self.noise(rng, 70.0)
-            warped.append(
-                row[0] * grid[0] + row[1] * grid[1] + row[2] * grid[2] + np.float32(warp_mm) * noise
-            )
+            bumps = self.noise(rng, WARP_SCALE_MM)
+            warped.append(row[0] * x + row[1] * y + row[2] * z + np.float32(warp_mm) * bumps)
         self.x, self.y, self.z = warped
 
     def noise(self, rng: np.random.Generator, scale_mm: float) -> np.ndarray:
-        """Smooth random field of mean 0 and deviation 1 whose bumps are about ``scale_mm`` wide."""
-        field = rng.standard_normal(
-            [int(np.ceil(n * self.spacing_mm / scale_mm)) + 3 for n in self.hu.shape]
-        )
-        for axis, n in enumerate(self.hu.shape):
-            position = np.arange(n) * self.spacing_mm / scale_mm + 1
-            weight = np.exp(-((position[:, None] - np.arange(field.shape[axis])) ** 2) / 0.8)
-            weight /= np.sqrt((weight**2).sum(axis=1, keepdims=True))
-            field = np.moveaxis(
-                np.tensordot(weight.astype(np.float32), field.astype(np.float32), (1, axis)),
-                0,
-                axis,
-            )
+        """Smooth random field of mean 0 and deviation 1 whose bumps are about ``scale_mm`` wide.
+
+        White noise on a grid of that spacing, spread by a Gaussian along each axis in turn.
+        """
+        coarse_shape = [
+            int(np.ceil(length * self.spacing_mm / scale_mm)) + 3 for length in self.hu.shape
+        ]
+        field = rng.standard_normal(coarse_shape)
+        for axis, length in enumerate(self.hu.shape):
+            position = np.arange(length) * self.spacing_mm / scale_mm + 1
+            distance = position[:, None] - np.arange(field.shape[axis])
+            weight = np.exp(-(distance**2) / 0.8)
+            weight /= np.sqrt((weight**2).sum(axis=1, keepdims=True))  # the deviation stays 1
+            spread = np.tensordot(weight.astype(np.float32), field.astype(np.float32), (1, axis))
+            field = np.moveaxis(spread, 0, axis)
         return field
 
     def share(self, distance: np.ndarray) -> np.ndarray:
-        """Share of each voxel that lies inside a surface, from its signed distance in mm."""
+        """Share of each voxel, 0 to 1, that is inside a shape of this signed distance in mm."""
         return np.clip(0.5 - distance / self.spacing_mm, 0.0, 1.0)
 
     def paint(
-        self, distance: np.ndarray, hu: float | np.ndarray, label: int | None = None, box=...
+        self,
+        distance: np.ndarray,
+        hu: float | np.ndarray,
+        label: int | None = None,
+        box: Box = ...,
     ) -> None:
-        """Blend ``hu`` into the inside; set ``label`` where at least half of the voxel is inside
-        (None keeps it).
+        """Blend ``hu`` into the inside of a shape, given by its signed distance in mm.
+
+        Where at least half of a voxel is inside it takes ``label``; ``None`` keeps the labels. With
+        ``box``, ``distance`` is that of the voxels in the box.
         """
-        share = self.share(distance)
-        self.hu[box] += share * (hu - self.hu[box])
-        if label is not None:
-            self.label[box][share >= 0.5] = label
+        self._blend(self.share(distance), hu, label, box)
 
-    def box(self, low: np.ndarray, high: np.ndarray, margin: float) -> tuple[slice, ...]:
-        """Index box that holds the part of the warped grid between two corners, given in mm."""
-        start = np.floor((np.minimum(low, high) - margin - self.origin) / self.spacing_mm).astype(
-            int
-        )
-        stop = (
-            np.ceil((np.maximum(low, high) + margin - self.origin) / self.spacing_mm).astype(int)
-            + 1
-        )
-        return tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(start, stop, strict=True))
-
-    def ellipsoid(self, centre, radii, hu, label: int | None = None) -> None:
-        """Paint an ellipsoid."""
+    def ellipsoid(
+        self, centre: ArrayLike, radii: ArrayLike, hu: float, label: int | None = None
+    ) -> None:
+        """Paint an ellipsoid; centre and radii in mm, ``label`` as in :meth:`paint`."""
         centre, radii = np.asarray(centre, np.float32), np.asarray(radii, np.float32)
-        box = self.box(centre - radii, centre + radii, 30)
+        box = self.box(centre - radii, centre + radii, ELLIPSOID_MARGIN_MM)
         if self.hu[box].size:
-            self.paint(
-                ellipsoid(self.x[box], self.y[box], self.z[box], centre, radii), hu, label, box
-            )
+            self.paint(ellipsoid(self.points(box), centre, radii), hu, label, box)
 
     def tube(
         self,
-        points,
-        radius,
+        path: ArrayLike,
+        radius: ArrayLike,
         hu: float,
         label: int | None = None,
         *,
         inside: np.ndarray | None = None,
     ) -> None:
-        """Paint a tube through ``points``;
+        """Paint a tube along a path, the points of its middle line in mm, ``(points, 3)``.
 
-        ``radius`` is one number or one a point. ``inside`` limits it to a mask.
-
-        A tube thinner than a voxel gets the brightness that its cross-section has in the voxel.
+        ``radius`` in mm is one number or one a point. ``inside`` limits the tube to a mask. A tube
+        thinner than a voxel gets the brightness that its cross-section has in the voxel.
         """
-        points = np.asarray(points, np.float32)
-        radii = np.broadcast_to(np.asarray(radius, np.float32), len(points))
-        for a, b, r in zip(points[:-1], points[1:], (radii[:-1] + radii[1:]) / 2, strict=True):
-            box = self.box(a, b, r + 25)
+        path = np.asarray(path, np.float32)
+        radii = np.broadcast_to(np.asarray(radius, np.float32), len(path))
+        mean_radii = (radii[:-1] + radii[1:]) / 2
+        for start, end, mean_radius in zip(path[:-1], path[1:], mean_radii, strict=True):
+            box = self.box(start, end, mean_radius + TUBE_MARGIN_MM)
             if not self.hu[box].size:
                 continue
-            distance = capsule(self.x[box], self.y[box], self.z[box], a, b) - max(
-                r, 0.5 * self.spacing_mm
-            )
-            weight = self.share(distance) * min(1.0, (2 * r / self.spacing_mm) ** 2)
+            painted_radius = max(mean_radius, 0.5 * self.spacing_mm)
+            distance = capsule(self.points(box), start, end) - painted_radius
+            share = self.share(distance) * min(1.0, (2 * mean_radius / self.spacing_mm) ** 2)
             if inside is not None:
-                weight = weight * inside[box]
-            self.hu[box] += weight * (hu - self.hu[box])
-            if label is not None:
-                self.label[box][weight >= 0.5] = label
+                share = share * inside[box]
+            self._blend(share, hu, label, box)
 
+    def box(self, low: np.ndarray, high: np.ndarray, margin: float) -> tuple[slice, ...]:
+        """The part of the grid that holds whatever is between two corners, given in mm.
 
-def ellipsoid(x, y, z, centre, radii) -> np.ndarray:
-    """Signed distance in mm to an ellipsoid, near its surface (first order)."""
-    (cx, cy, cz), (rx, ry, rz) = centre, radii
-    r = np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2)
-    return (r - 1) * min(rx, ry, rz)
+        ``margin`` mm are added on all sides, because the grid is straight and the body is bent.
+        """
+        first = (np.minimum(low, high) - margin - self.origin) / self.spacing_mm
+        last = (np.maximum(low, high) + margin - self.origin) / self.spacing_mm
+        starts = np.floor(first).astype(int)
+        stops = np.ceil(last).astype(int) + 1
+        return tuple(
+            slice(max(start, 0), max(stop, 0)) for start, stop in zip(starts, stops, strict=True)
+        )
 
+    def volumes(self) -> tuple[Volume, Volume]:
+        """Picture (int16, HU) and labels (uint8), with axes left, posterior, superior (LPS)."""
+        affine = np.diag([-self.spacing_mm, -self.spacing_mm, self.spacing_mm, 1.0])
+        affine[:3, 3] = self.origin * [-1, -1, 1]
+        hu = np.rint(self.hu).astype(np.int16)
+        return Volume(hu, affine), Volume(self.label, affine)
 
-def capsule(x, y, z, a, b) -> np.ndarray:
-    """Distance in mm to the line from ``a`` to ``b``."""
-    d = b - a
-    t = np.clip(
-        ((x - a[0]) * d[0] + (y - a[1]) * d[1] + (z - a[2]) * d[2]) / max(float(d @ d), 1e-6), 0, 1
-    )
-    return np.sqrt(
-        (x - a[0] - t * d[0]) ** 2 + (y - a[1] - t * d[1]) ** 2 + (z - a[2] - t * d[2]) ** 2
-    )
-
-
-def superellipse(x, y, rx, ry, n: float) -> np.ndarray:
-    """Signed distance in mm, to first order, to ``|x/rx|^n + |y/ry|^n = 1``; the radii may vary
-    from voxel to voxel.
-    """
-    r = (np.abs(x / rx) ** n + np.abs(y / ry) ** n) ** (1 / n)
-    return (r - 1) * np.minimum(rx, ry)
-
-
-def ramp(value, start: float, stop: float):
-    """0 below ``start``, 1 above ``stop``, smooth between."""
-    t = np.clip((value - start) / (stop - start), 0, 1)
-    return t * t * (3 - 2 * t)
+    def _blend(
+        self, share: np.ndarray, hu: float | np.ndarray, label: int | None, box: Box
+    ) -> None:
+        """Move a share of the way from what is there to ``hu``; label where it is half or more."""
+        self.hu[box] += share * (hu - self.hu[box])
+        if label is not None:
+            self.label[box][share >= 0.5] = label

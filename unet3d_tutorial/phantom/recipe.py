@@ -1,10 +1,9 @@
 """Synthetic chest CTs with exact labels: data for the whole book without a download.
 
 A phantom is painted like a picture, back to front: air, arms, body, abdomen, lungs, mediastinum,
-airway, bones, table, and last the scanner's own marks (noise, streaks, a round field of view). Each
-part has a module of its own: ``phantom_patient`` draws the measures, ``phantom_canvas`` holds the
-grid and the shapes, ``phantom_body``, ``phantom_chest`` and ``phantom_scanner`` paint.
-:func:`generate` below is the order in which they do.
+airway, bones, couch, and last the scanner's own marks (noise, streaks, a round field of view).
+:func:`generate` below is the order in which this is done. Each part has a file of its own in this
+folder; the folder's docstring says which, and how to add an organ.
 
 Coordinates are millimetres from the carina, where the trachea divides: x towards the patient's
 left, y towards the back, z towards the head (LPS, the convention of LUNA16's files). The patients
@@ -26,11 +25,32 @@ from ..files.pool import map_in_processes
 from ..files.whole import written_whole
 from ..labels import LEFT_LUNG, RIGHT_LUNG, TRACHEA
 from ..volume import Volume
-from .body import FAT, abdomen, body, bones, cavity_distance, diaphragm
+from .abdomen import paint_abdomen
+from .airway import Airway, paint_airway
+from .body import paint_body
 from .canvas import Canvas
-from .chest import airway, airway_paths, disease, lungs, mediastinum, mediastinum_distance
-from .patient import Patient, field_of_view
-from .scanner import scanner, table
+from .chest import (
+    diaphragm_height,
+    lung_distance,
+    paint_chest_fat,
+    pleura_distance,
+    rib_cage_distance,
+)
+from .disease import paint_diseases
+from .field_of_view import FieldOfView
+from .lungs import paint_lungs
+from .mediastinum import (
+    lay_out_mediastinum,
+    paint_heart,
+    paint_lymph_nodes,
+    paint_oesophagus,
+)
+from .patient import FAMILIES, Patient
+from .scanner import add_scanner_marks, paint_couch
+from .skeleton import paint_bones
+from .vessels import paint_great_vessels, paint_upper_vessels
+
+WARP_MM = (2, 7)  #: how far the body of a training phantom is bent
 
 MASK_FOLDER = "seg-lungs-LUNA16"
 LUNA16_VALUES = {LEFT_LUNG: 3, RIGHT_LUNG: 4, TRACHEA: 5}
@@ -52,35 +72,45 @@ def generate(
         both ``(I, J, K)`` with axes left, posterior, superior (LPS). The field of view differs from
         patient to patient.
     """
-    if family not in ("train", "holdout"):
+    if family not in FAMILIES:
         raise ValueError(f"family: expected 'train' or 'holdout', found {family!r}")
     if not 1.0 <= spacing_mm <= 8.0:
         raise ValueError(f"spacing_mm: expected 1 to 8 mm, found {spacing_mm}")
-    rng = np.random.default_rng([*np.atleast_1d(seed), ["train", "holdout"].index(family)])
-    p = Patient.draw(rng, family)
-    c = Canvas(*field_of_view(p, rng, spacing_mm))
-    grid = c.x, c.y
-    c.bend(rng, p.tilt, warp_mm=rng.uniform(2, 7) * (1.3 if family == "holdout" else 1))
-    body(c, p, rng)
-    cavity = cavity_distance(c, p)
-    inside = cavity + rng.uniform(0, 2.5) * c.noise(rng, 22)
-    dome = diaphragm(c, p)
-    abdomen(c, p, rng, np.maximum(cavity, c.z - p.apex), dome)
-    c.paint(np.maximum(inside, dome - c.z), FAT + 20)
-    airways = airway_paths(p, rng)
-    lung = np.maximum.reduce(
-        [inside, dome - c.z, -mediastinum_distance(c, p, rng, airways), c.z - p.apex]
-    )
-    lungs(c, p, rng, lung)
-    disease(c, p, rng, lung)
-    mediastinum(c, p, rng)
-    airway(c, p, rng, airways)
-    bones(c, p, rng, inside)
-    table(c, p, rng, p.cavity[1] + p.wall + p.fat)
-    scanner(c, p, rng, grid)
-    affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
-    affine[:3, 3] = c.origin * [-1, -1, 1]
-    return Volume(np.rint(c.hu).astype(np.int16), affine), Volume(c.label, affine)
+
+    # Who lies in the scanner, and what part of the patient it sees.
+    rng = np.random.default_rng([*np.atleast_1d(seed), list(FAMILIES).index(family)])
+    patient = Patient.draw(rng, family)
+    canvas = Canvas(FieldOfView.draw(patient, rng, spacing_mm))
+    canvas.bend(rng, patient.tilt, warp_mm=rng.uniform(*WARP_MM) * FAMILIES[family].warp)
+
+    # The outside, and below the diaphragm.
+    paint_body(canvas, patient, rng)
+    rib_cage = rib_cage_distance(canvas, patient)
+    pleura = pleura_distance(canvas, rng, rib_cage)
+    diaphragm = diaphragm_height(canvas, patient)
+    paint_abdomen(canvas, patient, rng, rib_cage, diaphragm)
+    paint_chest_fat(canvas, pleura, diaphragm)
+
+    # The lungs: what the space between them leaves of the chest.
+    airway = Airway.draw(patient, rng)
+    mediastinum = lay_out_mediastinum(canvas, patient, rng, airway)
+    lung = lung_distance(canvas, patient, pleura, diaphragm, mediastinum.distance)
+    paint_lungs(canvas, patient, rng, lung)
+    paint_diseases(canvas, patient, rng, lung)
+
+    # Between and around the lungs.
+    paint_heart(canvas, patient, rng, mediastinum)
+    paint_great_vessels(canvas, patient, rng)
+    paint_lymph_nodes(canvas, rng)
+    paint_upper_vessels(canvas, patient, rng)
+    paint_oesophagus(canvas, rng, mediastinum)
+    paint_airway(canvas, patient, rng, airway)
+    paint_bones(canvas, patient, rng, pleura, mediastinum.spine_y)
+
+    # The machine.
+    paint_couch(canvas, patient, rng)
+    add_scanner_marks(canvas, patient, rng)
+    return canvas.volumes()
 
 
 def write_luna16(
