@@ -102,7 +102,7 @@ class MetricPair:
 
 def crop_to_labels(labels: Volume, margin: int) -> Volume:
     """The box around all labels of a volume ``(I, J, K)``, ``margin`` voxels wider on each side."""
-    box = ndimage.find_objects(labels.array > 0)[0]
+    (box,) = ndimage.find_objects((labels.array > 0).astype(np.uint8))
     first = [max(side.start - margin, 0) for side in box]
     size = [side.stop + margin - start for side, start in zip(box, first, strict=True)]
     return cut(labels, first, size)

@@ -127,7 +127,7 @@ def show_lung_border(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
     x = width * (1 - columns.mean() / pixels.shape[1])
     y = depth * (1 - rows.max() / pixels.shape[0])
 
-    figure, axes = plt.subplots(1, len(masks), figsize=(9, 3.3), dpi=80, layout="constrained")
+    figure, axes = _row_of_axes(len(masks), (9, 3.3), dpi=80)
     for axis, name, volume in zip(axes, masks, labels, strict=True):
         _draw_outlines(axis, scan, volume, index, [RIGHT_LUNG])
         axis.set(title=name, xticks=[], yticks=[])
@@ -153,7 +153,7 @@ def show_airway(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
         x = width * (1 - columns.mean() / pixels.shape[1])
         y = depth * (1 - rows.mean() / pixels.shape[0])
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), dpi=80, layout="constrained")
+    figure, axes = _row_of_axes(len(masks), (9, 3.3), dpi=80)
     for axis, name, volume in zip(axes, masks, labels, strict=True):
         _draw_outlines(axis, scan, volume, index, range(1, len(STRUCTURES) + 1))
         axis.set(title=name, xticks=[], yticks=[])
@@ -203,7 +203,7 @@ def show_baseline_steps(
     middle = grid.array.shape[1] // 2
     cut = int(np.argmax(airway.sum(axis=(0, 2)))) if airway.any() else middle
     colors = [*COLORS.values(), UNNAMED_COLOR]
-    figure, axes = plt.subplots(1, len(steps), figsize=(11, 3.4), layout="constrained")
+    figure, axes = _row_of_axes(len(steps), (11, 3.4))
     for axis, (name, values) in zip(axes, steps.items(), strict=True):
         labels = len(colors) * values if values.dtype == bool else values
         _draw_labels(axis, grid, Volume(labels, grid.affine), cut, colors, alpha=0.6)
@@ -237,8 +237,7 @@ def show_ceiling(
 
 def show_trials(trials: Mapping[str, Trial], masks: Mapping[str, Volume]) -> Figure:
     """Draw each trial's mask on its scan, in the coronal slice with most of the trachea."""
-    size = (11, 3.2)
-    figure, axes = plt.subplots(1, len(trials), figsize=size, dpi=75, layout="constrained")
+    figure, axes = _row_of_axes(len(trials), (11, 3.2), dpi=75)
     colors = list(COLORS.values())
     for axis, (name, (scan, reference, _)) in zip(axes, trials.items(), strict=True):
         cut = int(np.argmax((reference.array == TRACHEA).sum(axis=(0, 2))))
@@ -249,6 +248,16 @@ def show_trials(trials: Mapping[str, Trial], masks: Mapping[str, Volume]) -> Fig
 
 
 # --------------------------------------------------------------------------------------- the pieces
+
+
+def _row_of_axes(
+    count: int, size: tuple[float, float], dpi: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``size`` inches with ``count`` axes next to each other, even if only one."""
+    figure, axes = plt.subplots(
+        1, count, figsize=size, dpi=dpi, layout="constrained", squeeze=False
+    )
+    return figure, list(axes[0])
 
 
 def _in_ras(image: Volume, *masks: np.ndarray) -> tuple[Volume, list[Volume]]:
