@@ -664,6 +664,9 @@ display(score_boxes(phantoms, title="ten held-out phantoms"))
 #
 # A perfect network on a coarse grid would still not be perfect on the scan's grid. How good could it be? Send the *reference* to a coarse grid, as if a network had predicted it there, and back:
 
+# %% tags=["hide-input"]
+chapter.source(there_and_back)
+
 # %%
 cropped = crop_to_labels(reference, margin=12)
 ceiling = {}
