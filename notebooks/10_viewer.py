@@ -36,33 +36,26 @@ chapter.enter("phantom", "run")
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 
 import numpy as np
 
 # %%
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import list_cases
+from unet3d_tutorial import (
+    Config,
+    SliceViewer,
+    Volume,
+    dice,
+    segment,
+    trained_predictor,
+)
+from unet3d_tutorial.book.cases import example_case
 from unet3d_tutorial.evaluation import classical_baseline
-from unet3d_tutorial.inference import segment
-from unet3d_tutorial.metrics import dice
-from unet3d_tutorial.predict.evaluate import trained_predictor
-from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.transforms import ConvertLabel
 from unet3d_tutorial.view.figures import show_planes
-from unet3d_tutorial.viewer import SliceViewer
-from unet3d_tutorial.volume import Volume, load_volume
 
 # %%
 config = Config.preset("quick")
-try:
-    ct = fetch()
-    image, reference = load_volume(ct.image), load_volume(ct.label)
-except SampleUnavailable as error:
-    print(error)
-    case = list_cases(Path(config.data.data_path) / "val")[0]
-    image, reference = ConvertLabel(config.data.lower_limit, config.data.upper_limit)(
-        *map(load_volume, case)
-    )
+_, image, reference = example_case(config)
 predictions = {
     "network": segment(image, trained_predictor(config), config),
     "classical baseline": classical_baseline(image),
@@ -102,15 +95,15 @@ viewer
 # structure is easily wrong, and weighs little in the Dice of the volume. The error *area* tells what weighs much. Choose it in *strip*. The same in NumPy:
 
 # %% tags=["nbval-ignore-output"]
+pixel_mm2 = np.prod(image.spacing_mm[:2])
 for name, prediction in predictions.items():
-    wrong = (prediction.array != reference.array).sum(
-        axis=(0, 1)
-    )  # voxels of each slice along the last axis
+    # Voxels of each slice along the last axis.
+    wrong = (prediction.array != reference.array).sum(axis=(0, 1))
     worst = int(wrong.argmax())
-    cm2 = wrong[worst] * np.prod(image.spacing_mm[:2]) / 100
-    print(
-        f"{name:18} slice {worst} of {wrong.size} has the most errors: {cm2:.1f} of {wrong.sum() * np.prod(image.spacing_mm[:2]) / 100:.0f} cm2"
-    )
+    worst_cm2 = wrong[worst] * pixel_mm2 / 100
+    all_cm2 = wrong.sum() * pixel_mm2 / 100
+    print(f"{name:18} slice {worst} of {wrong.size} has the most errors:", end=" ")
+    print(f"{worst_cm2:.1f} of {all_cm2:.0f} cm2")
 
 # %% [markdown]
 # Go there with *largest error* and ask: is it a wrong border, or a wrong idea? A border that runs one voxel beside the true one is what
@@ -135,13 +128,14 @@ SliceViewer(image, reference, {"mirrored": mirrored}, max_bytes=450_000)
 # What does a table say about this label?
 
 # %% tags=["nbval-ignore-output"]
-for name, values in {
-    "left lung": [1],
-    "right lung": [2],
-    "both, taken as one": [1, 2],
-}.items():
-    masks = (np.isin(one.array, values) for one in (mirrored, reference))
-    print(f"{name:20} Dice {dice(*masks):.3f}")
+for name, values in (
+    ("left lung", [1]),
+    ("right lung", [2]),
+    ("both, taken as one", [1, 2]),
+):
+    of_mirrored = np.isin(mirrored.array, values)
+    of_reference = np.isin(reference.array, values)
+    print(f"{name:20} Dice {dice(of_mirrored, of_reference):.3f}")
 
 # %% [markdown]
 # Taken as one the lungs overlap for the most part, because they are nearly symmetric. Each alone hardly does: its mirror image lies on the other side. In the picture the colours are exchanged, the side
@@ -164,7 +158,7 @@ for arguments in (
     try:
         SliceViewer(**arguments)
     except ValueError as error:
-        print(error)
+        print(fill(str(error), 88, subsequent_indent="    "))
 
 # %% [markdown]
 # ## How it works
@@ -176,9 +170,9 @@ for arguments in (
 start = time.perf_counter()
 figure = show_planes(image, reference, predictions["network"])
 figure.canvas.draw()
-print(
-    f"three planes with Matplotlib: {1000 * (time.perf_counter() - start):.0f} ms; a wheel that feels smooth allows 33 ms"
-)
+milliseconds = 1000 * (time.perf_counter() - start)
+print(f"three planes with Matplotlib: {milliseconds:.0f} ms;", end=" ")
+print("a wheel that feels smooth allows 33 ms")
 
 # %% [markdown]
 # So the voxels go to the browser, once, and the browser draws. A slice is cut from an array, each voxel becomes grey by the window and coloured by its label, and the outlines run along the edges of
@@ -192,14 +186,17 @@ print(
 # %% tags=["nbval-ignore-output"]
 start = time.perf_counter()
 page = SliceViewer(image, reference, predictions).to_html()
+seconds = time.perf_counter() - start
 print(
-    f"scan {image.array.nbytes / 1e6:.0f} MB, page {len(page) / 1e6:.2f} MB, made in {time.perf_counter() - start:.1f} s"
+    f"scan {image.array.nbytes / 1e6:.0f} MB, page {len(page) / 1e6:.2f} MB,", end=" "
 )
+print(f"made in {seconds:.1f} s")
+
+# %% tags=["nbval-ignore-output"]
 with TemporaryDirectory() as folder:
     path = viewer.save_html(Path(folder) / "scan.html")
-    print(
-        f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, opens in any browser, without network"
-    )
+    megabytes = path.stat().st_size / 1e6
+print(f"{path.name}: {megabytes:.2f} MB, opens in any browser, without network")
 
 # %% [markdown]
 # What was chosen, and what was not:
@@ -228,18 +225,14 @@ place = ...  # image.affine ...
 # %%
 if place is ...:
     print("Not tried yet: replace ... above.")
+elif np.shape(place) != (3,):
+    print("Not yet: three numbers are asked for.")
 else:
-    back = (
-        np.linalg.inv(image.affine) @ [*np.ravel(place)[:3], 1]
-        if np.size(place) >= 3
-        else np.zeros(4)
-    )
-    right = np.shape(place) == (3,) and np.allclose(back[:3], [100, 200, 50])
-    print(
-        "Right."
-        if right
-        else "Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1). Three numbers are asked for."
-    )
+    index = np.linalg.inv(image.affine) @ [*place, 1]
+    if np.allclose(index[:3], [100, 200, 50]):
+        print("Right.")
+    else:
+        print("Not yet: an affine takes (i, j, k, 1) to (x, y, z, 1).")
 
 # %% [markdown]
 # <details>
@@ -264,17 +257,14 @@ worst_trachea = ...
 if worst_trachea is ...:
     print("Not tried yet: replace ... above.")
 else:
-    errors = np.argwhere((predictions["network"].array == 3) ^ (reference.array == 3))[
-        :, 2
-    ]
-    right = worst_trachea in np.flatnonzero(
-        np.bincount(errors) == np.bincount(errors).max()
-    )
-    print(
-        "Right."
-        if right
-        else "Not yet: compare the two masks (labels == 3), and sum over the first two axes."
-    )
+    errors = (predictions["network"].array == 3) ^ (reference.array == 3)
+    _, _, slices = np.nonzero(errors)
+    counts = np.bincount(slices)
+    if worst_trachea in np.flatnonzero(counts == counts.max()):
+        print("Right.")
+    else:
+        print("Not yet: compare the two masks (labels == 3),", end=" ")
+        print("and sum over the first two axes.")
 
 # %% [markdown]
 # <details>
@@ -294,22 +284,19 @@ else:
 
 # %%
 suspect = reference.array[:, ::-1]
-mean_hu = ...  # three numbers: the mean HU of the labelled voxels after np.flip(suspect, axis) for each axis
+# Three numbers: the mean HU of the labelled voxels after np.flip(suspect, axis).
+mean_hu = ...
 
 # %%
 if mean_hu is ...:
     print("Not tried yet: replace ... above.")
 else:
-    right = (
-        len(mean_hu) == 3
-        and np.argmin(mean_hu) == 1
-        and np.isclose(mean_hu[1], image.array[reference.array > 0].mean(), atol=1)
-    )
-    print(
-        f"Right: mirrored along axis {np.argmin(mean_hu)}."
-        if right
-        else "Not yet: image.array[mask].mean() for a mask of the labels above 0."
-    )
+    true_mean = image.array[reference.array > 0].mean()
+    lowest = np.argmin(mean_hu)
+    if len(mean_hu) == 3 and lowest == 1 and np.isclose(mean_hu[1], true_mean, atol=1):
+        print(f"Right: mirrored along axis {lowest}.")
+    else:
+        print("Not yet: image.array[mask].mean() for a mask of the labels above 0.")
 
 # %% [markdown]
 # <details>

@@ -35,18 +35,19 @@ chapter.enter("phantom")
 # %%
 import subprocess
 import sys
-import time
+from textwrap import fill
 
 import numpy as np
+from IPython.display import display
 from mindspore import Tensor
+from unet3d_tutorial import Config, CrossEntropyLoss, DiceLoss, Volume
 from unet3d_tutorial.book.costs import gradient_bytes, multiply_adds, step_memory
-from unet3d_tutorial.config import Config
+from unet3d_tutorial.book.timing import measure_seconds
 from unet3d_tutorial.dataset import batch_names, random_steps
-from unet3d_tutorial.losses import CrossEntropyLoss, DiceLoss
+from unet3d_tutorial.files.tables import Table
 from unet3d_tutorial.runs.device import setup
+from unet3d_tutorial.runs.networks import build_network
 from unet3d_tutorial.runs.processes import Group, join
-from unet3d_tutorial.training import build_network
-from unet3d_tutorial.volume import Volume
 
 # %% [markdown]
 # ## Many processes, one network
@@ -61,11 +62,11 @@ from unet3d_tutorial.volume import Volume
 setup(seed=1)
 config = Config.preset("quick")
 for rank in (0, 1):
-    print(
-        "process", rank, "step 0:", *batch_names(config, 0, rank_size=2, rank_id=rank)
-    )
+    names = batch_names(config, 0, rank_size=2, rank_id=rank)
+    print(f"process {rank}, step 0:", *names)
 double = config.override([f"train.batch_size={2 * config.train.batch_size}"])
-print("one process, twice the batch:", *batch_names(double, 0))
+print("one process, twice the batch:")
+print("   ", *batch_names(double, 0))
 
 # %% [markdown]
 # The averages go through `Group`. Alone, each of its methods gives back what it got, so the training loop has no second version for
@@ -86,47 +87,41 @@ chapter.source(Group)
 # %%
 rng = np.random.default_rng(0)
 logits = Tensor(rng.normal(size=(4, 4, 8, 8, 8)).astype(np.float32))
-classes = rng.integers(0, 4, (4, 1, 8, 8, 8)) * (np.arange(4) > 1).reshape(
-    4, 1, 1, 1, 1
-)  # two volumes of background only
-target = Tensor((classes == np.arange(4).reshape(1, 4, 1, 1, 1)).astype(np.float32))
+classes = rng.integers(0, 4, (4, 1, 8, 8, 8))
+classes[:2] = 0  # two volumes of background only
+one_hot = classes == np.arange(4).reshape(1, 4, 1, 1, 1)
+target = Tensor(one_hot.astype(np.float32))
+
+# %%
+halves = slice(0, 2), slice(2, 4)
 for loss in (CrossEntropyLoss(), DiceLoss()):
-    halves = [
-        float(loss(logits[part], target[part]).asnumpy())
-        for part in (slice(0, 2), slice(2, 4))
-    ]
-    print(
-        f"{type(loss).__name__:16} whole batch {float(loss(logits, target).asnumpy()):.4f}, mean of halves {np.mean(halves):.4f}"
-    )
+    name = type(loss).__name__
+    whole = float(loss(logits, target).asnumpy())
+    parts = [float(loss(logits[half], target[half]).asnumpy()) for half in halves]
+    print(f"{name:16} whole batch {whole:.4f}, mean of halves {np.mean(parts):.4f}")
 
 # %% [markdown]
 # **Batch-norm.** In training it divides by the spread of the batch at hand, which for each process is its own half. We give one network
 # a batch of four volumes of different brightness, whole and in halves:
 
 # %%
-bright = np.array([0.1, 0.3, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1, 1)
-volumes = Tensor(rng.normal(size=(4, 2, 16, 16, 16)).astype(np.float32) * bright)
-for norm, mode in (
-    ("batch", "training"),
-    ("batch", "evaluation"),
-    ("group", "training"),
-):
-    network = build_network(
-        config.override(["model.channels=[4, 4, 8, 8, 16]", f"model.norm={norm}"])
-    )
-    network.set_train(mode == "training")
+brightness = np.array([0.1, 0.3, 1.0, 3.0], np.float32).reshape(4, 1, 1, 1, 1)
+noise = rng.normal(size=(4, 2, 16, 16, 16)).astype(np.float32)
+volumes = Tensor(noise * brightness)
+small = config.override(["model.channels=[4, 4, 8, 8, 16]"])
+
+# %%
+for norm, training in (("batch", True), ("batch", False), ("group", True)):
+    network = build_network(small.override([f"model.norm={norm}"]))
+    network.set_train(training)
     whole = network(volumes).asnumpy()
-    halves = np.concatenate(
-        [network(volumes[part]).asnumpy() for part in (slice(0, 2), slice(2, 4))]
-    )
-    close = (
-        "the same"
-        if np.allclose(whole, halves, atol=1e-4 * np.abs(whole).max())
-        else "others"
-    )
-    print(
-        f"{norm}-norm in {mode:10}: the halves give {close:8} (largest logit {np.abs(whole).max():.1f})"
-    )
+    parts = [network(volumes[half]).asnumpy() for half in halves]
+    largest = np.abs(whole).max()
+    close = np.allclose(whole, np.concatenate(parts), atol=1e-4 * largest)
+    mode = "training" if training else "evaluation"
+    answer = "the same" if close else "others"
+    print(f"{norm}-norm in {mode:10}: the halves give {answer:8}", end=" ")
+    print(f"(largest logit {largest:.1f})")
 
 # %% [markdown]
 # With batch-norm in training the halves give other logits than the whole. This is no error, but it is another training: batch-norm
@@ -144,12 +139,10 @@ for norm, mode in (
 
 # %%
 for what, ranks in (("each its own share", (0, 1)), ("the rank forgotten", (0, 0))):
-    seen = [
-        name
-        for rank in ranks
-        for step in range(10)
-        for name in batch_names(config, step, rank_size=2, rank_id=rank)
-    ]
+    seen = []
+    for rank in ranks:
+        for step in range(10):
+            seen += batch_names(config, step, rank_size=2, rank_id=rank)
     print(f"{what}: {len(seen)} crops made, from {len(set(seen))} volumes")
 
 # %% [markdown]
@@ -166,7 +159,8 @@ for what, ranks in (("each its own share", (0, 1)), ("the rank forgotten", (0, 0
 try:
     join(config.override(["train.run_distribute=true"]).train)
 except ValueError as error:
-    print(error)
+    message = fill(str(error), 88, subsequent_indent="    ", break_on_hyphens=False)
+    print(message)
 
 # %% [markdown]
 # And if one of many processes dies in the middle of a run? The others wait for its gradient; `msrun` sees the death, ends them and
@@ -177,31 +171,32 @@ except ValueError as error:
 # How far can one go? That begins with numbers that are counted and measured on the network itself: the multiplications of one crop, how
 # many of them a second brings, and the bytes of one gradient.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 network = build_network(config)
 network.set_train(False)
 crop = (1, config.model.in_channels, *config.data.roi_size)
 macs, _ = multiply_adds(network, crop)
-times = []
-for _ in range(4):
-    start = time.perf_counter()
+print(f"forward pass: {macs / 1e9:.1f} billion multiplications")
+
+
+# %% tags=["nbval-ignore-output"]
+def forward():
     network(Tensor(np.ones(crop, np.float32))).asnumpy()
-    times.append(time.perf_counter() - start)
-rate = macs / np.median(times[1:])
-print(
-    f"forward pass: {macs / 1e9:.1f} billion multiplications, {np.median(times[1:]):.2f} s: {rate / 1e9:.0f} billion a second"
-)
+
+
+seconds = np.median(measure_seconds(forward, repeats=4)[1:])
+rate = macs / seconds
+print(f"forward pass: {seconds:.2f} s, {rate / 1e9:.0f} billion a second")
 
 # %%
 case = Config.preset("luna16")
 big = build_network(case)
-voxels = np.prod(case.data.roi_size) / np.prod(config.data.roi_size)
-per_crop = (
-    multiply_adds(big, (1, 1, 32, 32, 32))[0] * np.prod(case.data.roi_size) / 32**3
-)
-print(
-    f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications, {per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)"
-)
+crop_voxels, quick_voxels = np.prod(case.data.roi_size), np.prod(config.data.roi_size)
+voxels = crop_voxels / quick_voxels
+per_cube, _ = multiply_adds(big, (1, 1, 32, 32, 32))
+per_crop = per_cube * crop_voxels / 32**3
+print(f"luna16 crop: {per_crop / 1e9:.0f} billion multiplications,", end=" ")
+print(f"{per_crop / macs:.1f} times a quick one ({voxels:.1f} times the voxels)")
 print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 
 # %% [markdown]
@@ -212,28 +207,27 @@ print(f"gradient: {gradient_bytes(big) / 1e6:.1f} MB a step and process")
 # gradients of maps and weights. How many of them a device does in a second *in practice* is the number to measure first on your own
 # machine. The table asks what would be: first at the rate measured above, then at three assumed ones.
 
+# %%
+volumes = (888 - 10) * case.train.epoch_size
+crops = volumes * case.data.num_samples
+work = 3 * per_crop * crops
+print(f"{case.train.epoch_size} epochs, {crops} crops,", end=" ")
+print(f"{work / 1e15:.1f} million billion multiplications")
+
 # %% tags=["nbval-ignore-output"]
-volumes, devices = (888 - 10) * case.train.epoch_size, np.array([1, 8, 32])
-work = 3 * per_crop * volumes * case.data.num_samples
-print(
-    f"{case.train.epoch_size} epochs, {volumes * case.data.num_samples} crops, {work / 1e15:.1f} million billion multiplications"
-)
-print("minutes, without sending                  1 device    8 devices   32 devices")
-for name, speed in (
-    ("this machine", rate / 1e9),
-    ("assumed", 1_000),
-    ("assumed", 5_000),
-    ("assumed", 20_000),
-):
-    print(
-        f"{name:>12}, {speed:6.0f} billion a second",
-        *(f"{minutes:12.1f}" for minutes in work / (speed * 1e9) / 60 / devices),
-    )
-print(
-    f"{'steps':34}",
-    *(f"{steps:12}" for steps in volumes // (case.train.batch_size * devices)),
-)
-print("steps of the preset's warm-up:", case.train.warmup_step)
+devices = np.array([1, 8, 32])
+measured, assumed = rate / 1e9, (1_000, 5_000, 20_000)
+rows = []
+for speed in (measured, *assumed):
+    minutes = work / (speed * 1e9) / 60 / devices
+    source = "assumed" if speed in assumed else "this machine"
+    label = f"minutes at {speed:,.0f} billion a second ({source})"
+    rows.append([label, *(f"{value:,.1f}" for value in minutes)])
+steps = volumes // (case.train.batch_size * devices)
+rows.append(["steps", *steps])
+rows.append(["steps of the preset's warm-up", *[case.train.warmup_step] * 3])
+headings = ["without sending", "1 device", "8 devices", "32 devices"]
+display(Table(headings, rows, align=["left", "right", "right", "right"]))
 
 # %% [markdown]
 # Do not read the minutes alone, read the last two lines as well. Each process brings a batch of its own, so more devices mean larger and
@@ -247,17 +241,14 @@ print("steps of the preset's warm-up:", case.train.warmup_step)
 # gradient and Adam's means are in both. It grows with the voxels, as the work does.
 
 # %% tags=["nbval-ignore-output"]
-one, four = (
-    step_memory(case.model.name, (n, 1, *config.data.roi_size)) for n in (1, 4)
-)
+one = step_memory(case.model.name, (1, 1, *config.data.roi_size))
+four = step_memory(case.model.name, (4, 1, *config.data.roi_size))
 quick_crop = (four - one) / 3
+luna16_crop = voxels * quick_crop
 step_crops = case.train.batch_size * case.data.num_samples
-print(
-    f"quick crop {quick_crop / 1e6:.0f} MB, luna16 crop {voxels * quick_crop / 1e9:.1f} GB"
-)
-print(
-    f"{step_crops} crops in a step: {step_crops * voxels * quick_crop / 1e9:.0f} GB for each device"
-)
+print(f"quick crop {quick_crop / 1e6:.0f} MB, luna16 crop {luna16_crop / 1e9:.1f} GB")
+step_gigabytes = step_crops * luna16_crop / 1e9
+print(f"{step_crops} crops in a step: {step_gigabytes:.0f} GB for each device")
 
 # %% [markdown]
 # That is more than many graphics cards have, and a card needs room for its kernels on top: measure the first step before you order a
@@ -274,15 +265,17 @@ print(
 
 # %%
 step_macs = 3 * per_crop * step_crops
-for name, gigabytes in (
+rows = []
+for name, gigabytes_a_second in (
     ("10 Gbit/s network", 1.25),
     ("100 Gbit/s network", 12.5),
     ("cards joined directly", 100),
 ):
-    sending = 2 * gradient_bytes(big) / (gigabytes * 1e9)
-    print(
-        f"{name:22} {1000 * sending:6.2f} ms a step: as long as computing at {step_macs / sending / 1e9:9,.0f} billion a second"
-    )
+    sending = 2 * gradient_bytes(big) / (gigabytes_a_second * 1e9)
+    speed = step_macs / sending / 1e9
+    rows.append([name, f"{1000 * sending:.2f}", f"{speed:,.0f}"])
+headings = ["", "sending, ms a step", "computing takes as long at (billion a second)"]
+display(Table(headings, rows, align=["left", "right", "right"]))
 
 # %% [markdown]
 # Compare with the rates assumed above. The highest of them comes near the first line: over the slow network such devices would spend
@@ -293,20 +286,19 @@ for name, gigabytes in (
 # size, from noise, as the preset would: cut first, then varied. How many cores must make crops so that no step waits?
 
 # %% tags=["nbval-ignore-output"]
-scan = Volume(rng.integers(-1000, 400, (1, 300, 300, 150), dtype=np.int16), np.eye(4))
-mask = Volume(rng.integers(0, 4, (1, 300, 300, 150), dtype=np.uint8), np.eye(4))
+shape = (1, 300, 300, 150)
+scan = Volume(rng.integers(-1000, 400, shape, dtype=np.int16), np.eye(4))
+mask = Volume(rng.integers(0, 4, shape, dtype=np.uint8), np.eye(4))
 make = random_steps(case.override(["data.num_samples=1"])).set_random_state(1)
-times = []
-for _ in range(7):
-    start = time.perf_counter()
-    make(scan, mask)
-    times.append(time.perf_counter() - start)
-print(f"one crop: {np.median(times):.2f} s on one core of this machine")
-for assumed in (1_000, 5_000, 20_000):
-    step = step_macs / (assumed * 1e9)
-    print(
-        f"at {assumed:6} billion a second a step takes {step:5.2f} s: {step_crops * np.median(times) / step:5.1f} cores for each device"
-    )
+seconds = np.median(measure_seconds(make, scan, mask, repeats=7))
+print(f"one crop: {seconds:.2f} s on one core of this machine")
+
+# %% tags=["nbval-ignore-output"]
+for speed in assumed:
+    step = step_macs / (speed * 1e9)
+    cores = step_crops * seconds / step
+    print(f"at {speed:6} billion a second a step takes {step:5.2f} s:", end=" ")
+    print(f"{cores:5.1f} cores for each device")
 
 # %% [markdown]
 # This limit comes first: a fast device is easily kept waiting by its processor. The remedies, in this order: keep the prepared scans on
@@ -319,12 +311,8 @@ for assumed in (1_000, 5_000, 20_000):
 # rate of two processes as a share of twice the rate of one.
 
 # %% tags=["nbval-ignore-output"]
-done = subprocess.run(
-    [sys.executable, "benchmarks/scaling.py"],
-    capture_output=True,
-    text=True,
-    check=True,
-)
+command = [sys.executable, "benchmarks/scaling.py"]
+done = subprocess.run(command, capture_output=True, text=True, check=True)
 print(done.stdout)
 
 # %% [markdown]
@@ -340,15 +328,18 @@ print(done.stdout)
 #
 # ```bash
 # # two processes on this CPU
-# msrun --worker_num=2 --local_worker_num=2 --join=True "$(which unet3d)" train --preset quick train.run_distribute=true
+# msrun --worker_num=2 --local_worker_num=2 --join=True "$(which unet3d)" \
+#     train --preset quick train.run_distribute=true
 #
 # # eight NPUs (Ascend) of one host
-# msrun --worker_num=8 --local_worker_num=8 --join=True "$(which unet3d)" train --preset luna16 \
-#     train.run_distribute=true train.device_target=Ascend
+# msrun --worker_num=8 --local_worker_num=8 --join=True "$(which unet3d)" \
+#     train --preset luna16 train.run_distribute=true train.device_target=Ascend
 #
 # # four hosts with eight each; on every host, with its own number 0 to 3
-# msrun --worker_num=32 --local_worker_num=8 --master_addr=ADDRESS_OF_HOST_0 --master_port=8118 --node_rank=NUMBER --join=True \
-#     "$(which unet3d)" train --preset luna16 train.run_distribute=true train.device_target=Ascend
+# msrun --worker_num=32 --local_worker_num=8 --join=True \
+#     --master_addr=ADDRESS_OF_HOST_0 --master_port=8118 --node_rank=NUMBER \
+#     "$(which unet3d)" train --preset luna16 \
+#     train.run_distribute=true train.device_target=Ascend
 # ```
 #
 # For GPUs write `train.device_target=GPU`; that needs a MindSpore built for them, which the one from PyPI is not. The learning rate was
@@ -367,7 +358,8 @@ print(done.stdout)
 # ```bash
 # pip install -e '.[remote]'
 # export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_ENDPOINT_URL=https://...
-# unet3d train --preset luna16 remote.data_url=s3://bucket/LUNA16 remote.train_url=s3://bucket/run-1
+# unet3d train --preset luna16 \
+#     remote.data_url=s3://bucket/LUNA16 remote.train_url=s3://bucket/run-1
 # ```
 #
 # One process of each host copies, the others wait. Files arrive under another name and are renamed when their size is right; a list that is
@@ -386,12 +378,10 @@ answer = ...
 # %%
 if answer is ...:
     print("Not tried yet: replace ... above.")
+elif answer == "no":
+    print("Right.")
 else:
-    print(
-        "Right."
-        if answer == "no"
-        else "Not yet: what do the cards do while the step waits?"
-    )
+    print("Not yet: what do the cards do while the step waits?")
 
 # %% [markdown]
 # <details>
@@ -413,19 +403,16 @@ else:
 samples = ...  # such as [0, 4]
 
 # %%
-steps = {
-    rank: [n for n in range(8, 16) if n % 4 == rank] for rank in range(4)
-}  # the eight samples of step 1
+right = [sample for sample in range(8, 16) if sample % 4 == 3]
 if samples is ...:
     print("Not tried yet: replace ... above.")
-elif list(samples) == steps[3]:
+elif list(samples) == right:
     print("Right.")
 elif list(samples) == [14, 15]:
     print("Not yet: they are dealt one by one, not in blocks.")
 else:
-    print(
-        "Not yet: how many samples does one step of all processes use up, and which of them are the process's own?"
-    )
+    print("Not yet: how many samples does one step of all processes use up,", end=" ")
+    print("and which of them are the process's own?")
 
 # %% [markdown]
 # <details>
@@ -451,16 +438,12 @@ if options is ...:
     print("Not tried yet: replace ... above.")
 else:
     loss = DiceLoss(**options)
-    halves = [
-        float(loss(logits[part], target[part]).asnumpy().mean())
-        for part in (slice(0, 2), slice(2, 4))
-    ]
-    same = abs(float(loss(logits, target).asnumpy().mean()) - np.mean(halves)) < 1e-6
-    print(
-        "Right."
-        if same
-        else "Not yet: which option sums over all samples before it divides?"
-    )
+    whole = loss(logits, target).asnumpy().mean()
+    parts = [loss(logits[half], target[half]).asnumpy().mean() for half in halves]
+    if abs(whole - np.mean(parts)) < 1e-6:
+        print("Right.")
+    else:
+        print("Not yet: which option sums over all samples before it divides?")
 
 # %% [markdown]
 # <details>

