@@ -250,7 +250,7 @@ for epoch in (1, 2, 3):
 # 0. `OneHot` makes them: one volume for each class.
 
 # %% tags=["hide-input"]
-chapter.source(OneHot.__call__)
+chapter.source(OneHot.transform)
 
 # %% [markdown]
 # > **Pitfall 3. One-hot coding by a Python loop.** The original case visits every voxel in a Python loop. A crop of the

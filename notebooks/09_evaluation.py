@@ -49,6 +49,7 @@ from unet3d_tutorial import (
     Config,
     Pad,
     Volume,
+    baseline,
     evaluation,
     inference,
     metrics,
@@ -59,6 +60,9 @@ from unet3d_tutorial import (
 # %%
 from unet3d_tutorial.book import evaluation_figures as figures
 from unet3d_tutorial.book.cases import example_case, held_out_case
+
+# %%
+from unet3d_tutorial.book.contract import CONTRACT
 from unet3d_tutorial.book.evaluation import (
     MetricPair,
     ball,
@@ -69,19 +73,13 @@ from unet3d_tutorial.book.evaluation import (
     there_and_back,
     without_first_slices,
 )
-
-# %%
 from unet3d_tutorial.files.tables import Table
-from unet3d_tutorial.inference import hu_scores, keep_largest_component
 from unet3d_tutorial.labels import STRUCTURES
+from unet3d_tutorial.postprocessing import hu_scores, keep_largest_component
 from unet3d_tutorial.predict.evaluate import HELD_OUT, REAL, load_cases, load_evaluation
 from unet3d_tutorial.transforms import grid_steps
-from unet3d_tutorial.view.figures import (
-    compare_planes,
-    score_boxes,
-    show_errors,
-    show_planes,
-)
+from unet3d_tutorial.view.planes import compare_planes, show_errors, show_planes
+from unet3d_tutorial.view.scores import score_boxes
 
 # %%
 config = Config.preset("quick")
@@ -237,9 +235,8 @@ def four_equal_classes(batch):
     return np.repeat(batch[:, :1], 4, axis=1)
 
 
-slabs = inference.sliding_window_slabs(
-    prepared.array, crop, four_equal_classes, overlap=overlap
-)
+window = inference.SlidingWindow(crop, overlap)
+slabs = inference.sliding_window_slabs(prepared.array, window, four_equal_classes)
 sizes = [scores.shape[1] for scores in slabs]
 slices = grid_shape[0]
 bytes_a_voxel = 4 * 4  # four classes, float32
@@ -549,20 +546,19 @@ print(f"{share:.0%} are surface, HD95 {hd95:.1f} mm")
 
 # %%
 results = [
-    metrics.score(*case.masks(), spacing_mm=case.spacing_mm)
-    for case in metrics.CONTRACT
+    metrics.score(*case.masks(), spacing_mm=case.spacing_mm) for case in CONTRACT
 ]
-names = list(metrics.CONTRACT[0].expected)
+names = list(CONTRACT[0].expected)
 rows = []
 for metric in names:
     rows.append([metric, *(f"{result[metric]:.3g}" for result in results)])
-headings = ["metric", *(case.name for case in metrics.CONTRACT)]
+headings = ["metric", *(case.name for case in CONTRACT)]
 align = ["left"] + ["right"] * len(results)
 display(Table(headings, rows, align))
 
 # %%
 agree = []
-for case, result in zip(metrics.CONTRACT, results, strict=True):
+for case, result in zip(CONTRACT, results, strict=True):
     agree += [np.isclose(result[metric], case.expected[metric]) for metric in names]
 print(f"{sum(agree)} of {len(agree)} values are those worked out by hand")
 
@@ -577,19 +573,19 @@ print(f"{sum(agree)} of {len(agree)} values are those worked out by hand")
 # %%
 from unet3d_tutorial import ClipHU, Orientation, Spacing
 
-to_cubes = Compose([ClipHU(), Orientation("RAS"), Spacing((evaluation.GRID_MM,) * 3)])
+to_cubes = Compose([ClipHU(), Orientation("RAS"), Spacing((baseline.GRID_MM,) * 3)])
 grid, _ = to_cubes(image)
-air = grid.array < evaluation.AIR_HU
-inside = evaluation.air_inside_body(grid.array)
-airway = evaluation.find_airway(grid.array, inside)
+air = grid.array < baseline.AIR_HU
+inside = baseline.air_inside_body(grid.array)
+airway = baseline.find_airway(grid.array, inside)
 around_airway = ndimage.binary_dilation(airway, iterations=2)
-left, right = evaluation.split_lungs(inside & ~around_airway)
+left, right = baseline.split_lungs(inside & ~around_airway)
 
 # %%
 split = left + 2 * right + 3 * (airway & ~(left | right))
 closed = np.zeros(airway.shape, int)
-closed[evaluation.close_slices(left)] = 1
-closed[evaluation.close_slices(right)] = 2
+closed[baseline.close_slices(left)] = 1
+closed[baseline.close_slices(right)] = 2
 closed[airway] = 3
 steps = {
     "1. air below the threshold": air,
@@ -711,7 +707,7 @@ display(show_errors(scan, prediction, truth, title=title))
 scan, truth = held_out_case(config, broken)
 rows = [
     ("reference", scan, truth),
-    ("baseline", scan, evaluation.classical_baseline(scan)),
+    ("baseline", scan, baseline.classical_baseline(scan)),
     ("network", scan, inference.segment(scan, network, config)),
 ]
 display(compare_planes(rows, title=broken))

@@ -49,9 +49,9 @@ from unet3d_tutorial import (
     segment,
     trained_predictor,
 )
+from unet3d_tutorial.baseline import classical_baseline
 from unet3d_tutorial.book.cases import example_case
-from unet3d_tutorial.evaluation import classical_baseline
-from unet3d_tutorial.view.figures import show_planes
+from unet3d_tutorial.view.planes import show_planes
 
 # %%
 config = Config.preset("quick")

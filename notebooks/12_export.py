@@ -71,7 +71,7 @@ from unet3d_tutorial.predict import engines as deployment
 from unet3d_tutorial.runs.checkpoints import FINAL
 from unet3d_tutorial.runs.device import setup
 from unet3d_tutorial.runs.networks import predictor
-from unet3d_tutorial.view.figures import show_planes
+from unet3d_tutorial.view.planes import show_planes
 
 # %%
 config = Config.preset("quick")
@@ -303,7 +303,7 @@ except ValueError as error:
 # %%
 script = """import sys
 from unet3d_tutorial import read_scan, save_mask, segment
-from unet3d_tutorial.predict.command import volumes
+from unet3d_tutorial.predict.report import volumes
 from unet3d_tutorial.predict.engines import load_onnx
 
 network, config = load_onnx("unet3d.onnx")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from ..config import Config
 from ..dataset import list_cases
+from ..files.nifti import load_volume
 from ..sample_ct import SampleUnavailable, fetch
 from ..transforms import Compose, ConvertLabel, LoadData, convert_files
-from ..volume import Volume, load_volume
+from ..volume import Volume
 
 REAL_CT, PHANTOM = "real CT", "held-out phantom"
 

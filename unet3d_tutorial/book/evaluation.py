@@ -11,7 +11,8 @@ from .. import metrics
 from ..evaluation import StructureScore
 from ..inference import labels_on_grid
 from ..labels import STRUCTURES
-from ..transforms import Compose, ExpandChannel, Orientation, Spacing, cut
+from ..transforms import Compose, ExpandChannel, Orientation, Spacing
+from ..transforms.crops import crop_box
 from ..volume import Volume
 
 GRID_VOXELS, GRID_SPACING_MM = 44, 2.0  #: a cube's edge and its voxels, for the drawings of metrics
@@ -105,7 +106,7 @@ def crop_to_labels(labels: Volume, margin: int) -> Volume:
     (box,) = ndimage.find_objects((labels.array > 0).astype(np.uint8))
     first = [max(side.start - margin, 0) for side in box]
     size = [side.stop + margin - start for side, start in zip(box, first, strict=True)]
-    return cut(labels, first, size)
+    return crop_box(labels, first, size)
 
 
 def without_first_slices(volume: Volume, count: int) -> Volume:
@@ -114,7 +115,7 @@ def without_first_slices(volume: Volume, count: int) -> Volume:
     The affine follows, so the rest stays where it is in the patient.
     """
     length, *others = volume.array.shape
-    return cut(volume, (count, 0, 0), (length - count, *others))
+    return crop_box(volume, (count, 0, 0), (length - count, *others))
 
 
 def there_and_back(labels: Volume, spacing_mm: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The figures of the chapter on evaluation: windows, outlines, metrics, steps and ceilings.
 
 Each function returns a :class:`matplotlib.figure.Figure` that is already closed, so that a notebook
-shows it once. Slices follow the convention of :mod:`unet3d_tutorial.view.figures`.
+shows it once. Slices follow the convention of :mod:`unet3d_tutorial.view.planes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,11 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ..config import Config
-from ..inference import hu_scores, window_weight
+from ..inference import window_weight
 from ..labels import COLORS, RIGHT_LUNG, STRUCTURES, TRACHEA
+from ..postprocessing import hu_scores
 from ..transforms import Orientation
-from ..view.figures import WINDOW, plane
+from ..view.planes import WINDOW, plane
 from ..volume import Volume
 from .evaluation import MetricPair
 
