@@ -27,12 +27,12 @@ HERE = Path(__file__).parent
 WEIGHTS = """
 import atexit, numpy as np, unet3d_tutorial.training as training
 from pathlib import Path
-finish = training.Run._finish
+finish = training.Run.finish
 def also(self):
     weights = np.concatenate([p.asnumpy().ravel() for p in self.network.get_parameters()])
     Path({folder!r}, f"rank-{{self.group.rank_id}}.bin").write_bytes(weights.tobytes())
     finish(self)
-training.Run._finish = also
+training.Run.finish = also
 from unet3d_tutorial.cli import main
 raise SystemExit(main())
 """

@@ -117,7 +117,7 @@ def test_the_same_command_repeats_a_last_upload_that_failed(run, data, tmp_path,
             raise ConnectionError("the line broke")
         put(self, source, path)
 
-    monkeypatch.setattr("unet3d_tutorial.runs.store.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("unet3d_tutorial.runs.copies.time.sleep", lambda seconds: None)
     with monkeypatch.context() as broken:
         broken.setattr(FsspecStore, "put", put)
         with pytest.raises(

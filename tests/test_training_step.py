@@ -125,7 +125,7 @@ def test_an_overflow_is_skipped_counted_and_halves_a_dynamic_scale():
 
 
 def test_a_dynamic_scale_grows_after_many_steps_without_overflow(monkeypatch):
-    monkeypatch.setattr("unet3d_tutorial.training_step.GROWTH", 4)
+    monkeypatch.setattr("unet3d_tutorial.training_step.SCALE_GROWS_AFTER", 4)
     _, _, state = step(
         replace(PLAIN, loss_scale=8.0, dynamic_loss_scale=True), [batch(0)], steps=9, rate=1e-3
     )
