@@ -12,9 +12,9 @@ from .transforms import Compose, Pair, convert_files
 from .volume import Volume
 
 PACKAGE = Path(__file__).parent
-#: the code that decides what a prepared volume holds, relative to the package; a test sees to it
-#: that no file is missing here
-SOURCES = ("cache.py", "transforms.py", "volume.py", "files/*.py")
+#: modules of the package, or folders of them, whose code decides what a prepared volume holds; a
+#: test sees to it that none is missing here
+SOURCES = ("cache", "transforms", "volume", "files")
 LIBRARIES = ("numpy", "scipy", "nibabel")  #: what this code calls to compute
 
 
@@ -101,8 +101,12 @@ def recipe(steps: Compose) -> str:
 
 
 def source_files() -> list[Path]:
-    """The files of :data:`SOURCES`."""
-    return [path for pattern in SOURCES for path in sorted(PACKAGE.glob(pattern))]
+    """The files of the modules in :data:`SOURCES`."""
+    files: list[Path] = []
+    for name in SOURCES:
+        module, folder = PACKAGE / f"{name}.py", PACKAGE / name
+        files += [module] if module.is_file() else sorted(folder.glob("*.py"))
+    return files
 
 
 def key(recipe: str, files: Sequence[Path]) -> str:
