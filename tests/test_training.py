@@ -83,7 +83,7 @@ def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):
     ]
 
 
-def test_the_best_checkpoint_is_that_of_the_best_look(run):
+def test_the_best_checkpoint_is_that_of_the_best_validation(run):
     settings, result = run
     means = np.mean(
         [result.validation[name] for name in ("left lung", "right lung", "trachea")], axis=0

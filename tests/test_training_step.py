@@ -156,7 +156,7 @@ def test_weights_that_decay_a_little_move_as_those_that_do_not():
     assert abs(after_three_steps() - START).max() > 0.2
 
 
-def test_the_optimiser_goes_on_after_a_look_at_the_averages():
+def test_the_optimiser_goes_on_after_the_averages_were_in_place():
     found = []
     for decay in (0.0, 0.75):
         network = Product()

@@ -160,7 +160,7 @@ def validate(
 
 
 class Run:
-    """One training run: its parts, and where it stands. :meth:`go` is the loop."""
+    """One training run: its parts, and how far it has come. :meth:`go` is the loop."""
 
     def __init__(self, config: Config, folder: Path, group: Group = ALONE) -> None:
         options = config.train

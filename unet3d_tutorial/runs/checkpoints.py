@@ -138,7 +138,7 @@ def _kind_of(network: nn.Cell) -> str:
 
 @dataclass
 class RunState:
-    """Where a run stands.
+    """How far a run has come.
 
     The crops need no random state: each is decided by the seed and its number alone. The names are
     those of the checkpoint's entry.
@@ -152,7 +152,7 @@ class RunState:
     best_dice: float = -1.0  #: its mean Dice over the structures
     #: loss of the last step and Dice of the last validation
     metrics: dict[str, float] = field(default_factory=dict)
-    loss_scale: float = 1.0  #: as the dynamic loss scale stands
+    loss_scale: float = 1.0  #: the dynamic loss scale at present
     scale_age: int = 0  #: steps since it changed
     rank_size: int = 1  #: processes that share the data
 

@@ -82,7 +82,7 @@ class RunRecord:
     # --------------------------------------------------------------------------------- at the start
 
     def load(self) -> RunState | None:
-        """Put everything back to the last checkpoint, and say where it stands; None without one.
+        """Put everything back to the last checkpoint, and return where the run is; None without one.
 
         Raises ``ValueError`` if the run was one of another number of processes.
         """

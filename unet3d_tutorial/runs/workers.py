@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 CHECK_EVERY = 0.5  #: seconds between two checks of the workers
 GRACE = 3.0  #: seconds that a batch may still take to come after a worker was killed
-#: seconds that anything else may still take: MindSpore was seen to stand still after such a death
+#: seconds that anything else may still take: MindSpore was seen to hang after such a death
 LONG_GRACE = 30.0
 
 

@@ -200,7 +200,7 @@ def test_a_later_start_gives_the_same_batches(data):
 
 
 def test_averaged_statistics_go_on_moving(monkeypatch):
-    """Two processes with the same batch: the mean is what each has, and must be what one alone has."""
+    """Two processes with the same batch: the mean is what each has, and what one alone has."""
     monkeypatch.setattr(distributed, "_all_reduce", lambda values: values * 2)
     rng = np.random.default_rng(0)
     batches = [Tensor(rng.normal(3, 2, (2, 4, 4, 4, 4)).astype(np.float32)) for _ in range(3)]
