@@ -227,7 +227,8 @@ class Run:
     def step(self, batches: Sequence[Batch], wait: float) -> dict[str, float]:
         """Change the weights once, and record it; ``wait`` is how long the batches took to come."""
         with self.profile.clock.phase("steps"):
-            number, rate = self.state.step, self.rates[self.state.step - self.state.skipped]
+            number = self.state.step
+            rate = self.rates[number - self.state.skipped]  # the optimiser counts no skipped step
             try:
                 losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
             except FloatingPointError as error:

@@ -82,9 +82,9 @@ class RunRecord:
     # --------------------------------------------------------------------------------- at the start
 
     def load(self) -> RunState | None:
-        """Put everything back to the last checkpoint, and return where the run is; None without one.
+        """Put everything back to the last checkpoint; None if there is none.
 
-        Raises ``ValueError`` if the run was one of another number of processes.
+        Returns how far the run had come. Raises ``ValueError`` if the run was one of another number of processes.
         """
         last = self.folder / LAST
         if not last.exists():
