@@ -84,7 +84,8 @@ class RunRecord:
     def load(self) -> RunState | None:
         """Put everything back to the last checkpoint; None if there is none.
 
-        Returns how far the run had come. Raises ``ValueError`` if the run was one of another number of processes.
+        Returns how far the run had come. Raises ``ValueError`` if it was a run of another number of
+        processes.
         """
         last = self.folder / LAST
         if not last.exists():
