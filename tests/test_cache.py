@@ -5,12 +5,16 @@ there.
 import errno
 import multiprocessing
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unet3d_tutorial import cache
 from unet3d_tutorial.cache import PreparedCases
+from unet3d_tutorial.config import Config
+from unet3d_tutorial.dataset import fixed_steps
 from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.transforms import Compose, ConvertLabel, ExpandChannel, LoadData, Spacing
 from unet3d_tutorial.volume import Volume
@@ -84,9 +88,34 @@ def test_any_change_makes_a_new_entry(files, tmp_path, monkeypatch):
     assert len(entries(folder)) == 6
     other = tmp_path / "transforms.py"
     other.write_text("# other code of the steps", encoding="utf-8")
-    monkeypatch.setattr(cache.transforms, "__file__", str(other))
+    monkeypatch.setattr(cache, "source_files", lambda: [other])
     PreparedCases(files, steps(), folder)[0]
     assert len(entries(folder)) == 7
+
+
+def test_all_code_that_prepares_a_case_is_part_of_the_recipe(files):
+    """Wherever a function moves, its file must be one of those that are hashed."""
+    ran = set()
+
+    def note(frame, event, argument):
+        ran.add(frame.f_code.co_filename)
+
+    config = Config.preset("quick")
+    rng = np.random.default_rng(0)
+    label = rng.integers(3, 6, (12, 10, 8)).astype(np.uint8)
+    save_volume(Volume(label, np.diag([-2.0, 2.0, 3.0, 1.0])), files[0][1])
+    cases = PreparedCases(files, fixed_steps(config))
+    sys.setprofile(note)
+    try:
+        cases[0]
+    finally:
+        sys.setprofile(None)
+    ours = {Path(name) for name in ran if Path(name).is_relative_to(cache.PACKAGE)}
+    assert Path(cache.__file__) in ours and ours <= set(cache.source_files())
+    names = {path.relative_to(cache.PACKAGE).parts[0] for path in cache.source_files()}
+    assert names == {
+        name if (cache.PACKAGE / name).is_dir() else f"{name}.py" for name in cache.SOURCES
+    }
 
 
 def test_a_full_disk_leaves_nothing(files, tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def test_workers_change_nothing(config):
 
 
 def test_workers_that_share_a_seed_repeat_their_crops():
-    """The original case's bug, so that the test above is known to look for something that exists."""
+    """The original case's bug, so that the test above is known to look for what exists."""
     workers = [copy.deepcopy(RandomCropSamples(ROI, seed=0)) for _ in range(4)]
     corners = [tuple(worker.draw((99, 99, 99))[0]) for _ in range(3) for worker in workers]
     assert len(set(corners)) == 3

@@ -2,7 +2,6 @@
 can be gone on with.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from runs import finish, record, send_when, settings, start, write_data
+from unet3d_tutorial.runs.folder import reserved
 from unet3d_tutorial.runs.history import read_columns
 
 IN_A_CHECKPOINT = """
@@ -65,7 +65,7 @@ def data(tmp_path_factory):
 
 
 def longer(data, folder, *overrides):
-    """A run of twelve steps that saves at 3, 6, 8, 9 and 12 and looks at 4, 8 and 12."""
+    """A run of twelve steps that saves at 3, 6, 8, 9 and 12 and validates at 4, 8 and 12."""
     return settings(
         data,
         folder / "run",
@@ -86,9 +86,7 @@ def whole(data, tmp_path_factory):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(data, whole, tmp_path):
-    """Three times somewhere in a step, a look at the held-out volumes, a save or the start, and
-    once inside a write.
-    """
+    """Three times somewhere in a step, a validation, a save or the start; once inside a write."""
     seed = secrets.randbits(32)  # other moments in each run of this test; the messages tell which
     rng, config, history = (
         np.random.default_rng(seed),
@@ -179,7 +177,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(data, wh
 def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(
     data, whole, tmp_path, workers
 ):
-    """Header and length are sound, so only reading it to the end tells: in the middle of the run."""
+    """Header and length are sound, so only reading it to the end tells, in the middle of a run."""
     shutil.copytree(data, tmp_path / "data")
     scan = tmp_path / "data/train/image/2.nii.gz"
     sound = scan.read_bytes()
@@ -214,14 +212,11 @@ def test_a_scan_that_is_cut_short_is_one_line_before_anything_is_touched(data, t
 
 def test_the_second_run_on_a_folder_refuses(data, tmp_path):
     config = longer(data, tmp_path)
-    (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / "lock").open("w", encoding="utf-8") as held:
-        held.write("12345\n")
-        held.flush()
-        fcntl.lockf(held, fcntl.LOCK_EX)
+    with reserved(tmp_path / "run"):
+        before = sorted(path.name for path in (tmp_path / "run").iterdir())
         code, text = finish(start(config, tmp_path))
-    assert code == 2 and "is in use by another run, process 12345" in text
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+    assert code == 2 and f"is in use by another run, process {os.getpid()}" in text
 
 
 def test_an_unwritable_folder_is_one_line(data, tmp_path):

@@ -83,7 +83,7 @@ def test_only_the_newest_checkpoints_are_kept_and_nothing_is_half_written(run):
     ]
 
 
-def test_the_best_checkpoint_is_that_of_the_best_look(run):
+def test_the_best_checkpoint_is_that_of_the_best_validation(run):
     settings, result = run
     means = np.mean(
         [result.validation[name] for name in ("left lung", "right lung", "trachea")], axis=0
@@ -117,7 +117,7 @@ def test_the_same_command_repeats_a_last_upload_that_failed(run, data, tmp_path,
             raise ConnectionError("the line broke")
         put(self, source, path)
 
-    monkeypatch.setattr("unet3d_tutorial.runs.store.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("unet3d_tutorial.runs.copies.time.sleep", lambda seconds: None)
     with monkeypatch.context() as broken:
         broken.setattr(FsspecStore, "put", put)
         with pytest.raises(

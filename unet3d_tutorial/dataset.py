@@ -1,4 +1,7 @@
-"""Batches for training: which volumes, in what order, cut and varied how, all decided by one seed."""
+"""Batches for training: which volumes, in what order, and how they are cut and varied.
+
+All of it is decided by one seed.
+"""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -6,8 +9,9 @@ import copy
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import mindspore.dataset as ds
 import numpy as np
@@ -25,6 +29,7 @@ from .augment import (
 from .cache import PreparedCases
 from .config import Config, DataConfig
 from .files.nifti import check_file
+from .files.whole import is_temporary
 from .transforms import (
     AddPosition,
     CenterCrop,
@@ -34,6 +39,7 @@ from .transforms import (
     LoadData,
     OneHot,
     Pad,
+    Pair,
     RandomCropSamples,
     ScaleIntensityRange,
     convert_files,
@@ -42,42 +48,53 @@ from .transforms import (
 )
 from .volume import BadScanError, Volume, check_same_grid
 
+Case: TypeAlias = tuple[Path, Path]  #: image and label file
+Crops: TypeAlias = tuple[np.ndarray, np.ndarray]  #: image and one-hot label
+Step: TypeAlias = Callable[..., Pair]
+
 #: what reading and preparing a scan may raise, by name
-PLAIN = {
+READING_ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (BadScanError, ValueError, FileNotFoundError, PermissionError, OSError)
 }
 #: rows that each of MindSpore's stages holds ready; its own default of 16 is gigabytes of large
 #: crops
-AHEAD = 2
+PREFETCHED_ROWS = 2
+
+# ------------------------------------------------------------------------------------------- files
 
 
-def list_cases(folder: str | Path) -> list[tuple[Path, Path]]:
+def list_cases(folder: str | Path) -> list[Case]:
     """Pairs of image and label file in ``folder/{image,seg}``, sorted by name.
 
-    Raises ``FileNotFoundError`` if there are none, or an image or a label stands alone.
+    Raises ``FileNotFoundError`` if there are none, or if an image or a label is alone.
     """
-    images, labels = (
-        {
-            path.name: path
-            for path in sorted((Path(folder) / kind).glob("*.nii.gz"))
-            if not path.name.endswith(".part.nii.gz")
-        }
-        for kind in ("image", "seg")
-    )
+    images = _scans_by_name(Path(folder) / "image")
+    labels = _scans_by_name(Path(folder) / "seg")
     if not images:
         raise FileNotFoundError(f"{Path(folder) / 'image'}: expected .nii.gz files, found none")
-    if lonely := sorted(images.keys() ^ labels.keys()):
-        missing = Path(folder) / ("seg" if lonely[0] in images else "image") / lonely[0]
+    unpaired = sorted(images.keys() ^ labels.keys())
+    if unpaired:
+        lacking = "seg" if unpaired[0] in images else "image"
         raise FileNotFoundError(
-            f"{missing} is missing; image and seg must hold files of the same names"
+            f"{Path(folder) / lacking / unpaired[0]} is missing; "
+            "image and seg must hold files of the same names"
         )
     return [(images[name], labels[name]) for name in images]
 
 
+def _scans_by_name(folder: Path) -> dict[str, Path]:
+    paths = sorted(folder.glob("*.nii.gz"))
+    return {path.name: path for path in paths if not is_temporary(path)}
+
+
+def training_cases(config: Config) -> list[Case]:
+    """The files that a run trains on."""
+    return list_cases(Path(config.data.data_path) / "train")
+
+
 def check_cases(config: Config) -> None:
-    """Look at the header and the length of every file of a training run, before the run costs
-    anything.
+    """Check header and length of every file of a training run, before the run costs anything.
 
     Raises ``FileNotFoundError`` or :class:`~unet3d_tutorial.volume.BadScanError`, naming the file,
     if one is missing or cut short, is no 3-D volume, or if a label does not lie on its image's
@@ -89,19 +106,26 @@ def check_cases(config: Config) -> None:
 
 
 def plain_error(error: RuntimeError) -> Exception | None:
-    """What MindSpore's many lines about an error in the pipeline are about: the error that a sample
-    raised, or ``None``.
+    """The error that a sample raised, out of MindSpore's many lines about it; or ``None``.
 
-    MindSpore gives a Python error on as text only, with its traceback, whatever thread or process
+    MindSpore passes a Python error on as text only, with its traceback, whatever thread or process
     it happened in.
     """
-    found = re.findall(rf"^(?:[\w.]*\.)?({'|'.join(PLAIN)}): (.+)$", str(error), re.MULTILINE)
-    return PLAIN[found[-1][0]](found[-1][1]) if found else None
+    kinds = "|".join(READING_ERRORS)
+    lines = re.findall(rf"^(?:[\w.]*\.)?({kinds}): (.+)$", str(error), re.MULTILINE)
+    if not lines:
+        return None
+    kind, message = lines[-1]
+    return READING_ERRORS[kind](message)
+
+
+# ------------------------------------------------------------------------------------------- steps
 
 
 def fixed_steps(config: Config) -> Compose:
-    """The steps that give the same result each time: files to ``(1, I, J, K)`` HU and class numbers
-    on the working grid.
+    """The steps that give the same result each time.
+
+    They lead from files to ``(1, I, J, K)`` HU and class numbers on the working grid.
     """
     data = config.data
     convert = ConvertLabel(data.lower_limit, data.upper_limit)
@@ -109,38 +133,44 @@ def fixed_steps(config: Config) -> Compose:
 
 
 def random_steps(config: Config) -> Compose:
-    """The steps that differ from crop to crop: the network's input ``(S, C, *roi_size)`` and
-    one-hot labels.
+    """The steps that differ from crop to crop.
 
-    The whole scan is varied and ``num_samples`` crops are cut from it; or, with
+    They lead to the network's input ``(S, C, *roi_size)`` and one-hot labels ``(S, K, *roi_size)``
+    for S crops. The whole scan is varied and ``num_samples`` crops are cut from it; or, with
     ``data.crop_first``, one crop is cut and varied, which is less work on large scans. A crop that
     is to be bent or turned is first cut larger.
     """
     data = config.data
-    spatial = [RandomFlip()] if data.mirror else []
-    spatial += [RandomAffine(), RandomElastic()] if data.deform else []
-    vary = [*spatial, *_intensity_steps(data)]
+    intensity = _intensity_steps(data)
+    spatial: list[Step] = []
+    if data.mirror:
+        spatial.append(RandomFlip())
+    if data.deform:
+        spatial += [RandomAffine(), RandomElastic()]
     one_hot = OneHot(config.model.num_classes)
+
     if not data.crop_first:
-        return Compose(
-            [
-                *vary,
-                RandomCropSamples(data.roi_size, data.num_samples, foreground=data.foreground),
-                one_hot,
-            ]
-        )
-    larger = [math.ceil(1.25 * n) for n in data.roi_size] if data.deform else data.roi_size
-    crop = RandomCropSamples(larger, foreground=data.foreground)
-    return Compose([crop, *spatial, CenterCrop(data.roi_size), *_intensity_steps(data), one_hot])
+        crop = RandomCropSamples(data.roi_size, data.num_samples, foreground=data.foreground)
+        return Compose([*spatial, *intensity, crop, one_hot])
+
+    size = [math.ceil(1.25 * n) for n in data.roi_size] if data.deform else data.roi_size
+    crop = RandomCropSamples(size, foreground=data.foreground)
+    return Compose([crop, *spatial, CenterCrop(data.roi_size), *intensity, one_hot])
 
 
-def _intensity_steps(data: DataConfig) -> list:
-    steps = [ScaleIntensityRange(data.min_val, data.max_val)]
+def _intensity_steps(data: DataConfig) -> list[Step]:
+    """From HU to the network's input, with what varies the intensities on the way."""
+    steps: list[Step] = [ScaleIntensityRange(data.min_val, data.max_val)]
     if data.augment:
         steps = [RandomBlur(), RandomShift(), RandomNoise(), *steps, RandomGamma()]
     if data.low_resolution:
         steps = [RandomLowResolution(), *steps]
-    return [*steps, AddPosition(jitter=data.augment)] if data.position else steps
+    if data.position:
+        steps = [*steps, AddPosition(jitter=data.augment)]
+    return steps
+
+
+# ----------------------------------------------------------------------------------------- samples
 
 
 class TrainingCrops:
@@ -154,12 +184,12 @@ class TrainingCrops:
 
     def __init__(
         self,
-        cases: list[tuple[Path, Path]],
+        cases: list[Case],
         config: Config,
         *,
         rank_size: int = 1,
         rank_id: int = 0,
-    ):
+    ) -> None:
         if not 0 <= rank_id < rank_size:
             raise ValueError(f"rank_id: expected 0 to {rank_size - 1}, found {rank_id}")
         self.seed = config.train.seed
@@ -167,48 +197,57 @@ class TrainingCrops:
         self.rank_size = rank_size
         self.rank_id = rank_id
         self.prepared = PreparedCases(cases, fixed_steps(config), config.data.cache_path)
-        self.random = random_steps(config)
+        self.random_steps = random_steps(config)
+        # With crop_first the random steps give one crop, and are repeated for more.
         self.rounds = config.data.num_samples if config.data.crop_first else 1
 
     def __len__(self) -> int:
         return len(self.prepared) * self.epochs // self.rank_size
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32, S crops of
-        one volume.
+    def __getitem__(self, index: int) -> Crops:
+        """Image ``(S, C, *roi_size)`` and one-hot label ``(S, K, *roi_size)``, float32.
+
+        They are S crops of one volume.
         """
         number = int(index) * self.rank_size + self.rank_id
-        image, label = self.prepared[self._case(number)]
-        # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear
-        # of the steps' numbers
-        seeds = [
-            [self.seed, number],
-            *([self.seed, number, extra, 1] for extra in range(1, self.rounds)),
-        ]
-        crops = [copy.deepcopy(self.random).set_random_state(seed)(image, label) for seed in seeds]
-        if len(crops) == 1:
-            return crops[0][0].array, crops[0][1].array
-        return tuple(
-            np.concatenate([volume.array for volume in side]) for side in zip(*crops, strict=True)
-        )
+        image, label = self.prepared[self._case_of(number)]
+        images, labels = [], []
+        for round_number in range(self.rounds):
+            steps = copy.deepcopy(self.random_steps)
+            steps.set_random_state(self._seed(number, round_number))
+            image_crops, label_crops = steps(image, label)
+            images.append(image_crops.array)
+            labels.append(label_crops.array)
+        if self.rounds == 1:
+            return images[0], labels[0]
+        return np.concatenate(images), np.concatenate(labels)
 
     def name(self, number: int) -> str:
-        """File name of the volume that sample ``number`` of the whole run, of all devices together,
-        is cut from.
+        """File name of the volume that a sample is cut from.
+
+        ``number`` counts the samples of the whole run, of all devices together.
         """
-        return self.prepared.files[self._case(number)][0].name
+        image, _ = self.prepared.files[self._case_of(number)]
+        return image.name
 
-    def _case(self, number: int) -> int:
+    def _seed(self, number: int, round_number: int) -> list[int]:
+        if round_number == 0:
+            return [self.seed, number]
+        # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear
+        # of the steps' numbers, which Compose appends.
+        return [self.seed, number, round_number, 1]
+
+    def _case_of(self, number: int) -> int:
+        """Which volume: each epoch goes through all of them, in an order of its own."""
         epoch, position = divmod(number, len(self.prepared))
-        return int(
-            np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))[position]
-        )
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))
+        return int(order[position])
 
 
-class Part:
+class SampleRange:
     """Samples ``first`` to ``last`` of another source, ``last`` not included."""
 
-    def __init__(self, source: TrainingCrops, first: int, last: int):
+    def __init__(self, source: TrainingCrops, first: int, last: int) -> None:
         self.source = source
         self.first = first
         self.last = last
@@ -216,30 +255,33 @@ class Part:
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Crops:
         return self.source[self.first + int(index)]
 
 
-def count_steps(config: Config, *, rank_size: int = 1) -> int:
-    """Steps of a training run: each takes ``batch_size * accumulate`` volumes in every process; a
-    rest is left out.
-    """
-    volumes = len(list_cases(Path(config.data.data_path) / "train")) * config.train.epoch_size
-    return volumes // samples_a_step(config, rank_size)
+# ----------------------------------------------------------------------------------------- batches
 
 
-def samples_a_step(config: Config, rank_size: int = 1) -> int:
+def samples_per_step(config: Config, rank_size: int = 1) -> int:
     """Volumes that all processes together use up in one step."""
     return config.train.batch_size * config.train.accumulate * rank_size
 
 
+def count_steps(config: Config, *, rank_size: int = 1) -> int:
+    """Number of steps of a training run.
+
+    Each takes ``batch_size * accumulate`` volumes in every process; a rest is left out.
+    """
+    volumes = len(training_cases(config)) * config.train.epoch_size
+    return volumes // samples_per_step(config, rank_size)
+
+
 def batch_names(config: Config, step: int, *, rank_size: int = 1, rank_id: int = 0) -> list[str]:
     """File names of the volumes that one process sees in a step."""
-    source = TrainingCrops(list_cases(Path(config.data.data_path) / "train"), config)
-    taken = samples_a_step(config, rank_size)
-    return [
-        source.name(index) for index in range(step * taken + rank_id, (step + 1) * taken, rank_size)
-    ]
+    source = TrainingCrops(training_cases(config), config)
+    count = samples_per_step(config, rank_size)
+    numbers = range(step * count + rank_id, (step + 1) * count, rank_size)
+    return [source.name(number) for number in numbers]
 
 
 def create_dataset(
@@ -253,38 +295,37 @@ def create_dataset(
     one process with larger batches would see. The batches are the same whatever ``data.num_worker``
     is. Only a few are made ahead, so memory stays bounded.
     """
-    source = TrainingCrops(
-        list_cases(Path(config.data.data_path) / "train"),
-        config,
-        rank_size=rank_size,
-        rank_id=rank_id,
-    )
-    taken = samples_a_step(config)
-    source = Part(source, first_step * taken, count_steps(config, rank_size=rank_size) * taken)
-    ds.config.set_prefetch_size(AHEAD)  # for all data sets of this process
-    # MindSpore refuses more than there are cores.
-    workers = min(config.data.num_worker, os.cpu_count() or 1)
+    crops = TrainingCrops(training_cases(config), config, rank_size=rank_size, rank_id=rank_id)
+    count = samples_per_step(config)
+    last_step = count_steps(config, rank_size=rank_size)
+    ds.config.set_prefetch_size(PREFETCHED_ROWS)  # for all data sets of this process
     dataset = ds.GeneratorDataset(
-        source,
+        SampleRange(crops, first_step * count, last_step * count),
         ["image", "label"],
         shuffle=False,
-        num_parallel_workers=workers,
+        # MindSpore refuses more than there are cores.
+        num_parallel_workers=min(config.data.num_worker, os.cpu_count() or 1),
         python_multiprocessing=config.data.worker_processes,
     )
     dataset = dataset.batch(config.train.batch_size, drop_remainder=True)
     for column in ("image", "label"):
-        dataset = dataset.map(
-            lambda batch: batch.reshape(-1, *batch.shape[2:]), [column], num_parallel_workers=1
-        )
+        dataset = dataset.map(_join_samples, [column], num_parallel_workers=1)
     return dataset
 
 
+def _join_samples(batch: np.ndarray) -> np.ndarray:
+    """``(volumes, crops of each, ...)`` to ``(N, ...)``."""
+    return batch.reshape(-1, *batch.shape[2:])
+
+
 def validation_cases(config: Config) -> Iterator[tuple[str, Volume, Volume]]:
-    """Name, network input ``(C, I, J, K)`` and class numbers ``(1, I, J, K)`` of every validation
-    volume, on the grid.
+    """Name, network input and class numbers of every validation volume, on the working grid.
+
+    The input is ``(C, I, J, K)``, the class numbers are ``(1, I, J, K)``.
     """
-    steps = Compose(
-        [*fixed_steps(config).steps, Pad(config.inference.roi_size), *input_steps(config.data)]
-    )
+    prepare = fixed_steps(config).steps
+    steps = Compose([*prepare, Pad(config.inference.roi_size), *input_steps(config.data)])
     for image_path, label_path in list_cases(Path(config.data.data_path) / "val"):
-        yield image_path.name.removesuffix(".nii.gz"), *convert_files(steps, image_path, label_path)
+        image, label = convert_files(steps, image_path, label_path)
+        assert label is not None  # each case has its label file
+        yield image_path.name.removesuffix(".nii.gz"), image, label

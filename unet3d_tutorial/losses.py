@@ -7,6 +7,8 @@ does not fit into float16, which ends at 65504.
 
 import unet3d_tutorial.environment  # noqa: F401
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
@@ -20,46 +22,48 @@ def softmax(logits: Tensor) -> Tensor:
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Logarithm of the softmax over the class axis, same shape; finite for any finite logits."""
-    return _log_softmax(logits, softmax(logits))
+    return _log_of_softmax(logits, softmax(logits))
 
 
-def _log_softmax(logits: Tensor, p: Tensor) -> Tensor:
+def _log_of_softmax(logits: Tensor, p: Tensor) -> Tensor:
     """Logarithm of ``p = softmax(logits)``.
 
     Exact as long as the logarithm of ``p`` is. For a ``p`` near the smallest number of float32 it
-    is MindSpore's own, which is off by up to 5e-6 on CPU; raised by twice that it is never the
+    is MindSpore's own, which is off by up to 5e-6 on CPU; raised by twice that, it is never the
     smaller of the two anywhere else.
     """
-    return ops.minimum(ops.log(p + 1e-35), ops.LogSoftmax(axis=1)(logits) + 1e-5)
+    exact = ops.log(p + 1e-35)
+    always_finite = ops.LogSoftmax(axis=1)(logits) + 1e-5
+    return ops.minimum(exact, always_finite)
 
 
-def class_sum(x: Tensor) -> Tensor:
+def sum_over_classes(x: Tensor) -> Tensor:
     """Sum over the classes, repeated for each class, so that it has the shape of ``x``.
 
     As a product with matrices of ones, which MindSpore does several times faster on CPU than
     ``sum(axis=1)``.
     """
     n, k = x.shape[:2]
-    return ops.BatchMatMul()(ops.ones((n, k, k), x.dtype), x.reshape((n, k, -1))).reshape(x.shape)
+    ones = ops.ones((n, k, k), x.dtype)
+    return ops.BatchMatMul()(ones, x.reshape((n, k, -1))).reshape(x.shape)
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, smooth: float) -> Tensor:
-    """Dice coefficient of each class over the whole batch, ``(K,)``, with squares in the
-    denominator.
+    """Dice coefficient of each class over the whole batch, ``(K,)``.
 
-    Milletari et al., V-Net, 2016, section 3; ``smooth`` is added above and below, so that an absent
-    class counts 1. The plain formula, to read and to compare with; :class:`DiceLoss` gives the same
-    from logits, faster.
+    With squares in the denominator (Milletari et al., V-Net, 2016, section 3). ``smooth`` is added
+    to numerator and denominator, so that an absent class counts 1. This is the plain formula, to
+    read and to compare with; :class:`DiceLoss` gives the same from logits, faster.
     """
-    overlap = voxel_sum(probabilities * target).sum(0)
-    size = voxel_sum(probabilities * probabilities + target * target).sum(0)
+    overlap = sum_over_voxels(probabilities * target).sum(0)
+    size = sum_over_voxels(probabilities * probabilities + target * target).sum(0)
     return (2 * overlap + smooth) / (size + smooth)
 
 
-def voxel_sum(x: Tensor) -> Tensor:
-    """Sum over all axes but the first two:
+def sum_over_voxels(x: Tensor) -> Tensor:
+    """Sum over all axes but the first two: ``(N, K, ...) -> (N, K)``.
 
-    ``(N, K, ...) -> (N, K)``. As rows of a matrix, MindSpore's fastest on CPU.
+    As rows of a matrix, which is MindSpore's fastest way on CPU.
     """
     n, k = x.shape[:2]
     return x.reshape((n * k, -1)).sum(1).reshape((n, k))
@@ -68,35 +72,32 @@ def voxel_sum(x: Tensor) -> Tensor:
 class ClassSums(nn.Cell):
     """What each loss is made of: sums over the voxels, one for each sample and class.
 
-    Logits and one-hot labels in.
+    Takes logits and one-hot labels. With probabilities ``p = softmax(logits)`` and labels ``t`` it
+    gives three tensors ``(N, K)``:
 
-    With probabilities ``p = softmax(logits)`` and labels ``t`` it gives three tensors ``(N, K)``:
-    the overlap, sum of ``p * t``; the size, sum of ``p * p`` (of ``p`` unless ``squared``); the
-    log-likelihood, sum of ``t * log(p)``. A fourth, ``p`` itself, is for :meth:`bprop` only.
+    - the overlap, the sum of ``p * t``;
+    - the size, the sum of ``p * p``, or of ``p`` unless ``squared``;
+    - the log-likelihood, the sum of ``t * log(p)``.
 
-    The gradient is written by hand, in :meth:`bprop`, because what automatic differentiation makes
-    of the softmax takes several times as long on CPU.
+    A fourth, ``p`` itself, is for :meth:`bprop` only. The gradient is written by hand there,
+    because what automatic differentiation makes of the softmax takes several times as long on CPU.
     """
 
-    def __init__(self, squared: bool = True):
+    def __init__(self, squared: bool = True) -> None:
         super().__init__()
         self.squared = squared
 
     def construct(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p = softmax(logits)
-        size = p * p if self.squared else p
-        return (
-            voxel_sum(p * target),
-            voxel_sum(size),
-            voxel_sum(target * _log_softmax(logits, p)),
-            p,
-        )
+        overlap = sum_over_voxels(p * target)
+        size = sum_over_voxels(p * p if self.squared else p)
+        log_likelihood = sum_over_voxels(target * _log_of_softmax(logits, p))
+        return overlap, size, log_likelihood, p
 
     def bprop(
         self, logits: Tensor, target: Tensor, out: tuple, dout: tuple
     ) -> tuple[Tensor, Tensor]:
-        """Gradient for the logits, from the gradients ``dout`` for the three sums; none for the
-        labels.
+        """Gradient for the logits, from the gradients ``dout`` for the sums; none for the labels.
 
         With ``g`` the gradient for ``log(p)``, that for the logits is ``g - p * sum(g)``, the sum
         over the classes.
@@ -104,19 +105,23 @@ class ClassSums(nn.Cell):
         n, k = logits.shape[:2]
         target = target.reshape((n, k, -1))
         p = out[3].reshape((n, k, -1))
-        size = 2 * p * p if self.squared else p
-        g = scale(p * target, dout[0]) + scale(size, dout[1]) + scale(target, dout[2])
-        return (g - p * class_sum(g)).reshape(logits.shape), ops.zeros_like(target).reshape(
-            logits.shape
-        )
+        of_overlap = scale_classes(p * target, dout[0])
+        of_size = scale_classes(2 * p * p if self.squared else p, dout[1])
+        of_log_likelihood = scale_classes(target, dout[2])
+        g = of_overlap + of_size + of_log_likelihood
+        for_logits = (g - p * sum_over_classes(g)).reshape(logits.shape)
+        for_labels = ops.zeros_like(target).reshape(logits.shape)
+        return for_logits, for_labels
 
 
-def scale(x: Tensor, factors: Tensor) -> Tensor:
-    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``: a product with diagonal
-    matrices, fast on CPU.
+def scale_classes(x: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``.
+
+    As a product with diagonal matrices, which is fast on CPU.
     """
     n, k = factors.shape
-    return ops.BatchMatMul()(ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k)), x)
+    diagonal = ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k))
+    return ops.BatchMatMul()(diagonal, x)
 
 
 def in_float32(logits: Tensor) -> Tensor:
@@ -127,15 +132,16 @@ def in_float32(logits: Tensor) -> Tensor:
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels as float32 of the logits' shape: one-hot ones unchanged, class numbers expanded.
 
-    Raises ``ValueError`` if the shapes do not fit, and for a class number that is not from 0 to ``K
-    - 1``.
+    Raises ``ValueError`` if the shapes do not fit, and for a class number that is not one of 0 to
+    ``K - 1``.
     """
     if logits.ndim != 5:
         raise ValueError(f"logits: expected five axes (N, K, D, H, W), found shape {logits.shape}")
-    n, k, *size = logits.shape
     if labels.shape == logits.shape:
         return labels
-    if labels.shape not in ((n, *size), (n, 1, *size)) or labels.is_floating_point():
+    n, k, *size = logits.shape
+    is_class_numbers = labels.shape in ((n, *size), (n, 1, *size))
+    if not is_class_numbers or labels.is_floating_point():
         raise ValueError(
             f"labels: expected one-hot of the logits' shape {logits.shape}, or integers of shape "
             f"{(n, *size)}, found {labels.dtype} of shape {labels.shape}"
@@ -143,7 +149,7 @@ def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= k:
         raise ValueError(f"labels: expected class numbers from 0 to {k - 1}, found {low} to {high}")
-    classes = ops.arange(k).reshape((1, k, *(1 for _ in size)))
+    classes = ops.arange(k).reshape((1, k, 1, 1, 1))
     return (labels.reshape((n, 1, *size)) == classes).astype(ms.float32)
 
 
@@ -151,16 +157,16 @@ class DiceLoss(nn.Cell):
     """``1 - Dice`` on softmax probabilities, one Dice for each class. Takes logits and labels.
 
     Dice is ``(2 * overlap + smooth) / (size + smooth)``, where size is that of the probabilities
-    and of the labels: the sum of their squares (Milletari et al., 2016), or of the values
-    themselves if not ``squared`` (Dice, 1945). Where a class is absent from both, ``smooth`` makes
-    Dice 1 and keeps the gradient finite.
+    plus that of the labels: the sum of their squares (Milletari et al., V-Net, 2016), or of the
+    values themselves if not ``squared`` (Dice, 1945). Where a class is absent from both, ``smooth``
+    makes Dice 1 and keeps the gradient finite.
 
-    ``batch`` sums over all samples before the division, so that a structure missing from one crop
-    does no harm; otherwise each sample has its own Dice. Without ``include_background`` class 0 is
-    left out. ``reduction`` is ``"mean"`` or ``"sum"``, a scalar, or ``"none"``: ``(K,)``, or ``(N,
-    K)`` without ``batch``.
+    With ``batch`` the sums go over all samples before the division, so that a structure missing
+    from one crop does no harm; without it each sample has its own Dice. Without
+    ``include_background`` class 0 is left out. The result is a scalar if ``reduction`` is
+    ``"mean"`` or ``"sum"``; if it is ``"none"``, ``(K,)``, or ``(N, K)`` without ``batch``.
 
-    MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=smooth,
+    The same as MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=smooth,
     smooth_dr=smooth)``.
     """
 
@@ -172,14 +178,14 @@ class DiceLoss(nn.Cell):
         batch: bool = True,
         include_background: bool = True,
         reduction: str = "mean",
-    ):
+    ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction: expected mean, sum or none, found {reduction!r}")
         self.smooth = smooth
         self.squared = squared
         self.batch = batch
-        self.first = 0 if include_background else 1
+        self.first_class = 0 if include_background else 1
         self.reduction = reduction
         self.sums = ClassSums(squared)
 
@@ -190,16 +196,16 @@ class DiceLoss(nn.Cell):
         return self.from_sums(overlap, size, target)
 
     def from_sums(self, overlap: Tensor, size: Tensor, target: Tensor) -> Tensor:
-        """The loss from what :class:`ClassSums` found."""
+        """The loss from overlap and size, as :class:`ClassSums` gives them."""
         return self.reduce(self.of_each_class(overlap, size, target))
 
     def of_each_class(self, overlap: Tensor, size: Tensor, target: Tensor) -> Tensor:
         """The loss before its reduction: ``(K,)``, or ``(N, K)`` without ``batch``."""
-        size = size + voxel_sum(target * target if self.squared else target)
+        size = size + sum_over_voxels(target * target if self.squared else target)
         if self.batch:
             overlap, size = overlap.sum(0), size.sum(0)
-        loss = 1 - (2 * overlap + self.smooth) / (size + self.smooth)
-        return loss[..., self.first :]
+        dice = (2 * overlap + self.smooth) / (size + self.smooth)
+        return (1 - dice)[..., self.first_class :]
 
     def reduce(self, loss: Tensor) -> Tensor:
         """Mean or sum over the classes, or nothing."""
@@ -209,26 +215,28 @@ class DiceLoss(nn.Cell):
 
 
 class CrossEntropyLoss(nn.Cell):
-    """Mean over all voxels of minus the log-probability of the true class. Takes logits and labels."""
+    """Mean over all voxels of minus the log-probability of the true class.
 
-    def __init__(self):
+    Takes logits and labels.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
         self.sums = ClassSums()
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
         logits = in_float32(logits)
         _, _, log_likelihood, _ = self.sums(logits, as_one_hot(target, logits))
-        return -log_likelihood.sum() / voxels(logits)
+        return -log_likelihood.sum() / count_voxels(logits)
 
 
 class DiceCELoss(nn.Cell):
-    """``lambda_dice * Dice loss + lambda_ce * cross-entropy``.
+    """Weighted sum: ``lambda_dice * Dice loss + lambda_ce * cross-entropy``.
 
-    Gives the sum, the cross-entropy and the Dice loss.
-
-    Both come from one softmax. ``options`` are those of :class:`DiceLoss`; cross-entropy always
-    counts the background. With ``per_class`` the Dice loss of each class, before its reduction,
-    comes as a fourth; it costs next to nothing.
+    Takes logits and labels; gives the sum, the cross-entropy and the Dice loss, which come from one
+    softmax. With ``per_class`` the Dice loss of each class, before its reduction, comes as a
+    fourth; it costs next to nothing. ``options`` are those of :class:`DiceLoss`; cross-entropy
+    always counts the background.
     """
 
     def __init__(
@@ -238,14 +246,15 @@ class DiceCELoss(nn.Cell):
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
         per_class: bool = False,
-        **options,
-    ):
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.per_class = per_class
         self.dice = DiceLoss(smooth, **options)
         if self.dice.reduction == "none":
             raise ValueError(
-                "reduction: expected mean or sum, found 'none', which leaves no single number to minimise"
+                "reduction: expected mean or sum, found 'none', "
+                "which leaves no single number to minimise"
             )
         self.lambda_dice = lambda_dice
         self.lambda_ce = lambda_ce
@@ -254,28 +263,30 @@ class DiceCELoss(nn.Cell):
         logits = in_float32(logits)
         target = as_one_hot(target, logits)
         overlap, size, log_likelihood, _ = self.dice.sums(logits, target)
-        ce = -log_likelihood.sum() / voxels(logits)
-        each = self.dice.of_each_class(overlap, size, target)
-        dice = self.dice.reduce(each)
-        losses = self.lambda_ce * ce + self.lambda_dice * dice, ce, dice
-        return (*losses, each) if self.per_class else losses
+        ce = -log_likelihood.sum() / count_voxels(logits)
+        dice_of_each_class = self.dice.of_each_class(overlap, size, target)
+        dice = self.dice.reduce(dice_of_each_class)
+        total = self.lambda_ce * ce + self.lambda_dice * dice
+        if self.per_class:
+            return total, ce, dice, dice_of_each_class
+        return total, ce, dice
 
 
-def voxels(logits: Tensor) -> int:
+def count_voxels(logits: Tensor) -> int:
     """Number of voxels of a batch: all entries but for the classes."""
     return logits.size // logits.shape[1]
 
 
 def make_loss(name: str, *, per_class: bool = False) -> DiceCELoss:
-    """The loss of a training run by its name, one of ``LOSSES``: the sum, or one part with the
-    other only reported.
+    """The loss of a training run by its name, one of ``LOSSES``.
 
-    ``per_class`` is that of :class:`DiceCELoss`. Raises ``ValueError`` with the nearest name for an
-    unknown one.
+    It is always a :class:`DiceCELoss`, with its ``per_class``: of ``DiceLoss`` and
+    ``CrossEntropyLoss`` the other part is only reported. Raises ``ValueError`` with the nearest
+    name for an unknown one.
     """
     one_of("train.loss", name, LOSSES)
-    parts = {
-        "lambda_dice": float(name != "CrossEntropyLoss"),
-        "lambda_ce": float(name != "DiceLoss"),
-    }
-    return DiceCELoss(**parts, per_class=per_class)
+    return DiceCELoss(
+        lambda_dice=0.0 if name == "CrossEntropyLoss" else 1.0,
+        lambda_ce=0.0 if name == "DiceLoss" else 1.0,
+        per_class=per_class,
+    )

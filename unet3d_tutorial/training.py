@@ -1,15 +1,14 @@
-"""The training loop: steps, looks at held-out volumes, checkpoints to go on from, and an orderly
-end when it breaks.
+"""The training loop: steps, validations between them, and checkpoints to continue from.
+
+What one step does is in :mod:`unet3d_tutorial.training_step`, what a run keeps and survives in
+:mod:`unet3d_tutorial.runs`.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -26,30 +25,23 @@ from .dataset import (
     validation_cases,
 )
 from .inference import sliding_window_inference
-from .labels import structure_names
 from .losses import make_loss
 from .metrics import dice
-from .runs.checkpoints import (
-    FINAL,
-    LAST,
-    RunState,
-    load_state,
-    load_weights,
-    publish,
-    save_checkpoint,
-    save_state,
-)
-from .runs.curves import Tracker, Watch, write_summary
+from .runs.checkpoints import FINAL, RunState, save_checkpoint
+from .runs.copies import copy_data, copy_run
+from .runs.curves import Tracker, Watch
 from .runs.device import setup
-from .runs.folder import HISTORY_FILE, VALIDATION_FILE, begin, is_finished, locked
-from .runs.history import append_row, history_columns, read_columns, rewind, validation_columns
+from .runs.folder import describe_last_checkpoint, is_finished, prepare_folder, reserved
 from .runs.networks import build_network, load_network, predictor
 from .runs.processes import ALONE, Group, join, own_device
 from .runs.profile import Profile
-from .runs.store import download, download_file, open_store, upload
+from .runs.record import RunRecord
+from .runs.result import TrainingResult, load_result
+from .runs.stopping import StopRequest
 from .runs.workers import WatchedFeed, WorkerKilled
 from .schedule import warmup_cosine, warmup_steps
-from .training_step import MovingAverage, TrainStep, make_train_step
+from .training_step import Batch, MovingAverage, TrainStep, make_train_step
+from .volume import Volume
 
 __all__ = [
     "FINAL",
@@ -64,56 +56,20 @@ __all__ = [
     "train",
     "validate",
 ]
+
 WATCH_EVERY = 20  #: steps between calls of ``watch``
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run left behind. Columns of the tables by name, as lists of numbers."""
-
-    checkpoint: Path  #: final weights
-    #: one entry a step, columns of :func:`unet3d_tutorial.runs.history.history_columns`
-    history: dict[str, list[float]]
-    #: one entry a look: step and the mean Dice of each structure
-    validation: dict[str, list[float]]
-
-
-def validate(network: nn.Cell, config: Config, cases: list, group: Group = ALONE) -> list[float]:
-    """Mean Dice of each structure over the cases, on the working grid, without post-processing.
-
-    The processes of a group share the cases; all get the mean over all.
-    """
-    network.set_train(False)
-    scores = np.zeros((len(cases), config.model.num_classes - 1))
-    for number in range(group.rank_id, len(cases), group.rank_size):
-        _, image, label = cases[number]
-        logits = sliding_window_inference(
-            image.array,
-            config.inference.roi_size,
-            predictor(network),
-            overlap=config.inference.overlap,
-            mode=config.inference.mode,
-        )
-        found = logits.argmax(axis=0)
-        scores[number] = [
-            dice(found == k, label.array[0] == k, spacing_mm=image.spacing_mm)
-            for k in range(1, config.model.num_classes)
-        ]
-    network.set_train(True)
-    return np.mean(group.sum(scores), axis=0).tolist()
-
-
 def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None) -> TrainingResult:
-    """Train the network of ``config`` on ``config.data.data_path`` and leave everything in
-    ``config.train.output_path``.
+    """Train the network of ``config`` on ``data.data_path``, and keep all in ``train.output_path``.
 
     A finished run of the same configuration is read back instead of repeated, and what
-    ``remote.train_url`` lacks of it is copied there. An unfinished one goes on from its last
-    checkpoint and ends with the bits that it would have ended with anyway. A run of another
+    ``remote.train_url`` lacks of it is copied there. An unfinished one continues from its last
+    checkpoint, and ends with the bits that it would have ended with anyway. A run of another
     configuration raises ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with
     the tables so far.
 
-    Every file's header and length, and the warm-up, are looked at first. Raises
+    Every file's header and length, and the warm-up, are checked first. Raises
     ``FileNotFoundError`` or ``BadScanError``, naming the file, if a scan is missing or damaged,
     ``ValueError`` if the warm-up is longer than the run, ``FloatingPointError`` if the loss is not
     finite, ``RuntimeError`` if another process uses the folder or a data worker was killed,
@@ -121,87 +77,100 @@ def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None
     finished and saved.
     """
     folder = Path(config.train.output_path)
-    finished = not overwrite and is_finished(folder, config)
-    if finished and not config.remote.train_url:
+    is_done = not overwrite and is_finished(folder, config)
+    if is_done and not config.remote.train_url:
         return load_result(folder)
+
     setup(
         seed=config.train.seed,
         device_target=config.train.device_target,
         device_id=own_device(config.train),
     )
     group = join(config.train)
-    if not finished:
-        _run(config, folder, group, overwrite, watch)
+    if not is_done:
+        _train(config, folder, group, overwrite=overwrite, watch=watch)
     elif group.leads:  # the last copy may have failed
-        with locked(folder):
-            upload_run(config, folder)
+        with reserved(folder):
+            copy_run(config, folder)
     group.wait()
     return load_result(folder)
 
 
-def _run(config: Config, folder: Path, group: Group, overwrite: bool, watch: Watch | None) -> None:
-    fetch_data(config, group)
-    check_cases(config)  # this and the next before anything is touched
+def _train(
+    config: Config, folder: Path, group: Group, *, overwrite: bool, watch: Watch | None
+) -> None:
+    copy_data(config, group)
+    # Whatever may be wrong with data and settings is found before the folder is touched.
+    check_cases(config)
     learning_rates(config, count_steps(config, rank_size=group.rank_size))
     with ExitStack() as stack:
         if group.leads:
-            stack.enter_context(locked(folder))
-            begin(folder, config, overwrite=overwrite)
+            stack.enter_context(reserved(folder))
+            prepare_folder(folder, config, overwrite=overwrite)
         group.wait()
         Run(config, folder, group).go(watch)
 
 
 def learning_rates(config: Config, total_steps: int) -> list[float]:
     """The learning rate of each step, as ``config.train`` describes it."""
-    options, warmup = config.train, config.train.warmup_step
+    options = config.train
+    warmup_step = options.warmup_step
     if options.warmup_epoch:
-        warmup = warmup_steps(
-            epochs=options.warmup_epoch, steps_per_epoch=total_steps / options.epoch_size
-        )
+        steps_per_epoch = total_steps / options.epoch_size
+        warmup_step = warmup_steps(epochs=options.warmup_epoch, steps_per_epoch=steps_per_epoch)
     return warmup_cosine(
         lr=options.lr,
         total_steps=total_steps,
-        warmup_step=warmup,
+        warmup_step=warmup_step,
         warmup_ratio=options.warmup_ratio,
     )
 
 
-def fetch_data(config: Config, group: Group = ALONE) -> None:
-    """Copy ``remote.data_url`` to ``data.data_path``: one process of each host does, the others
-    wait for it.
-    """
-    if config.remote.data_url:
-        if group.local_rank == 0:
-            download(open_store(config.remote.data_url, config.remote), Path(config.data.data_path))
-        group.wait()
+def validate(
+    network: nn.Cell,
+    config: Config,
+    cases: Sequence[tuple[str, Volume, Volume]],
+    group: Group = ALONE,
+) -> list[float]:
+    """Mean Dice of each structure over the cases, on the working grid, without post-processing.
 
-
-def upload_run(config: Config, folder: Path) -> None:
-    """Copy the folder of a run to ``remote.train_url``, if there is one: what the store lacks or
-    has otherwise.
+    ``cases`` are those of :func:`~unet3d_tutorial.dataset.validation_cases`. The processes of a
+    group share them; all get the mean over all.
     """
-    if config.remote.train_url:
-        upload(folder, open_store(config.remote.train_url, config.remote))
+    options = config.inference
+    scores = np.zeros((len(cases), config.model.num_classes - 1))
+    network.set_train(False)
+    for number in range(group.rank_id, len(cases), group.rank_size):
+        _, image, label = cases[number]
+        logits = sliding_window_inference(
+            image.array,
+            options.roi_size,
+            predictor(network),
+            overlap=options.overlap,
+            mode=options.mode,
+        )
+        prediction = logits.argmax(axis=0)
+        truth = label.array[0]
+        for value in range(1, config.model.num_classes):
+            scores[number, value - 1] = dice(
+                prediction == value, truth == value, spacing_mm=image.spacing_mm
+            )
+    network.set_train(True)
+    return np.mean(group.sum(scores), axis=0).tolist()
 
 
 class Run:
-    """One training run: its parts, and where it stands.
+    """One training run: its parts, and how far it has come. :meth:`go` is the loop."""
 
-    With several processes only the first one writes.
-    """
-
-    def __init__(self, config: Config, folder: Path, group: Group = ALONE):
+    def __init__(self, config: Config, folder: Path, group: Group = ALONE) -> None:
         options = config.train
         self.config = config
         self.folder = folder
         self.group = group
-        structures = structure_names(config.data.lower_limit, config.data.upper_limit)
-        self.columns = history_columns(structures)
-        self.look_columns = validation_columns(structures)
         self.total_steps = count_steps(config, rank_size=group.rank_size)
         self.rates = learning_rates(config, self.total_steps)
-        self.feed: WatchedFeed | None = None
         self.state = RunState(loss_scale=options.loss_scale, rank_size=group.rank_size)
+
         self.network = build_network(config)
         self.network.set_train(True)
         self.optimizer = nn.Adam(
@@ -214,47 +183,134 @@ class Run:
         )
         self.held_out = list(validation_cases(config))
 
+        self.record = RunRecord(
+            config,
+            folder,
+            group,
+            network=self.network,
+            optimizer=self.optimizer,
+            average=self.average.parameters,
+        )
+        self.profile = Profile(folder, is_enabled=options.enable_profiling and group.leads)
+        self.started = 0.0  # as the clock would have been, had the run never stopped
+        self.feed: WatchedFeed | None = None
+
     # ------------------------------------------------------------------------------------- the loop
+
     def go(self, watch: Watch | None = None) -> None:
         """Do the steps that are left, then write the final weights."""
         self.resume()
-        profile = Profile(self.folder, self.config.train.enable_profiling and self.group.leads)
-        clock = profile.clock
-        begun = time.perf_counter() - self.state.seconds
-        tracker = Tracker(
-            self.folder,
-            self.total_steps,
-            self.state.step,
-            self._tables(),
-            events=self.config.train.event_files,
-            show=self.group.leads,
-        )
-        with tracker, StopRequest() as request, closing(self._batches()) as steps:
-            for wait, batches in steps:
-                request.listen()
-                clock.seconds["waiting for data"] += wait
-                with clock.phase("steps"):
-                    tracker.step(self._step(batches, wait, begun))
-                profile.step()
-                stop = self.group.sum(np.array([float(request.asked)]))[0] > 0
-                if self._is_look():
-                    with clock.phase("looks at held-out volumes"):
-                        tracker.look(self._look())
-                if self._is_look() or stop or self.state.step % self.config.train.save_every == 0:
-                    with clock.phase("checkpoints"):
-                        self._save()
-                if watch and (self._is_look() or self.state.step % WATCH_EVERY == 0):
-                    watch(*self._tables())
-                if stop:
+        self.profile.start()
+        self.started = time.perf_counter() - self.state.seconds
+        with (
+            self._tracker() as tracker,
+            StopRequest() as stop_request,
+            closing(self._batches()) as steps,
+        ):
+            for batches, wait in steps:
+                stop_request.listen()
+                tracker.show_step(self.step(batches, wait))
+                is_stopping = self._anywhere(stop_request.is_asked)
+
+                if self._validation_is_due():
+                    tracker.show_validation(self.validate())
+                if self._validation_is_due() or self._save_is_due() or is_stopping:
+                    self.save()
+                if watch and (self._validation_is_due() or self.state.step % WATCH_EVERY == 0):
+                    watch(*self.record.tables())
+                if is_stopping:
                     self._check_workers()  # a worker's death comes as a signal, too
                     raise KeyboardInterrupt
-        profile.close()
-        self._finish()
+        self.profile.close()
+        self.finish()
 
-    def _batches(self) -> Iterator[tuple[float, list]]:
-        """For each step that is left: the seconds that its batches kept us waiting, and the
-        batches.
-        """
+    def step(self, batches: Sequence[Batch], wait: float) -> dict[str, float]:
+        """Change the weights once, and record it; ``wait`` is how long the batches took to come."""
+        with self.profile.clock.phase("steps"):
+            number = self.state.step
+            rate = self.rates[number - self.state.skipped]  # the optimiser counts no skipped step
+            try:
+                losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
+            except FloatingPointError as error:
+                problem = f"step {number}: {error}"
+                raise FloatingPointError(self._describe_broken(number, problem)) from error
+            self.average.update()
+
+            loss, cross_entropy, dice_loss, _background, *dice_losses = losses.tolist()
+            self.state.step += 1
+            self.state.seconds = time.perf_counter() - self.started
+            self.state.metrics["loss"] = loss
+            row = self.record.add_step(
+                [
+                    number,
+                    rate,
+                    loss,
+                    cross_entropy,
+                    dice_loss,
+                    self.train_step.norm,
+                    self.state.seconds,
+                    wait,
+                    self.state.skipped,
+                    *(1 - structure_loss for structure_loss in dice_losses),
+                ]
+            )
+        self.profile.count_step()
+        return row
+
+    def validate(self) -> dict[str, float]:
+        """Score the held-out volumes, record it, and remember the best."""
+        with self.profile.clock.phase("validation"):
+            with self.average.in_place():
+                scores = validate(self.network, self.config, self.held_out, self.group)
+            row = self.record.add_validation([self.state.step, *scores])
+
+            self.state.looks += 1
+            structures = self.record.validation_columns[1:]
+            self.state.metrics |= dict(zip(structures, scores, strict=True))
+            mean = float(np.mean(scores))
+            if mean > self.state.best_dice:
+                self.state.best_dice = mean
+                self.state.best_step = self.state.step
+        return row
+
+    def save(self) -> None:
+        """Write a checkpoint to continue from; after a validation it is kept for longer."""
+        with self.profile.clock.phase("checkpoints"):
+            try:
+                self.record.save(self.state)
+            except FloatingPointError as error:
+                last_step = self.state.step - 1
+                raise FloatingPointError(self._describe_broken(last_step, str(error))) from error
+            if self._validation_is_due():
+                self.record.keep_validated(self.state)
+            self.record.copy(self.state)
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint, if there is one; otherwise begin at step 0."""
+        stored = self.record.load()
+        if stored:
+            # The step has a reference to the same state.
+            vars(self.state).update(vars(stored))
+        else:
+            self.record.load_first_weights()
+        self.record.rewind(self.state)
+        if self.state.step and self.group.leads:
+            print(
+                f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}",
+                flush=True,
+            )
+        if self._validation_is_due():
+            self.record.keep_validated(self.state)
+
+    def finish(self) -> None:
+        """Write the final weights: with a moving average, those are the averages."""
+        with self.average.in_place():
+            self.record.finish()
+
+    # ---------------------------------------------------------------------------- parts of the loop
+
+    def _batches(self) -> Generator[tuple[list[Batch], float], None, None]:
+        """For each step that is left: its batches, and the seconds that they took to come."""
         dataset = create_dataset(
             self.config,
             rank_size=self.group.rank_size,
@@ -263,212 +319,67 @@ class Run:
         )
         stream = dataset.create_tuple_iterator(num_epochs=1)
         if self.config.data.worker_processes:
-            stream = self.feed = WatchedFeed(stream, self._last_words)
+            stream = self.feed = WatchedFeed(stream, self._describe_death)
         try:
             for _ in range(self.state.step, self.total_steps):
                 start = time.perf_counter()
-                taken = [next(stream) for _ in range(self.config.train.accumulate)]
-                yield time.perf_counter() - start, taken
+                batches = [next(stream) for _ in range(self.config.train.accumulate)]
+                wait = time.perf_counter() - start
+                self.profile.clock.seconds["waiting for data"] += wait
+                yield batches, wait
         except WorkerKilled as error:
-            raise WorkerKilled(self._last_words(error)) from error
+            raise WorkerKilled(self._describe_death(error)) from error
         except RuntimeError as error:
-            if (plain := plain_error(error)) is None:
+            cause = plain_error(error)
+            if cause is None:
                 raise
-            reason = (
-                f"step {self.state.step}: {plain}. Once that is mended, the same command goes on"
-            )
-            raise type(plain)(reason) from error
+            raise type(cause)(
+                f"step {self.state.step}: {cause}. Once that is mended, the same command goes on"
+            ) from error
         finally:
             stream.stop()
 
+    def _tracker(self) -> Tracker:
+        return Tracker(
+            self.folder,
+            self.total_steps,
+            self.state.step,
+            self.record.tables(),
+            events=self.config.train.event_files,
+            show=self.group.leads,
+        )
+
+    def _validation_is_due(self) -> bool:
+        step = self.state.step
+        is_regular = step > 0 and step % self.config.train.validate_every == 0
+        return is_regular or step == self.total_steps
+
+    def _save_is_due(self) -> bool:
+        return self.state.step % self.config.train.save_every == 0
+
+    def _anywhere(self, is_so: bool) -> bool:
+        """Whether it is so in at least one of the processes."""
+        return self.group.sum(np.array([float(is_so)]))[0] > 0
+
     def _check_workers(self) -> None:
-        """Raise ``WorkerKilled`` if a process that makes crops was."""
+        """Raise ``WorkerKilled`` if a process that makes crops was killed."""
         if self.feed:
             try:
                 self.feed.check()
             except WorkerKilled as error:
-                raise WorkerKilled(self._last_words(error)) from error
+                raise WorkerKilled(self._describe_death(error)) from error
 
-    def _last_words(self, error: WorkerKilled) -> str:
-        """What ``error`` means for the run."""
-        return f"step {self.state.step}: {error}; {self._last_good()}"
+    # -------------------------------------------------------------------- what to say when it broke
 
-    def _step(self, batches: list, wait: float, begun: float) -> dict[str, float]:
-        """Change the weights once and write the line of the history."""
-        step, rate = self.state.step, self.rates[self.state.step - self.state.skipped]
-        try:
-            losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
-        except FloatingPointError as error:
-            raise FloatingPointError(self._broken(step, f"step {step}: {error}")) from error
-        self.average.update()
-        self.state.step += 1
-        loss, ce, dice, _background, *structures = losses.tolist()  # the last ones are Dice losses
-        self.state.metrics["loss"], self.state.seconds = loss, time.perf_counter() - begun
-        values = (
-            step,
-            rate,
-            loss,
-            ce,
-            dice,
-            self.train_step.norm,
-            self.state.seconds,
-            wait,
-            self.state.skipped,
-            *(1 - value for value in structures),
-        )
-        if self.group.leads:
-            append_row(self.folder / HISTORY_FILE, self.columns, values)
-        return dict(zip(self.columns, values, strict=True))
+    def _describe_death(self, error: WorkerKilled) -> str:
+        return f"step {self.state.step}: {error}; {describe_last_checkpoint(self.folder)}"
 
-    def _is_look(self) -> bool:
-        return self.state.step > 0 and (
-            self.state.step % self.config.train.validate_every == 0
-            or self.state.step == self.total_steps
-        )
-
-    def _look(self) -> dict[str, float]:
-        """Score the held-out volumes, write the line, and remember the best."""
-        state, columns = self.state, self.look_columns
-        with self.average.in_place():
-            scores = validate(self.network, self.config, self.held_out, self.group)
-        if self.group.leads:
-            append_row(self.folder / VALIDATION_FILE, columns, (state.step, *scores))
-        state.looks += 1
-        state.metrics |= dict(zip(columns[1:], scores, strict=True))
-        if np.mean(scores) > state.best_dice:
-            state.best_dice = float(np.mean(scores))
-            state.best_step = state.step
-        return dict(zip(columns, (state.step, *scores), strict=True))
-
-    # -------------------------------------------------------------------------- what is on the disk
-    def _save(self) -> None:
-        if not self.group.leads:
-            return
-        try:
-            save_state(
-                self.folder / LAST,
-                self.config,
-                self.state,
-                self.network,
-                self.optimizer,
-                self.average.parameters,
-            )
-        except FloatingPointError as error:
-            raise FloatingPointError(self._broken(self.state.step - 1, str(error))) from error
-        if self._is_look():
-            publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
-        try:
-            upload_run(self.config, self.folder)
-        except OSError as error:
-            print(
-                f"step {self.state.step}: {error}; training goes on, the next checkpoint tries again",
-                flush=True,
-            )
-
-    def resume(self) -> None:
-        """Take up the last checkpoint, if there is one, and cut the tables to it.
-
-        Otherwise begin at step 0.
-        """
-        if (self.folder / LAST).exists():
-            stored = load_state(
-                self.folder / LAST,
-                self.config,
-                self.network,
-                self.optimizer,
-                self.average.parameters,
-            )
-            if stored.rank_size != self.group.rank_size:
-                raise ValueError(
-                    f"{self.folder} holds a run of {stored.rank_size} processes, found {self.group.rank_size}; "
-                    "start as many, choose another train.output_path or overwrite"
-                )
-            vars(self.state).update(vars(stored))
-        elif self.config.remote.checkpoint_url:
-            self._begin_with(self.config.remote.checkpoint_url)
-        if not self.group.leads:
-            return
-        rewind(self.folder / HISTORY_FILE, self.columns, self.state.step)
-        rewind(self.folder / VALIDATION_FILE, self.look_columns, self.state.looks)
-        if self.state.step:
-            print(
-                f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}",
-                flush=True,
-            )
-        if self._is_look():
-            publish(self.folder, self.state, self.config.train.keep_checkpoint_max)
-
-    def _begin_with(self, url: str) -> None:
-        """Take the first weights from a checkpoint that lies elsewhere."""
-        if self.group.local_rank == 0:
-            download_file(url, self.folder / "begin", self.config.remote)
-        self.group.wait()
-        load_weights(self.network, self.folder / "begin" / url.rpartition("/")[2])
-
-    def _finish(self) -> None:
-        if not self.group.leads:
-            return
-        if self.config.train.event_files:
-            write_summary(self.folder, *self._tables())
-        with self.average.in_place():
-            save_checkpoint(self.network, self.folder / FINAL)
-        upload_run(self.config, self.folder)
-
-    def _tables(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-        paths = (self.folder / HISTORY_FILE, self.folder / VALIDATION_FILE)
-        return tuple(read_columns(path) if path.exists() else {} for path in paths)
-
-    def _broken(self, step: int, what: str) -> str:
+    def _describe_broken(self, step: int, problem: str) -> str:
         """What to tell the user when ``step`` made numbers that are not finite."""
         names = batch_names(
             self.config, step, rank_size=self.group.rank_size, rank_id=self.group.rank_id
         )
-        return f"{what}; it came from {', '.join(names)}; {self._last_good()}; try a lower train.lr or set train.clip_norm"
-
-    def _last_good(self) -> str:
-        last = self.folder / LAST
         return (
-            f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
+            f"{problem}; it came from {', '.join(names)}; {describe_last_checkpoint(self.folder)}; "
+            "try a lower train.lr or set train.clip_norm"
         )
-
-
-class StopRequest:
-    """Notices Ctrl-C, or SIGTERM from a cluster, so that the step can be finished first; the second
-    one stops at once.
-
-    MindSpore puts a handler of its own in the place of Python's whenever it runs a graph, and that
-    one turns Ctrl-C into SIGTERM. So both are listened to, again before each step.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self):
-        self.asked = False
-        self.before = {number: signal.getsignal(number) for number in self.SIGNALS}
-
-    def listen(self) -> None:
-        if not self.asked:
-            self._set(dict.fromkeys(self.SIGNALS, self._ask))
-
-    def _ask(self, *_) -> None:
-        self.asked = True
-        self._set(self.before)
-
-    def _set(self, handlers: dict) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def __enter__(self) -> "StopRequest":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._set(self.before)
-
-
-def load_result(folder: str | Path) -> TrainingResult:
-    """Read the tables of a finished run."""
-    folder = Path(folder)
-    return TrainingResult(
-        folder / FINAL, read_columns(folder / HISTORY_FILE), read_columns(folder / VALIDATION_FILE)
-    )

@@ -1,4 +1,4 @@
-"""One step of training: gradient, what may be done to it on its way, and the change of the weights.
+"""One step of training: the gradient, what may be done to it, and the change of the weights.
 
 Weights get new values by ``ops.assign`` here, never by ``Parameter.set_data``: that gives them
 other memory, and the optimiser, compiled at its first step, goes on to change the old one.
@@ -6,8 +6,9 @@ other memory, and the optimiser, compiled at its first step, goes on to change t
 
 import unet3d_tutorial.environment  # noqa: F401
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import mindspore as ms
 import numpy as np
@@ -18,29 +19,44 @@ from .model import half_precision
 from .runs.checkpoints import RunState
 from .runs.processes import ALONE, Group
 
-Batch = tuple[Tensor, Tensor]
-SLOW_HALF = "train.mixed_precision: a processor takes longer in 16 bits than in 32; it pays on a GPU or on Ascend"
-GROWTH = 1000  #: steps without overflow after which the dynamic loss scale is doubled
+#: image ``(N, C, D, H, W)`` and label ``(N, K, D, H, W)``
+Batch: TypeAlias = tuple[Tensor, Tensor]
+#: the number to minimise, and what is only reported
+Losses: TypeAlias = tuple[Tensor, ...]
+#: from logits and label to losses; the package's are in :mod:`unet3d_tutorial.losses`
+LossFunction: TypeAlias = Callable[[Tensor, Tensor], Losses]
+
+SLOW_HALF = (
+    "train.mixed_precision: a processor takes longer in 16 bits than in 32; "
+    "it pays on a GPU or on Ascend"
+)
+SCALE_GROWS_AFTER = 1000  #: steps without overflow after which the dynamic loss scale is doubled
 
 
-def make_gradients(network: nn.Cell, loss_fn: nn.Cell, weights: Sequence[Parameter]):
-    """A function that takes a batch and returns what ``loss_fn`` gives, and the gradient of the
-    first of it.
+def make_gradients(
+    network: nn.Cell, loss_fn: LossFunction, weights: Sequence[Parameter]
+) -> Callable[[Tensor, Tensor], tuple[Losses, tuple[Tensor, ...]]]:
+    """Make a function from a batch to what ``loss_fn`` gives, and the gradient of the first of it.
+
+    The gradient is a tuple with one tensor for each of the ``weights``.
     """
 
-    def forward(image: Tensor, label: Tensor):
+    def forward(image: Tensor, label: Tensor) -> Losses:
         return loss_fn(network(image), label)
 
     return ops.value_and_grad(forward, None, weights, has_aux=True)
 
 
-def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer):
-    """A function that takes a batch, changes the weights once and returns loss, cross-entropy and
-    Dice loss.
+def make_train_step(
+    network: nn.Cell, loss_fn: LossFunction, optimizer: nn.Optimizer
+) -> Callable[[Tensor, Tensor], Losses]:
+    """Make a function that takes a batch and changes the weights once.
+
+    It returns what ``loss_fn`` gives: loss, cross-entropy and Dice loss.
     """
     loss_and_gradients = make_gradients(network, loss_fn, optimizer.parameters)
 
-    def train_step(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def train_step(image: Tensor, label: Tensor) -> Losses:
         losses, gradients = loss_and_gradients(image, label)
         optimizer(gradients)
         return losses
@@ -49,46 +65,44 @@ def make_train_step(network: nn.Cell, loss_fn: nn.Cell, optimizer: nn.Optimizer)
 
 
 class TrainStep:
-    """The step with everything that ``config.train`` may put around it; with the defaults it is
-    :func:`make_train_step`.
+    """The step with everything that ``config.train`` may put around it.
 
-    ``state`` keeps the loss scale and counts the steps that were skipped because a gradient
-    overflowed.
+    With the defaults it is :func:`make_train_step`. ``state`` keeps the loss scale and counts the
+    steps that were skipped because a gradient overflowed.
     """
 
     def __init__(
         self,
         network: nn.Cell,
-        loss_fn: nn.Cell,
+        loss_fn: LossFunction,
         optimizer: nn.Optimizer,
         options: TrainConfig,
         state: RunState,
         group: Group = ALONE,
-    ):
+    ) -> None:
         self.network = network
+        self.loss_fn = loss_fn
         self.optimizer = optimizer
         self.options = options
         self.state = state
         self.group = group
-        self.scaling = options.loss_scale != 1 or options.dynamic_loss_scale
         if options.mixed_precision:
             half_precision(network)  # all but batch-norm in 16 bits; the loss gets 32
             if ms.get_context("device_target") == "CPU" and group.leads:
                 print(SLOW_HALF, flush=True)
-        self.loss_fn = loss_fn
-        self.scale = state.loss_scale
-        self.norm = 0.0
+        self.is_scaled = options.loss_scale != 1 or options.dynamic_loss_scale
+        self.scale = state.loss_scale  #: of the last step
+        self.norm = 0.0  #: length of its gradient
         self.loss_and_gradients = make_gradients(
-            network, self._scaled if self.scaling else loss_fn, optimizer.parameters
+            network, self._scaled_loss if self.is_scaled else loss_fn, optimizer.parameters
         )
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]
 
     def __call__(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Change the weights once, from one batch or several; return the means of all that the loss
-        function gives.
+        """Change the weights once, from one batch or several.
 
-        That is loss, cross-entropy, Dice loss and, if it tells them, the Dice loss of each class,
-        in one array.
+        Returns in one array the means of what the loss function gives: loss, cross-entropy, Dice
+        loss and, if it tells them, the Dice loss of each class.
 
         Raises ``FloatingPointError``, and leaves the weights alone, if loss or gradient is not
         finite. The loss alone does not tell: ``relu`` makes a zero of a number that is none.
@@ -96,74 +110,84 @@ class TrainStep:
         losses, gradients = self._accumulate(batches)
         gradients = self.group.mean_gradients(gradients)
         self.group.average(self.statistics)
+
         self.scale = self.state.loss_scale
         self.norm = gradient_norm(gradients) / self.scale
-        finite = bool(np.isfinite(self.norm))
-        if not np.isfinite(losses[0]) or not (finite or self.scaling):
+        is_finite = bool(np.isfinite(self.norm))
+        # With a loss scale, a gradient that overflows is expected now and then.
+        if not np.isfinite(losses[0]) or not (is_finite or self.is_scaled):
             raise FloatingPointError(
                 f"the loss is {losses[0]:.3g}, the length of its gradient {self.norm:.3g}"
             )
-        if not self.scaling or self._watch_scale(finite):
-            factor = self._factor()
-            if factor != 1:
-                gradients = tuple(g * factor for g in gradients)
-            self._decay()
-            self.optimizer(gradients)
+        if self.is_scaled:
+            self._adapt_scale(is_finite)
+        if is_finite:
+            self._change_weights(gradients)
         return losses
 
-    def _scaled(self, logits: Tensor, label: Tensor):
+    def _scaled_loss(self, logits: Tensor, label: Tensor) -> Losses:
         loss, *parts = self.loss_fn(logits, label)
         return loss * self.state.loss_scale, *parts
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[np.ndarray, Sequence[Tensor]]:
-        """Means over the batches."""
+        """Means of losses and gradients over the batches."""
         losses, gradients = self.loss_and_gradients(*batches[0])
-        sums = in_a_row(losses)
+        sums = as_one_array(losses)
         for batch in batches[1:]:
             losses, more = self.loss_and_gradients(*batch)
-            sums += in_a_row(losses)
+            sums += as_one_array(losses)
             gradients = tuple(a + b for a, b in zip(gradients, more, strict=True))
         if len(batches) > 1:
-            gradients = tuple(g / len(batches) for g in gradients)
-        if self.scaling:
+            gradients = tuple(gradient / len(batches) for gradient in gradients)
+        if self.is_scaled:
             sums[0] /= self.state.loss_scale
         return sums / len(batches), gradients
 
-    def _factor(self) -> float:
-        """What to multiply the gradients by: undo the loss scale, then clip."""
-        clip = self.options.clip_norm
-        return (clip / self.norm if clip and self.norm > clip else 1.0) / self.scale
+    def _adapt_scale(self, is_finite: bool) -> None:
+        """Count an overflow; change a dynamic loss scale.
 
-    def _watch_scale(self, finite: bool) -> bool:
-        """Count an overflow; move a dynamic loss scale (Micikevicius et al., Mixed Precision
-        Training, 2018).
-
-        Returns whether the step may be done.
+        Micikevicius et al., Mixed Precision Training, 2018.
         """
         state = self.state
-        state.skipped += not finite
-        if self.options.dynamic_loss_scale:
-            state.scale_age = state.scale_age + 1 if finite else 0
-            if not finite:
-                state.loss_scale = max(state.loss_scale / 2, 1.0)
-            elif state.scale_age == GROWTH:
-                state.loss_scale, state.scale_age = state.loss_scale * 2, 0
-        return finite
+        state.skipped += not is_finite
+        if not self.options.dynamic_loss_scale:
+            return
+        if not is_finite:
+            state.loss_scale = max(state.loss_scale / 2, 1.0)
+            state.scale_age = 0
+            return
+        state.scale_age += 1
+        if state.scale_age == SCALE_GROWS_AFTER:
+            state.loss_scale *= 2
+            state.scale_age = 0
+
+    def _change_weights(self, gradients: Sequence[Tensor]) -> None:
+        """Undo the loss scale, clip, let the weights decay, and let the optimiser move them."""
+        clip = self.options.clip_norm
+        shortening = clip / self.norm if clip and self.norm > clip else 1.0
+        factor = shortening / self.scale
+        if factor != 1:
+            gradients = tuple(gradient * factor for gradient in gradients)
+        self._decay()
+        self.optimizer(gradients)
 
     def _decay(self) -> None:
-        """Shrink the weights of convolutions a little (Loshchilov and Hutter, Decoupled Weight
-        Decay, 2019, algorithm 2).
+        """Shrink the weights of convolutions a little.
+
+        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
         """
-        if self.options.weight_decay:
-            rate = float(self.optimizer.get_lr().asnumpy())
-            for weight in self.optimizer.parameters:
-                if weight.ndim > 1:
-                    ops.assign(weight, weight.value() * (1 - rate * self.options.weight_decay))
+        if not self.options.weight_decay:
+            return
+        rate = float(self.optimizer.get_lr().asnumpy())
+        for weight in self.optimizer.parameters:
+            if weight.ndim > 1:
+                ops.assign(weight, weight.value() * (1 - rate * self.options.weight_decay))
 
 
-def in_a_row(values: Sequence[Tensor]) -> np.ndarray:
+def as_one_array(values: Sequence[Tensor]) -> np.ndarray:
     """Numbers and vectors behind each other in one array, float64."""
-    return np.concatenate([np.ravel(value.asnumpy()) for value in values]).astype(np.float64)
+    arrays = [np.ravel(value.asnumpy()) for value in values]
+    return np.concatenate(arrays).astype(np.float64)
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> float:
@@ -171,37 +195,41 @@ def gradient_norm(gradients: Sequence[Tensor]) -> float:
 
     In NumPy, in place: a hundred small kernels cost far more.
     """
-    arrays = (g.asnumpy().ravel() for g in gradients)
-    return float(np.sqrt(sum(float(np.vdot(a, a)) for a in arrays)))
+    squares = 0.0
+    for gradient in gradients:
+        vector = gradient.asnumpy().ravel()
+        squares += float(np.vdot(vector, vector))
+    return float(np.sqrt(squares))
 
 
 class MovingAverage:
-    """Exponential moving average of all weights and statistics of a network:
+    """Exponential moving average of all weights and statistics of a network.
 
-    ``decay * average + (1 - decay) * weight``.
+    That is ``decay * average + (1 - decay) * weight`` after each step. With a decay of 0 there is
+    none: nothing is kept, and the network computes with its weights.
     """
 
-    def __init__(self, network: nn.Cell, decay: float):
-        self.weights = list(network.get_parameters())
+    def __init__(self, network: nn.Cell, decay: float) -> None:
         self.decay = decay
-        self.parameters = (
-            [Parameter(p.value() + 0, name=p.name, requires_grad=False) for p in self.weights]
-            if decay
-            else []
-        )
+        self.weights = list(network.get_parameters()) if decay else []
+        self.parameters = [
+            # Plus 0 for memory of its own.
+            Parameter(weight.value() + 0, name=weight.name, requires_grad=False)
+            for weight in self.weights
+        ]
 
     def update(self) -> None:
-        for average, weight in zip(self.parameters, self.weights, strict=False):
+        for average, weight in zip(self.parameters, self.weights, strict=True):
             ops.assign(average, average.value() * self.decay + weight.value() * (1 - self.decay))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """For a while the network computes with the averages."""
-        own = [p.value() + 0 for p in self.weights] if self.parameters else []
-        for weight, average in zip(self.weights, self.parameters, strict=False):
+        own_values = [weight.value() + 0 for weight in self.weights]
+        for weight, average in zip(self.weights, self.parameters, strict=True):
             ops.assign(weight, average.value())
         try:
             yield
         finally:
-            for weight, value in zip(self.weights, own, strict=False):
+            for weight, value in zip(self.weights, own_values, strict=True):
                 ops.assign(weight, value)

@@ -126,6 +126,7 @@ def there_and_back(labels: Volume, spacing_mm: float) -> np.ndarray:
     """
     steps = Compose([ExpandChannel(), Orientation("RAS"), Spacing((spacing_mm,) * 3)])
     _, coarse = steps(labels, labels)
+    assert coarse is not None
     classes = np.arange(len(STRUCTURES) + 1).reshape(-1, 1, 1, 1)
     scores = Volume((coarse.array[0] == classes).astype(np.float32), coarse.affine)
     first, second, third = labels.array.shape

@@ -46,7 +46,9 @@ def surroundings(config: Config, cases: Sequence[tuple[Path, Path]]) -> NDArray:
     """
     columns = []
     for case in cases:
-        hu, labels = (volume.array[0] for volume in fixed_steps(config)(*case))
+        image, label = fixed_steps(config)(*case)
+        assert label is not None
+        hu, labels = image.array[0], label.array[0]
         lung = np.flatnonzero((labels == 1) | (labels == 2))[::20]
         picture = np.clip(hu, -1000, 400) / 1000
         rows = []

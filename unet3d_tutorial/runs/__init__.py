@@ -1,3 +1,4 @@
-"""What a training run keeps and survives: its folder, checkpoints, history, curves, workers,
-processes and stores.
+"""What a training run keeps and survives.
+
+Its folder, tables and checkpoints; signals, killed workers, several processes; copies in stores.
 """

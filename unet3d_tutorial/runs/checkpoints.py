@@ -1,5 +1,6 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file that is whole
-or not there.
+"""Checkpoints: weights, and all that a run needs to continue as if it had never stopped.
+
+Each is one file, which is whole or not there.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -17,50 +18,143 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ..config import Config, differences
+from ..files.whole import written_whole
 from ..model import NETWORKS
 
 FINAL = "unet3d.ckpt"  #: the weights of a finished run, written last
-LAST, BEST = "last.ckpt", "best.ckpt"  #: to go on from, and the look with the highest mean Dice
-#: entries of a checkpoint beside the weights
-STATE, OPTIMIZER, AVERAGE = ("run.state", "optimizer.", "average.")
-EXTRA = (STATE, OPTIMIZER, AVERAGE)
+LAST = "last.ckpt"  #: everything, to continue from
+BEST = "best.ckpt"  #: everything at the validation with the highest mean Dice
 
+#: names, or beginnings of names, of the entries of a checkpoint that are not weights
+STATE, OPTIMIZER, AVERAGE = "run.state", "optimizer.", "average."
 
-@dataclass
-class RunState:
-    """Where a run stands. The crops need no random state: each is decided by the seed and its
-    number alone.
-    """
-
-    step: int = 0  #: steps done; the next one has this number
-    skipped: int = 0  #: of these, steps whose gradient overflowed
-    looks: int = 0  #: looks at the held-out volumes so far
-    seconds: float = 0.0  #: time spent so far
-    best_step: int = 0  #: step of the best look, 0 before the first
-    best_dice: float = -1.0  #: its mean Dice over the structures
-    #: loss of the last step and Dice of the last look
-    metrics: dict[str, float] = field(default_factory=dict)
-    loss_scale: float = 1.0  #: as the dynamic loss scale stands
-    scale_age: int = 0  #: steps since it changed
-    rank_size: int = 1  #: processes that share the data
+# --------------------------------------------------------------------------------- reading, writing
 
 
 def save_checkpoint(
     content: nn.Cell | list[dict], path: Path, *, entries: Mapping[str, str] | None = None
 ) -> None:
-    """Write a checkpoint whole or not at all: to a temporary name, through to the disk, then
-    rename.
+    """Write a checkpoint whole or not at all.
+
+    ``content`` is a network, or parameters in the form that MindSpore's function takes;
+    ``entries`` are texts to store with it. Raises ``OSError`` if it cannot be written.
     """
-    part = path.with_name(path.stem + ".part.ckpt")
     try:
-        ms.save_checkpoint(content, str(part), append_dict=dict(entries or {}))
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with written_whole(path) as part:
+            ms.save_checkpoint(content, str(part), append_dict=dict(entries or {}))
     except (OSError, RuntimeError) as error:
         raise OSError(f"{path}: the checkpoint could not be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """All entries of a checkpoint by name.
+
+    Raises ``FileNotFoundError`` or ``ValueError``, naming the file, if it is missing or no
+    checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    try:
+        return ms.load_checkpoint(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a MindSpore checkpoint: {error}") from error
+
+
+# ---------------------------------------------------------------------------- weights for a network
+
+#: What an optimiser, a loss scaler and a callback of MindSpore add to a checkpoint.
+TRAINING_STATE = re.compile(
+    r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
+    r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$"
+)
+
+
+def load_weights(network: nn.Cell, path: str | Path) -> None:
+    """Load the weights of a checkpoint, or their moving average where it has one.
+
+    Raises ``ValueError`` if the checkpoint belongs to another network.
+    """
+    weights, averages = {}, {}
+    for name, value in read_checkpoint(path).items():
+        if name.startswith(AVERAGE):
+            averages[name.removeprefix(AVERAGE)] = value
+        elif not name.startswith((STATE, OPTIMIZER)):
+            weights[name] = value
+    assign_weights(network, averages or weights, source=str(path))
+
+
+def assign_weights(
+    network: nn.Cell, weights: dict[str, Parameter], source: str = "checkpoint"
+) -> None:
+    """Put weights into ``network``, all of them or none; ``source`` names them in an error.
+
+    Takes this package's weights and the model zoo's, whose training state is left aside. Raises
+    ``ValueError`` with each parameter that is missing, extra or of another shape.
+    """
+    by_name = {}
+    for name, value in weights.items():
+        if not TRAINING_STATE.match(zoo_name(name)):
+            by_name[zoo_name(name)] = value
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
+    problems = _mismatches(parameters, by_name)
+    if problems:
+        kind = _kind_of(network)
+        raise ValueError(f"{source} is of another network than {kind}: {'; '.join(problems)}")
+    for name, parameter in parameters.items():
+        # set_data would cut it off from an optimiser's graph.
+        ops.assign(parameter, Tensor(by_name[name].asnumpy(), parameter.dtype))
+
+
+def zoo_name(name: str) -> str:
+    """The name in :class:`.ResidualUNet3D` of a parameter of MindSpore's public model zoo.
+
+    That of ``official/cv/Unet3d`` is the same, but for the prefix that it gets in a checkpoint when
+    network and loss were saved as one.
+    """
+    return re.sub(r"^(_backbone|backbone|network|_network)\.", "", name)
+
+
+def _mismatches(parameters: Mapping[str, Parameter], weights: Mapping[str, Parameter]) -> list[str]:
+    """In words, each of the weights that does not fit the network's parameters."""
+    missing = [f"missing {name}" for name in parameters if name not in weights]
+    extra = [f"extra {name}" for name in weights if name not in parameters]
+    misshapen = []
+    for name, parameter in parameters.items():
+        if name in weights and weights[name].shape != parameter.shape:
+            misshapen.append(f"{name} of shape {weights[name].shape}, expected {parameter.shape}")
+    return missing + extra + misshapen
+
+
+def _kind_of(network: nn.Cell) -> str:
+    """The name of a network in the configuration, or of its class."""
+    for name, kind in NETWORKS.items():
+        if isinstance(network, kind):
+            return name
+    return type(network).__name__
+
+
+# ------------------------------------------------------------------------------- the state of a run
+
+
+@dataclass
+class RunState:
+    """How far a run has come.
+
+    The crops need no random state: each is decided by the seed and its number alone. The names are
+    those of the checkpoint's entry.
+    """
+
+    step: int = 0  #: steps done; the next one has this number
+    skipped: int = 0  #: of these, steps whose gradient overflowed
+    looks: int = 0  #: validations so far
+    seconds: float = 0.0  #: time spent so far
+    best_step: int = 0  #: step of the best validation, 0 before the first
+    best_dice: float = -1.0  #: its mean Dice over the structures
+    #: loss of the last step and Dice of the last validation
+    metrics: dict[str, float] = field(default_factory=dict)
+    loss_scale: float = 1.0  #: the dynamic loss scale at present
+    scale_age: int = 0  #: steps since it changed
+    rank_size: int = 1  #: processes that share the data
 
 
 def save_state(
@@ -71,31 +165,30 @@ def save_state(
     optimizer: nn.Optimizer,
     average: Iterable[Parameter] = (),
 ) -> None:
-    """Write weights, optimiser, moving average, random state, configuration and ``state`` to one
-    file.
+    """Write all that a run needs to continue to one file.
 
-    Raises ``FloatingPointError`` if a weight is not a finite number, so that every checkpoint is a
-    good one.
+    That is weights, optimiser, moving average, random state, configuration and ``state``. Raises
+    ``FloatingPointError`` if a weight is not a finite number, so that every checkpoint is a good
+    one.
     """
-    weights = list(network.get_parameters())
-    broken = [p.name for p in weights if not np.isfinite(p.asnumpy()).all()]
-    if broken:
-        raise FloatingPointError(
-            f"step {state.step - 1}: the weights of {broken[0]} are not finite"
-        )
-    named = [(p.name, p) for p in weights] + [
-        (OPTIMIZER + p.name, p) for p in _own(optimizer, weights)
+    for parameter in network.get_parameters():
+        if not np.isfinite(parameter.asnumpy()).all():
+            raise FloatingPointError(
+                f"step {state.step - 1}: the weights of {parameter.name} are not finite"
+            )
+    content = [
+        {"name": prefix + parameter.name, "data": parameter}
+        for prefix, parameter in _all_parameters(network, optimizer, average)
     ]
-    named += [(AVERAGE + p.name, p) for p in average]
-    about = {
-        "config": config.to_dict(),
-        "state": asdict(state),
-        "random": ms.get_rng_state().asnumpy().tolist(),
-        "mindspore": ms.__version__,
-    }
-    save_checkpoint(
-        [{"name": name, "data": p} for name, p in named], path, entries={STATE: json.dumps(about)}
+    text = json.dumps(
+        {
+            "config": config.to_dict(),
+            "state": asdict(state),
+            "random": ms.get_rng_state().asnumpy().tolist(),
+            "mindspore": ms.__version__,
+        }
     )
+    save_checkpoint(content, path, entries={STATE: text})
 
 
 def load_state(
@@ -105,127 +198,60 @@ def load_state(
     optimizer: nn.Optimizer,
     average: Iterable[Parameter] = (),
 ) -> RunState:
-    """Put network, optimiser, moving average and random numbers back to where :func:`save_state`
-    found them.
+    """Put everything back to where it was at :func:`save_state`.
 
     Raises ``ValueError`` if the file is no such checkpoint or belongs to another configuration.
     """
     stored = read_checkpoint(path)
     if STATE not in stored:
         raise ValueError(f"{path}: expected a checkpoint to go on from, found weights only")
-    about = json.loads(stored[STATE])
-    if found := differences(Config.from_dict(about["config"]), config):
-        raise ValueError(f"{path} is of another configuration ({found})")
+    run = json.loads(stored[STATE])
+    different = differences(Config.from_dict(run["config"]), config)
+    if different:
+        raise ValueError(f"{path} is of another configuration ({different})")
+    for prefix, parameter in _all_parameters(network, optimizer, average):
+        # In place, where the optimiser reads them.
+        ops.assign(parameter, Tensor(stored[prefix + parameter.name].asnumpy()))
+    ms.set_rng_state(Tensor(np.array(run["random"], np.uint8)))
+    return RunState(**run["state"])
+
+
+def _all_parameters(
+    network: nn.Cell, optimizer: nn.Optimizer, average: Iterable[Parameter]
+) -> list[tuple[str, Parameter]]:
+    """Each parameter, and the prefix of its name in a checkpoint."""
     weights = list(network.get_parameters())
-    for prefix, group in (("", weights), (OPTIMIZER, _own(optimizer, weights)), (AVERAGE, average)):
-        for parameter in group:
-            # In place, where the optimiser looks.
-            ops.assign(parameter, Tensor(stored[prefix + parameter.name].asnumpy()))
-    ms.set_rng_state(Tensor(np.array(about["random"], np.uint8)))
-    return RunState(**about["state"])
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """All entries of a checkpoint by name.
-
-    Raises ``ValueError``, naming the file, if it is not one.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such checkpoint: {path}")
-    try:
-        return ms.load_checkpoint(str(path))
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a MindSpore checkpoint: {error}") from error
-
-
-def load_weights(network: nn.Cell, path: str | Path) -> None:
-    """Load the weights of a checkpoint, or their moving average where it has one.
-
-    Raises ``ValueError`` if the checkpoint belongs to another network.
-    """
-    stored = read_checkpoint(path)
-    averages = {
-        name.removeprefix(AVERAGE): value
-        for name, value in stored.items()
-        if name.startswith(AVERAGE)
-    }
-    weights = averages or {
-        name: value for name, value in stored.items() if not name.startswith(EXTRA)
-    }
-    assign_weights(network, weights, source=str(path))
-
-
-# What an optimiser, a loss scaler and a callback add to a checkpoint.
-TRAINING_STATE = re.compile(
-    r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
-    r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$"
-)
-
-
-def zoo_name(name: str) -> str:
-    """The name that a parameter of MindSpore's public model zoo (``official/cv/Unet3d``) has in
-    :class:`.ResidualUNet3D`.
-
-    They are the same, but for the prefix that a checkpoint gets when network and loss were saved as
-    one.
-    """
-    return re.sub(r"^(_backbone|backbone|network|_network)\.", "", name)
-
-
-def assign_weights(
-    network: nn.Cell, weights: dict[str, Parameter], source: str = "checkpoint"
-) -> None:
-    """Put the weights of a checkpoint into ``network``, all of them or none.
-
-    Takes this package's checkpoints and the model zoo's, whose training state is left aside. Raises
-    ``ValueError`` with each parameter that is missing, extra or of another shape.
-    """
-    found = {
-        zoo_name(name): value
-        for name, value in weights.items()
-        if not TRAINING_STATE.match(zoo_name(name))
-    }
-    expected = {parameter.name: parameter for parameter in network.get_parameters()}
-    wrong = [f"missing {name}" for name in expected if name not in found]
-    wrong += [f"extra {name}" for name in found if name not in expected]
-    wrong += [
-        f"{name} of shape {found[name].shape}, expected {value.shape}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+    names = {parameter.name for parameter in weights}
+    # An optimiser counts the weights among its own parameters.
+    own = [parameter for parameter in optimizer.get_parameters() if parameter.name not in names]
+    return [
+        *(("", parameter) for parameter in weights),
+        *((OPTIMIZER, parameter) for parameter in own),
+        *((AVERAGE, parameter) for parameter in average),
     ]
-    kinds = [name for name, kind in NETWORKS.items() if isinstance(network, kind)]
-    kind = kinds[0] if kinds else type(network).__name__
-    if wrong:
-        raise ValueError(f"{source} is of another network than {kind}: {'; '.join(wrong)}")
-    for name, value in expected.items():
-        # set_data would cut it off from an optimiser's graph.
-        ops.assign(value, Tensor(found[name].asnumpy(), value.dtype))
 
 
-def publish(folder: Path, state: RunState, keep: int) -> None:
-    """After a look: give ``last.ckpt`` its other names, ``step-....ckpt`` and perhaps
-    ``best.ckpt``; drop the oldest.
+# -------------------------------------------------------------------------- checkpoints of a folder
 
-    May be repeated: a run that was killed halfway through this does it again when it goes on.
+
+def keep_validated(folder: Path, state: RunState, count: int) -> None:
+    """After a validation, keep ``last.ckpt`` under the name of its step too, and drop the oldest.
+
+    The best so far is also kept as ``best.ckpt``. May be repeated: a run that was killed halfway
+    through this does it again when it continues.
     """
-    also_as(folder / LAST, folder / f"step-{state.step:05d}.ckpt")
+    add_name(folder / LAST, folder / f"step-{state.step:05d}.ckpt")
     if state.best_step == state.step:
-        also_as(folder / LAST, folder / BEST)
-    for old in sorted(folder.glob("step-*.ckpt"))[:-keep]:
+        add_name(folder / LAST, folder / BEST)
+    for old in sorted(folder.glob("step-*.ckpt"))[:-count]:
         old.unlink()
 
 
-def also_as(path: Path, other: Path) -> None:
+def add_name(path: Path, second: Path) -> None:
     """Give a file a second name, at no cost in space; where the file system cannot, copy it."""
-    part = other.with_name(other.stem + ".part.ckpt")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(path, part)
-    except OSError:
-        shutil.copyfile(path, part)
-    part.replace(other)
-
-
-def _own(optimizer: nn.Optimizer, weights: list[Parameter]) -> list[Parameter]:
-    names = {p.name for p in weights}
-    return [p for p in optimizer.get_parameters() if p.name not in names]
+    with written_whole(second) as part:
+        part.unlink()  # a link needs a name that is free
+        try:
+            os.link(path, part)
+        except OSError:
+            shutil.copyfile(path, part)

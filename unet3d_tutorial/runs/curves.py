@@ -1,8 +1,8 @@
-"""A run made visible: a progress bar, a curve that grows in the notebook, and event files for
-TensorBoard and MindSpore.
+"""A run made visible: a progress bar, curves that grow in a notebook, and event files.
 
-The tables of :mod:`unet3d_tutorial.runs.history` are the record; everything here is drawn from the
-same numbers, and a run that goes on after a crash draws its event files anew from the tables.
+The event files are for TensorBoard and MindSpore. The tables of
+:mod:`unet3d_tutorial.runs.history` are the record: everything here is drawn from the same numbers,
+and a run that continues after a crash draws its event files anew from the tables.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -10,19 +10,25 @@ import unet3d_tutorial.environment  # noqa: F401
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import mindspore as ms
 from tqdm import tqdm
 
-EVENTS = "events"  #: folder beside the tables
-Columns = Mapping[str, list[float]]
-Watch = Callable[[Columns, Columns], None]  #: takes history and validation, as in TrainingResult
+from .history import Columns, rows_of
+
+EVENTS = "events"  #: folder next to the tables
+#: called now and then with the tables so far, history and validation, as in a TrainingResult
+Watch: TypeAlias = Callable[[Columns, Columns], None]
 
 
 class TensorBoardEvents:
-    """Curves in the format of TensorBoard, written as the run goes: ``tensorboard --logdir runs``."""
+    """Curves in the format of TensorBoard, written while the run goes on.
 
-    def __init__(self, folder: Path, history: Columns, validation: Columns):
+    ``tensorboard --logdir runs`` shows them.
+    """
+
+    def __init__(self, folder: Path, history: Columns, validation: Columns) -> None:
         # Takes seconds, which reading a finished run should not.
         from tensorboardX import SummaryWriter
 
@@ -30,11 +36,11 @@ class TensorBoardEvents:
         shutil.rmtree(target, ignore_errors=True)
         self.writer = SummaryWriter(str(target))
         for group, columns in (("train", history), ("validation", validation)):
-            for row in rows(columns):
+            for row in rows_of(columns):
                 self.add(group, row)
 
     def add(self, group: str, row: Mapping[str, float]) -> None:
-        """One value a curve at ``row["step"]``."""
+        """Add one value to each curve of ``group``, at ``row["step"]``."""
         for name, value in row.items():
             if name != "step":
                 self.writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
@@ -44,37 +50,32 @@ class TensorBoardEvents:
 
 
 def write_summary(folder: Path, history: Columns, validation: Columns) -> None:
-    """The same curves as MindSpore's summary files, the format of MindInsight, which is no longer
-    maintained.
+    """Write the same curves as MindSpore's summary files.
+
+    They have the format of MindInsight, which is no longer maintained.
     """
     target = folder / EVENTS / "mindspore"
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     with ms.SummaryRecord(str(target)) as record:
         for group, columns in (("train", history), ("validation", validation)):
-            for row in rows(columns):
+            for row in rows_of(columns):
                 for name in row.keys() - {"step"}:
-                    record.add_value("scalar", f"{group}/{name}", ms.Tensor(row[name], ms.float32))
+                    value = ms.Tensor(row[name], ms.float32)
+                    record.add_value("scalar", f"{group}/{name}", value)
                 record.record(int(row["step"]))
-
-
-def rows(columns: Columns) -> list[dict[str, float]]:
-    """The lines of a table, from its columns."""
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
 
 
 class ProgressBar:
     """Loss, rate, share of the time spent waiting for data, and time left."""
 
-    def __init__(self, total: int, done: int, show: bool):
+    def __init__(self, total: int, done: int, show: bool) -> None:
         hidden = {} if show else {"disable": True}
         self.bar = tqdm(total=total, initial=done, desc="training", unit="step", **hidden)
         self.waited = self.seconds = 0.0
 
     def update(self, row: Mapping[str, float], seconds: float) -> None:
-        """After a step that took ``seconds``, waiting included."""
+        """Show a step that took ``seconds``, waiting included."""
         self.waited += row["wait"]
         self.seconds += seconds
         self.bar.set_postfix(
@@ -90,7 +91,10 @@ class ProgressBar:
 
 
 class Tracker:
-    """All that shows a run while it goes. Only the process that leads shows anything."""
+    """All that shows a run of ``total`` steps while it goes; ``done`` of them are in the tables.
+
+    Only the process that leads shows anything.
+    """
 
     def __init__(
         self,
@@ -101,43 +105,46 @@ class Tracker:
         *,
         events: bool,
         show: bool,
-    ):
+    ) -> None:
+        history, validation = tables
         self.bar = ProgressBar(total, done, show)
-        self.events = TensorBoardEvents(folder, *tables) if events and show else None
-        self.seconds = tables[0]["seconds"][-1] if tables[0] else 0.0
+        self.events: TensorBoardEvents | None = None
+        if events and show:
+            self.events = TensorBoardEvents(folder, history, validation)
+        self.seconds = history["seconds"][-1] if history else 0.0
 
-    def step(self, row: Mapping[str, float]) -> None:
+    def show_step(self, row: Mapping[str, float]) -> None:
         """Show a line of the history."""
         self.bar.update(row, row["seconds"] - self.seconds)
         self.seconds = row["seconds"]
-        self._event("train", row)
+        self._add_event("train", row)
 
-    def look(self, row: Mapping[str, float]) -> None:
+    def show_validation(self, row: Mapping[str, float]) -> None:
         """Show a line of the validation table."""
-        self._event("validation", row)
+        self._add_event("validation", row)
 
-    def _event(self, group: str, row: Mapping[str, float]) -> None:
+    def _add_event(self, group: str, row: Mapping[str, float]) -> None:
         if self.events:
             self.events.add(group, row)
 
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.bar.close()
         if self.events:
             self.events.close()
 
 
 class LivePlot:
-    """Loss curves that grow in a notebook:
+    """Loss curves that grow in a notebook, as in ``train(config, watch=LivePlot())``.
 
-    ``train(config, watch=LivePlot())``. What stays is the last picture.
+    What stays is the last picture.
     """
 
-    def __init__(self, title: str | None = None):
+    def __init__(self, title: str | None = None) -> None:
         self.title = title
-        self.shown = None
+        self.shown: Any = None  # IPython's handle of the picture
 
     def __call__(self, history: Columns, validation: Columns) -> None:
         """Draw the curves in place of those before."""

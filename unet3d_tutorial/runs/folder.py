@@ -1,22 +1,25 @@
-"""The folder of a run: one run at a time, one configuration, and a clear word about what is in it."""
+"""The folder of a run: one run at a time, one configuration, and no leftovers of another."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..config import Config, differences
+from ..files.lock import only_one
+from ..files.whole import is_temporary
 from .checkpoints import FINAL, LAST
+from .copies import COPIES_MADE
 
 SETTINGS = "config.yaml"
 HISTORY_FILE = "history.csv"
 VALIDATION_FILE = "validation.csv"
 LOCK = "lock"
-MADE = (
+#: the folder, inside that of the run, for a checkpoint whose weights a run starts from
+FIRST_WEIGHTS = "begin"
+#: all that a run may leave in its folder
+LEFT_BY_RUNS = (
     "*.ckpt",
-    "*.part",
     SETTINGS,
     HISTORY_FILE,
     VALIDATION_FILE,
@@ -24,78 +27,89 @@ MADE = (
     "profile.md",
     "profile",
     "events",
-    "begin",
-    ".uploaded.json",
+    FIRST_WEIGHTS,
+    *COPIES_MADE,
 )
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of ``folder``.
+def reserved(folder: Path) -> Iterator[None]:
+    """Keep other runs out of ``folder`` while the block runs.
 
-    The operating system gives the lock back when the process ends, however it ends.
-
-    Raises ``RuntimeError`` if another process holds it, and ``OSError`` if the folder cannot be
-    written to.
+    Raises ``RuntimeError`` if another process has reserved it, and ``OSError`` if the folder cannot
+    be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise OSError(f"train.output_path: cannot write to {folder}: {error.strerror}") from error
-    with file:
+    busy = (
+        f"{folder} is in use by another run, process {{process}}; "
+        "wait for its end or choose another train.output_path"
+    )
+    with ExitStack() as reservation:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise RuntimeError(
-                f"{folder} is in use by another run, process {file.read().strip() or 'unknown'}; "
-                "wait for its end or choose another train.output_path"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            reservation.enter_context(only_one(folder / LOCK, busy))
+        except OSError as error:
+            raise OSError(
+                f"train.output_path: cannot write to {folder}: {error.strerror}"
+            ) from error
         yield
 
 
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether ``folder`` holds a finished run of ``config``.
 
-    Raises ``ValueError`` if it holds a run of another one.
-
     Settings that change no result, :data:`~unet3d_tutorial.config.WITHOUT_EFFECT`, may differ.
+    Raises ``ValueError`` if the folder holds a run of another configuration.
     """
     if not (folder / SETTINGS).exists():
         return False
-    if found := differences(Config.load(folder / SETTINGS), config):
-        kind = "a run" if (folder / FINAL).exists() else "an unfinished run"
+    has_final = (folder / FINAL).exists()
+    different = differences(Config.load(folder / SETTINGS), config)
+    if different:
+        kind = "a run" if has_final else "an unfinished run"
         raise ValueError(
-            f"{folder} holds {kind} of another configuration ({found}); "
+            f"{folder} holds {kind} of another configuration ({different}); "
             "choose another train.output_path or overwrite"
         )
-    return (folder / FINAL).exists()
+    return has_final
 
 
-def begin(folder: Path, config: Config, *, overwrite: bool) -> bool:
-    """Prepare a locked folder.
+def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
+    """Make a reserved folder ready for a run of ``config``: to be continued, or started afresh.
 
-    True if there is a checkpoint to go on from; if not, only the settings are there.
+    Afterwards the folder holds the settings and, if the run can be continued, what it left so far.
     """
-    if not overwrite and (folder / SETTINGS).exists() and (folder / LAST).exists():
-        config.save(folder / SETTINGS)  # those that may differ are the new ones from here on
-        return True
-    if any((folder / name).exists() for name in (SETTINGS, HISTORY_FILE, LAST)):
-        print(
-            f"{folder}: what is there of an older run is removed, training begins afresh",
-            flush=True,
-        )
-    clear(folder)
+    _remove_temporary_files(folder)
+    is_continued = (folder / SETTINGS).exists() and (folder / LAST).exists() and not overwrite
+    if not is_continued:
+        if any((folder / name).exists() for name in (SETTINGS, HISTORY_FILE, LAST)):
+            print(
+                f"{folder}: what is there of an older run is removed, training begins afresh",
+                flush=True,
+            )
+        remove_run(folder)
+    # Also of a continued run: the settings that may differ are the new ones from here on.
     config.save(folder / SETTINGS)
-    return False
 
 
-def clear(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Remove what a run leaves in its folder, and nothing else."""
-    for pattern in MADE:
+    for pattern in LEFT_BY_RUNS:
         for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def describe_last_checkpoint(folder: Path) -> str:
+    """Where the last checkpoint is, as the end of a message about a run that broke."""
+    last = folder / LAST
+    if last.exists():
+        return f"the last good checkpoint is {last}"
+    return "there is no checkpoint yet"
+
+
+def _remove_temporary_files(folder: Path) -> None:
+    """Remove what a run that was killed was just writing: no other run works here now."""
+    for path in folder.iterdir():
+        if path.is_file() and is_temporary(path):
+            path.unlink()

@@ -1,22 +1,34 @@
-"""The tables of a run: one line a step, one line a look at the held-out volumes.
+"""The tables of a run: one line a step, one line a validation.
 
 Plain CSV, readable while it grows.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-#: of each step: number from 0, learning rate, loss and its two parts, length of the gradient before
-#: clipping, seconds since the start, seconds that the step waited for data, and how many steps were
-#: skipped up to here for an overflow behind them :func:`history_columns` has the soft Dice of each
-#: structure
-HISTORY = ("step", "lr", "loss", "ce", "dice", "norm", "seconds", "wait", "skipped")
+from ..files.whole import written_whole
+
+#: A table by columns: name to numbers.
+Columns = Mapping[str, Sequence[float]]
+
+#: What is recorded of each step, before the structures that :func:`history_columns` adds.
+HISTORY = (
+    "step",  # from 0
+    "lr",  # learning rate
+    "loss",
+    "ce",  # the cross-entropy in it
+    "dice",  # the Dice loss in it
+    "norm",  # length of the gradient, before clipping
+    "seconds",  # since the start of the run
+    "wait",  # seconds that the step waited for data
+    "skipped",  # steps skipped up to here because a gradient overflowed
+)
 TIMINGS = ("seconds", "wait")  #: columns that differ from run to run
 
 
 def history_columns(structures: Sequence[str]) -> tuple[str, ...]:
-    """Of each step: :data:`HISTORY`, and the soft Dice of each structure in the crops of the step.
+    """Columns for each step: :data:`HISTORY`, and the soft Dice of each structure in its crops.
 
     Soft: on probabilities, as in the loss. In crops without the structure it says only how little
     was called so.
@@ -25,34 +37,40 @@ def history_columns(structures: Sequence[str]) -> tuple[str, ...]:
 
 
 def validation_columns(structures: Sequence[str]) -> tuple[str, ...]:
-    """Of each look: the steps that were done, and the mean Dice of each structure."""
+    """Columns for each validation: steps done so far, and the mean Dice of each structure."""
     return ("step", *structures)
 
 
-def append_row(path: Path, columns: tuple[str, ...], row: tuple) -> None:
-    """Add one line, and the head if the file is new."""
-    new = not path.exists()
+def append_row(path: Path, columns: Sequence[str], row: Sequence[float]) -> None:
+    """Add one line, and the headings if the file is new."""
+    is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        if new:
+        if is_new:
             writer.writerow(columns)
         writer.writerow(row)
 
 
 def read_columns(path: Path) -> dict[str, list[float]]:
-    """Columns by name, as lists of numbers. A table that has a head only gives empty columns."""
+    """Columns by name, as lists of numbers; empty columns if there is no line but the headings."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    return {name: [float(row[name]) for row in rows] for name in reader.fieldnames or ()}
+    names = reader.fieldnames or ()
+    return {name: [float(row[name]) for row in rows] for name in names}
 
 
-def rewind(path: Path, columns: tuple[str, ...], rows: int) -> None:
-    """Keep the head and the first ``rows`` lines; what a crash left behind them, whole or torn,
-    goes.
+def rows_of(columns: Columns) -> list[dict[str, float]]:
+    """The lines of a table, from its columns."""
+    lines = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, line, strict=True)) for line in lines]
 
-    Raises ``ValueError`` if lines are missing, or if the table has other columns: those of another
-    version.
+
+def rewind(path: Path, columns: Sequence[str], rows: int) -> None:
+    """Keep the headings and the first ``rows`` lines.
+
+    What a crash left behind them, whole or torn, is removed. Raises ``ValueError`` if lines are
+    missing, or if the table has other columns, as one of another version has.
     """
     if not rows:
         path.unlink(missing_ok=True)
@@ -60,13 +78,14 @@ def rewind(path: Path, columns: tuple[str, ...], rows: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)[: rows + 1]
     if len(lines) <= rows:
         raise ValueError(
-            f"{path}: expected {rows} lines below the head, found {len(lines) - 1}; overwrite to begin afresh"
+            f"{path}: expected {rows} lines below the head, found {len(lines) - 1}; "
+            "overwrite to begin afresh"
         )
-    if (head := lines[0].decode().strip()) != ",".join(columns):
+    headings = lines[0].decode().strip()
+    if headings != ",".join(columns):
         raise ValueError(
-            f"{path}: expected the columns {','.join(columns)}, found {head}; it is of another version of the "
-            "package; overwrite to begin afresh"
+            f"{path}: expected the columns {','.join(columns)}, found {headings}; "
+            "it is of another version of the package; overwrite to begin afresh"
         )
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(b"".join(lines))
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_bytes(b"".join(lines))

@@ -14,13 +14,14 @@ from ..config import Config
 from ..cpu import accelerate
 from ..inference import Predictor
 from ..model import SegmentationNetwork, make_network
-from ..runs.device import setup
 from .checkpoints import FINAL, load_weights
+from .device import setup
 
 
 def build_network(config: Config) -> SegmentationNetwork:
-    """The network that ``config.model`` describes, freshly initialised, and as fast as this device
-    allows.
+    """The network that ``config.model`` describes, with random weights.
+
+    It is as fast as this device allows.
     """
     model = config.model
     network = make_network(
@@ -42,14 +43,23 @@ def load_network(config: Config, checkpoint: str | Path) -> SegmentationNetwork:
 
 
 def predictor(network: nn.Cell) -> Predictor:
-    """The network as a function on NumPy arrays: ``(N, C, D, H, W)`` to logits ``(N, K, D, H, W)``."""
-    return lambda batch: network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
+    """The network as a function on NumPy arrays.
+
+    It takes ``(N, C, D, H, W)`` and returns logits ``(N, K, D, H, W)``.
+    """
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return network(Tensor(np.ascontiguousarray(batch, np.float32))).asnumpy()
+
+    return predict
 
 
 def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> Predictor:
-    """The trained network of a run as a function on NumPy arrays;
+    """The trained network of a run as a function on NumPy arrays.
 
-    ``checkpoint`` in place of the run's own weights.
+    ``checkpoint`` is read in place of the run's own weights.
     """
     setup(seed=config.train.seed, device_target=config.train.device_target)
-    return predictor(load_network(config, checkpoint or Path(config.train.output_path) / FINAL))
+    if checkpoint is None:
+        checkpoint = Path(config.train.output_path) / FINAL
+    return predictor(load_network(config, checkpoint))

@@ -1,4 +1,4 @@
-"""Several processes that train one network together: who is who, and the means over all of them.
+"""Several processes that train one network together: who is who, and means over all of them.
 
 ``msrun`` starts the processes; each works on its own share of every batch. After a backward pass
 the gradients are averaged, so that all processes make the same change to the same weights (data
@@ -31,35 +31,42 @@ class Group:
         return self.rank_id == 0
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum of an array over all processes, float32; every process must call it, and it ends when
-        all have.
+        """Sum of an array over all processes, float32.
+
+        Every process must call it, and it returns when all have.
         """
         if self.rank_size == 1:
             return values
         return _all_reduce(Tensor(values.astype(np.float32))).asnumpy()
 
     def mean_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Mean of each gradient over all processes, sent as one long vector: one message instead of
-        a hundred.
+        """Mean of each gradient over all processes.
+
+        They are sent as one long vector: one message instead of a hundred.
         """
         if self.rank_size == 1:
             return gradients
-        mean = _all_reduce(ops.concat([g.reshape(-1) for g in gradients])) / self.rank_size
-        pieces = ops.split(mean, [int(g.size) for g in gradients])
-        return tuple(piece.reshape(g.shape) for piece, g in zip(pieces, gradients, strict=True))
+        vector = ops.concat([gradient.reshape(-1) for gradient in gradients])
+        mean = _all_reduce(vector) / self.rank_size
+        pieces = ops.split(mean, [int(gradient.size) for gradient in gradients])
+        return tuple(
+            piece.reshape(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)
+        )
 
     def average(self, parameters: Sequence[Parameter]) -> None:
-        """Replace each parameter by its mean over all processes: for batch-norm's statistics, which
-        no gradient moves.
+        """Replace each parameter by its mean over all processes.
+
+        That is for batch-norm's statistics, which no gradient moves.
         """
-        if self.rank_size > 1 and parameters:
-            means = self.mean_gradients([p.value() for p in parameters])
-            for parameter, mean in zip(parameters, means, strict=True):
-                # A copy: batch-norm cannot update what is a part of a longer vector.
-                parameter.set_data(mean + 0)
+        if self.rank_size == 1 or not parameters:
+            return
+        means = self.mean_gradients([parameter.value() for parameter in parameters])
+        for parameter, mean in zip(parameters, means, strict=True):
+            # A copy: batch-norm cannot update what is a part of a longer vector.
+            parameter.set_data(mean + 0)
 
     def wait(self) -> None:
-        """Go on when all processes have come this far."""
+        """Return when all processes have come this far."""
         self.sum(np.zeros(1))
 
 
@@ -67,8 +74,9 @@ ALONE = Group()
 
 
 def started_by_msrun() -> bool:
-    """Whether this process is one of those that ``msrun`` starts: a worker, or the scheduler that
-    introduces them.
+    """Whether ``msrun`` started this process.
+
+    It is then a worker, or the scheduler that introduces the workers to each other.
     """
     return "MS_ROLE" in os.environ
 
@@ -87,16 +95,17 @@ def join(options: TrainConfig) -> Group:
         return ALONE
     communication.init()  # the scheduler stays in here until all workers have ended
     return Group(
-        communication.get_group_size(), communication.get_rank(), communication.get_local_rank()
+        rank_size=communication.get_group_size(),
+        rank_id=communication.get_rank(),
+        local_rank=communication.get_local_rank(),
     )
 
 
 def own_device(options: TrainConfig) -> int | None:
-    """Number of the device to use:
-
-    ``train.device_id``; None leaves it to MindSpore, on CPU and for msrun's processes.
-    """
-    return None if started_by_msrun() or options.device_target == "CPU" else options.device_id
+    """Number of the device to use; None leaves it to MindSpore, on CPU and under ``msrun``."""
+    if started_by_msrun() or options.device_target == "CPU":
+        return None
+    return options.device_id
 
 
 def _all_reduce(values: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Where the time of a run goes: a page of text from our own clock, and MindSpore's profiler for
-what is inside a step.
+"""Where the time of a run goes.
+
+Our own clock measures its phases, MindSpore's profiler what is inside a step.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -10,23 +11,27 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_handler
 
-from ..cpu.layers import kernels
+from ..files.tables import Table
+from ..files.whole import written_whole
 
 TRACE, SUMMARY = "profile", "profile.md"
-UNSEEN = (
-    "\nConvolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN computes them; "
-    "with `UNET3D_CONVOLUTIONS=mindspore` they are.\n"
-)
 TRACED_STEPS = 5  #: a trace grows by megabytes a step, and steps are alike
+LONGEST = 8  #: operations of the trace that are listed
+CONVOLUTION = "Conv3D"  #: what MindSpore's profiler calls a convolution
+UNSEEN = (
+    "Convolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN "
+    "computes them; with `UNET3D_CONVOLUTIONS=mindspore` they are."
+)
 
 
 class Clock:
-    """Adds up the seconds spent in each phase of a run."""
+    """Add up the seconds spent in each phase of a run."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.started = time.perf_counter()
 
@@ -39,79 +44,80 @@ class Clock:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
-    def table(self, steps: int) -> str:
+    def page(self, steps: int) -> str:
         """One line a phase, the longest first: seconds, share of the whole, milliseconds a step."""
-        whole = time.perf_counter() - self.started
-        spent = {**self.seconds, "everything else": whole - sum(self.seconds.values())}
-        lines = [
-            f"# Where the time went: {steps} steps in {whole:.1f} s",
-            "",
-            "| phase | s | share | ms a step |",
-            "|---|--:|--:|--:|",
-        ]
-        for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
-            lines.append(
-                f"| {name} | {seconds:.1f} | {seconds / whole:.1%} | {1000 * seconds / max(steps, 1):.0f} |"
-            )
-        return "\n".join(lines) + "\n"
+        total = time.perf_counter() - self.started
+        phases = {**self.seconds, "everything else": total - sum(self.seconds.values())}
+        rows = []
+        for name, seconds in sorted(phases.items(), key=lambda phase: -phase[1]):
+            milliseconds = 1000 * seconds / max(steps, 1)
+            rows.append([name, f"{seconds:.1f}", f"{seconds / total:.1%}", f"{milliseconds:.0f}"])
+        table = Table(
+            ["phase", "s", "share", "ms a step"], rows, ["left", "right", "right", "right"]
+        )
+        return f"# Where the time went: {steps} steps in {total:.1f} s\n\n{table}\n"
 
 
 class Profile:
-    """``train.enable_profiling``: clock every phase, trace the first steps, and write one page at
-    the end.
+    """Clock every phase of a run; if ``is_enabled``, also trace its first steps and write a page.
+
+    The page is :data:`SUMMARY` in ``folder``, the trace is in the folder :data:`TRACE` there.
     """
 
-    def __init__(self, folder: Path, enabled: bool):
+    def __init__(self, folder: Path, is_enabled: bool) -> None:
         self.folder = folder
+        self.is_enabled = is_enabled
         self.clock = Clock()
         self.steps = 0
-        self.trace = None
-        self.enabled = enabled
-        if enabled:
-            handler = tensorboard_trace_handler(str(folder / TRACE))
+        self.trace: Any = None  # MindSpore's profiler, while it records
+
+    def start(self) -> None:
+        """Start the clock, and the trace."""
+        self.clock = Clock()
+        if self.is_enabled:
+            handler = tensorboard_trace_handler(str(self.folder / TRACE))
             self.trace = profile(activities=[ProfilerActivity.CPU], on_trace_ready=handler)
             self.trace.start()
 
-    def step(self) -> None:
-        """One step is over."""
+    def count_step(self) -> None:
+        """Note that a step is over."""
         self.steps += 1
-        if self.trace and self.steps == TRACED_STEPS:
-            self._stop()
+        if self.steps == TRACED_STEPS:
+            self._end_trace()
 
     def close(self) -> None:
         """Write the page."""
-        if self.trace:
-            self._stop()
-        if self.enabled:
-            operations = operations_table(self.folder / TRACE)
-            unseen = UNSEEN if operations and kernels() == "onednn" else ""
-            text = self.clock.table(self.steps) + operations + unseen
-            (self.folder / SUMMARY).write_text(text, encoding="utf-8")
+        self._end_trace()
+        if self.is_enabled:
+            text = self.clock.page(self.steps) + operations_page(self.folder / TRACE)
+            with written_whole(self.folder / SUMMARY) as part:
+                part.write_text(text, encoding="utf-8")
 
-    def _stop(self) -> None:
-        self.trace.stop()
-        self.trace = None
+    def _end_trace(self) -> None:
+        if self.trace is not None:
+            self.trace.stop()
+            self.trace = None
 
 
-def operations_table(trace: Path, count: int = 8) -> str:
-    """The operations that took longest in MindSpore's trace, one line each; empty if the trace
-    holds no such table.
+def operations_page(trace: Path) -> str:
+    """The operations that took longest in MindSpore's trace, one line each.
+
+    Empty if the trace holds no such table.
     """
-    tables = sorted(trace.rglob("cpu_op_type_info_*.csv"))
-    if not tables:
+    files = sorted(trace.rglob("cpu_op_type_info_*.csv"))
+    if not files:
         return ""
-    with tables[-1].open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    lines = [
-        "",
-        f"Inside the first {TRACED_STEPS} steps, from MindSpore's profiler (`{trace.name}/`):",
-        "",
-        "| operation | calls | ms | share |",
-        "|---|--:|--:|--:|",
-    ]
-    for row in sorted(rows, key=lambda row: -float(row["total_compute_time"]))[:count]:
-        milliseconds = float(row["total_compute_time"])
-        lines.append(
-            f"| {row['op_type']} | {row['type_occurrences']} | {milliseconds:.0f} | {float(row['percent']):.1%} |"
-        )
-    return "\n".join(lines) + "\n"
+    with files[-1].open(newline="", encoding="utf-8") as file:
+        operations = list(csv.DictReader(file))
+    operations.sort(key=lambda operation: -float(operation["total_compute_time"]))
+    rows = []
+    for operation in operations[:LONGEST]:
+        milliseconds = float(operation["total_compute_time"])
+        share = float(operation["percent"])
+        calls = operation["type_occurrences"]
+        rows.append([operation["op_type"], calls, f"{milliseconds:.0f}", f"{share:.1%}"])
+    table = Table(["operation", "calls", "ms", "share"], rows, ["left", "right", "right", "right"])
+    title = f"Inside the first {TRACED_STEPS} steps, from MindSpore's profiler (`{trace.name}/`):"
+    has_convolutions = any(operation["op_type"] == CONVOLUTION for operation in operations)
+    unseen = "" if has_convolutions else f"\n{UNSEEN}\n"
+    return f"\n{title}\n\n{table}\n{unseen}"

@@ -1,18 +1,19 @@
-"""Batches from worker processes, watched: a worker that was killed ends the wait for its batch,
-with a clear word.
+"""Batches from worker processes, watched.
+
+A worker that was killed ends the run with a clear word, instead of a wait for ever.
 """
 
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
 
-PATIENCE = 0.5  #: seconds between two looks at the workers
+CHECK_EVERY = 0.5  #: seconds between two checks of the workers
 GRACE = 3.0  #: seconds that a batch may still take to come after a worker was killed
-#: seconds that anything else may still take, since MindSpore was seen to stand still after such a
-#: death
+#: seconds that anything else may still take: MindSpore was seen to hang after such a death
 LONG_GRACE = 30.0
 
 
@@ -23,37 +24,47 @@ class WorkerKilled(RuntimeError):
     """
 
 
+class BatchStream(Protocol):
+    """What MindSpore's iterators can do."""
+
+    def __next__(self) -> Any: ...
+
+    def stop(self) -> None:
+        """End the workers."""
+
+
 class WatchedFeed:
-    """An iterator over ``stream``, one of MindSpore's, that raises :class:`WorkerKilled` if a
-    process of it was killed.
+    """An iterator over ``stream`` that raises :class:`WorkerKilled` if a process of it was killed.
 
     MindSpore waits in C++ for a batch, for ever if its maker is dead. No exception and no signal
     ends that wait, and another thread must not do the waiting, because MindSpore crashes if it has
-    to report an error there. So another thread looks at the workers, and if one was killed and the
-    run does not come to hear of it soon, it writes ``last_words(error)`` and ends the process with
-    exit code 2. It looks until :meth:`stop`.
+    to report an error there. So another thread checks the workers until :meth:`stop`. If one was
+    killed and the run does not notice soon, the thread prints ``explain(error)`` and ends the
+    process with exit code 2.
     """
 
-    def __init__(self, stream: Iterator, last_words: Callable[[WorkerKilled], str]):
-        self.stream = stream
-        self.last_words = last_words
-        self.others = set(multiprocessing.active_children())
-        self.workers = set()
+    def __init__(self, stream: BatchStream, explain: Callable[[WorkerKilled], str]) -> None:
+        self.stream: BatchStream | None = stream
+        self.explain = explain
+        self.former_children = set(multiprocessing.active_children())
+        self.workers: set[BaseProcess] = set()
         self.has_begun = False
         self.is_waiting = False
-        self.over = threading.Event()
+        self.is_over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __iter__(self) -> "WatchedFeed":
         return self
 
     def __next__(self) -> Any:
+        if self.stream is None:
+            raise StopIteration
         self.check()
         self.is_waiting = True
         try:
             batch = next(self.stream)
         except BaseException:
-            self.over.set()
+            self.is_over.set()
             raise
         finally:
             self.is_waiting = False
@@ -66,8 +77,9 @@ class WatchedFeed:
 
         One that has ended by itself had nothing left to do.
         """
-        if error := self._killed():
-            self.over.set()
+        error = self._find_killed()
+        if error:
+            self.is_over.set()
             raise error
 
     def stop(self) -> None:
@@ -75,39 +87,46 @@ class WatchedFeed:
 
         If one was killed they are left alone: MindSpore might wait for it here.
         """
-        self.over.set()
-        if not self._killed():
+        self.is_over.set()
+        if self.stream is not None and not self._find_killed():
             self.stream.stop()
             self.stream = None  # the workers end when nobody holds it any more
 
     def _find_workers(self) -> None:
-        """MindSpore starts all of them when it is asked for the first batch; a child that comes
-        later is somebody else's.
+        """Note the children that are the stream's workers.
+
+        MindSpore starts all of them when it is asked for the first batch. A child that comes later
+        is somebody else's.
         """
         if not self.has_begun:
-            self.workers.update(set(multiprocessing.active_children()) - self.others)
+            self.workers.update(set(multiprocessing.active_children()) - self.former_children)
 
-    def _killed(self) -> WorkerKilled | None:
+    def _find_killed(self) -> WorkerKilled | None:
         self._find_workers()
         for worker in list(self.workers):
-            if (code := _exit_code(worker)) and code < 0:
+            code = _exit_code(worker)
+            if code is not None and code < 0:
                 return WorkerKilled(
-                    f"a data worker, process {worker.pid}, was killed by signal {-code}; if memory ran out, "
-                    "lower data.num_worker"
+                    f"a data worker, process {worker.pid}, was killed by signal {-code}; "
+                    "if memory ran out, lower data.num_worker"
                 )
         return None
 
     def _watch(self) -> None:
         late = 0.0
-        while not self.over.wait(PATIENCE):
-            if error := self._killed():
-                late += PATIENCE
-                if late > (GRACE if self.is_waiting else LONG_GRACE) and not self.over.is_set():
-                    print(f"unet3d: {self.last_words(error)}", file=sys.stderr, flush=True)
-                    os._exit(2)
+        while not self.is_over.wait(CHECK_EVERY):
+            error = self._find_killed()
+            if error is None:
+                continue
+            late += CHECK_EVERY
+            grace = GRACE if self.is_waiting else LONG_GRACE
+            if late > grace and not self.is_over.is_set():
+                print(f"unet3d: {self.explain(error)}", file=sys.stderr, flush=True)
+                os._exit(2)
 
 
-def _exit_code(worker: multiprocessing.Process) -> int | None:
+def _exit_code(worker: BaseProcess) -> int | None:
+    """The exit code of a worker, negative if a signal ended it; None while it runs."""
     try:
         return worker.exitcode
     except ValueError:  # closed by MindSpore, which it does to those that have ended

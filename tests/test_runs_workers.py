@@ -51,7 +51,7 @@ def feed(stream):
     assert next(feed) == 1
     kill(mine)
     yield feed
-    feed.over.set()
+    feed.is_over.set()
 
 
 def test_only_a_process_of_the_stream_counts(feed, stream):

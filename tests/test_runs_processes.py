@@ -27,12 +27,12 @@ HERE = Path(__file__).parent
 WEIGHTS = """
 import atexit, numpy as np, unet3d_tutorial.training as training
 from pathlib import Path
-finish = training.Run._finish
+finish = training.Run.finish
 def also(self):
     weights = np.concatenate([p.asnumpy().ravel() for p in self.network.get_parameters()])
     Path({folder!r}, f"rank-{{self.group.rank_id}}.bin").write_bytes(weights.tobytes())
     finish(self)
-training.Run._finish = also
+training.Run.finish = also
 from unet3d_tutorial.cli import main
 raise SystemExit(main())
 """
@@ -200,7 +200,7 @@ def test_a_later_start_gives_the_same_batches(data):
 
 
 def test_averaged_statistics_go_on_moving(monkeypatch):
-    """Two processes with the same batch: the mean is what each has, and must be what one alone has."""
+    """Two processes with the same batch: the mean is what each has, and what one alone has."""
     monkeypatch.setattr(distributed, "_all_reduce", lambda values: values * 2)
     rng = np.random.default_rng(0)
     batches = [Tensor(rng.normal(3, 2, (2, 4, 4, 4, 4)).astype(np.float32)) for _ in range(3)]

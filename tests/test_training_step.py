@@ -125,7 +125,7 @@ def test_an_overflow_is_skipped_counted_and_halves_a_dynamic_scale():
 
 
 def test_a_dynamic_scale_grows_after_many_steps_without_overflow(monkeypatch):
-    monkeypatch.setattr("unet3d_tutorial.training_step.GROWTH", 4)
+    monkeypatch.setattr("unet3d_tutorial.training_step.SCALE_GROWS_AFTER", 4)
     _, _, state = step(
         replace(PLAIN, loss_scale=8.0, dynamic_loss_scale=True), [batch(0)], steps=9, rate=1e-3
     )
@@ -156,7 +156,7 @@ def test_weights_that_decay_a_little_move_as_those_that_do_not():
     assert abs(after_three_steps() - START).max() > 0.2
 
 
-def test_the_optimiser_goes_on_after_a_look_at_the_averages():
+def test_the_optimiser_goes_on_after_the_averages_were_in_place():
     found = []
     for decay in (0.0, 0.75):
         network = Product()

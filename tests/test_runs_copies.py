@@ -11,20 +11,17 @@ import types
 import pytest
 
 from unet3d_tutorial.config import Config, RemoteConfig
-from unet3d_tutorial.runs.processes import Group
-from unet3d_tutorial.runs.store import (
+from unet3d_tutorial.runs.copies import (
     COPIED,
-    DOWNLOADED,
     UPLOADED,
-    Entry,
-    FsspecStore,
-    download,
-    download_file,
-    is_complete,
-    open_store,
-    upload,
+    copy_data,
+    copy_file_from_store,
+    copy_from_store,
+    copy_to_store,
+    is_complete_copy,
 )
-from unet3d_tutorial.training import fetch_data
+from unet3d_tutorial.runs.processes import Group
+from unet3d_tutorial.runs.store import Entry, FsspecStore, open_store
 
 FILES = {
     "train/image/a.nii.gz": b"a" * 1000,
@@ -35,7 +32,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("unet3d_tutorial.runs.store.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("unet3d_tutorial.runs.copies.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
@@ -83,41 +80,41 @@ def content(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (COPIED, DOWNLOADED, UPLOADED)
+        if path.is_file() and path.name not in (COPIED, UPLOADED)
     }
 
 
 def test_to_a_real_server_and_back(bucket, folder, tmp_path):
-    assert upload(folder, FsspecStore(bucket)) == 3
+    assert copy_to_store(folder, FsspecStore(bucket)) == 3
     assert FsspecStore(bucket).entries().keys() == {*FILES, UPLOADED}
-    assert download(FsspecStore(bucket), tmp_path / "there") == 3
-    assert content(tmp_path / "there") == FILES and is_complete(tmp_path / "there")
-    assert download(FsspecStore(bucket), tmp_path / "there") == 0
-    assert upload(folder, FsspecStore(bucket)) == 0
+    assert copy_from_store(FsspecStore(bucket), tmp_path / "there") == 3
+    assert content(tmp_path / "there") == FILES and is_complete_copy(tmp_path / "there")
+    assert copy_from_store(FsspecStore(bucket), tmp_path / "there") == 0
+    assert copy_to_store(folder, FsspecStore(bucket)) == 0
     (folder / "train/seg/a.nii.gz").write_bytes(b"c" * 10)  # of the same size
-    assert upload(folder, FsspecStore(bucket)) == 1
+    assert copy_to_store(folder, FsspecStore(bucket)) == 1
     # noticed, although its size is the same.
-    assert download(FsspecStore(bucket), tmp_path / "there") == 1
+    assert copy_from_store(FsspecStore(bucket), tmp_path / "there") == 1
     assert content(tmp_path / "there") == content(folder)
 
 
 def test_what_somebody_else_put_on_a_real_server_is_noticed(bucket, folder, tmp_path):
-    upload(folder, FsspecStore(bucket))
+    copy_to_store(folder, FsspecStore(bucket))
     (tmp_path / "other").write_bytes(b"x" * 10)
     FsspecStore(bucket).put(tmp_path / "other", "train/seg/a.nii.gz")
-    assert upload(folder, FsspecStore(bucket)) == 1
+    assert copy_to_store(folder, FsspecStore(bucket)) == 1
     assert (
-        download(FsspecStore(bucket), tmp_path / "there") == 3
+        copy_from_store(FsspecStore(bucket), tmp_path / "there") == 3
         and content(tmp_path / "there") == FILES
     )
 
 
 def test_one_file_from_a_real_server(bucket, folder, tmp_path):
-    upload(folder, FsspecStore(bucket))
-    path = download_file(f"{bucket}/train/seg/a.nii.gz", tmp_path / "there", RemoteConfig())
+    copy_to_store(folder, FsspecStore(bucket))
+    path = copy_file_from_store(f"{bucket}/train/seg/a.nii.gz", tmp_path / "there", RemoteConfig())
     assert path.read_bytes() == b"b" * 10
     with pytest.raises(FileNotFoundError, match="remote.checkpoint_url: no such file: .*none.ckpt"):
-        download_file(f"{bucket}/none.ckpt", tmp_path, RemoteConfig())
+        copy_file_from_store(f"{bucket}/none.ckpt", tmp_path, RemoteConfig())
 
 
 class Flaky(FsspecStore):
@@ -145,7 +142,7 @@ class Flaky(FsspecStore):
 
 def test_a_failed_or_short_copy_is_made_again(folder, tmp_path):
     store = Flaky(f"file://{folder}", ["break", "short", "well", "well", "break"])
-    assert download(store, tmp_path / "there") == 3
+    assert copy_from_store(store, tmp_path / "there") == 3
     assert content(tmp_path / "there") == FILES
 
 
@@ -157,9 +154,9 @@ def test_a_copy_that_stays_short_is_an_error_and_not_taken_for_whole(
 ):
     there = tmp_path / "there"
     with pytest.raises(OSError, match=message):
-        download(Flaky(f"file://{folder}", [fault] * 4), there)
-    assert not is_complete(there) and not list(there.rglob("*.part"))
-    assert download(FsspecStore(f"file://{folder}"), there) == 3 and is_complete(there)
+        copy_from_store(Flaky(f"file://{folder}", [fault] * 4), there)
+    assert not is_complete_copy(there) and not list(there.rglob("*.part*"))
+    assert copy_from_store(FsspecStore(f"file://{folder}"), there) == 3 and is_complete_copy(there)
 
 
 class Unlisted(FsspecStore):
@@ -182,11 +179,11 @@ class Unlisted(FsspecStore):
 
 
 def test_a_list_that_fails_is_asked_for_again(folder, tmp_path):
-    assert download(Unlisted(f"file://{folder}", 3), tmp_path / "there") == 3
-    assert upload(folder, Unlisted(f"file://{tmp_path / 'store'}", 3)) == 3
+    assert copy_from_store(Unlisted(f"file://{folder}", 3), tmp_path / "there") == 3
+    assert copy_to_store(folder, Unlisted(f"file://{tmp_path / 'store'}", 3)) == 3
     for copy in (
-        lambda store: download(store, tmp_path / "again"),
-        lambda store: upload(folder, store),
+        lambda store: copy_from_store(store, tmp_path / "again"),
+        lambda store: copy_to_store(folder, store),
     ):
         with pytest.raises(
             OSError, match="^listing the store failed 4 times: EndpointConnectionError: no route"
@@ -196,44 +193,55 @@ def test_a_list_that_fails_is_asked_for_again(folder, tmp_path):
 
 def test_a_copy_that_was_damaged_later_is_noticed(folder, tmp_path):
     there = tmp_path / "there"
-    download(FsspecStore(f"file://{folder}"), there)
+    copy_from_store(FsspecStore(f"file://{folder}"), there)
     (there / "train/image/a.nii.gz").write_bytes(b"a" * 999)
-    assert not is_complete(there)
-    assert download(FsspecStore(f"file://{folder}"), there) == 1 and content(there) == FILES
+    assert not is_complete_copy(there)
+    assert copy_from_store(FsspecStore(f"file://{folder}"), there) == 1 and content(there) == FILES
 
 
 def test_a_file_of_the_same_size_is_copied_again_if_the_store_wrote_it_later(folder, tmp_path):
     there, store = tmp_path / "there", FsspecStore(f"file://{folder}")
-    download(store, there)
+    copy_from_store(store, there)
     replaced = folder / "train/seg/a.nii.gz"
     replaced.write_bytes(b"B" * 10)
     os.utime(replaced, ns=(0, 10**18))
-    assert is_complete(there) and not is_complete(there, store.entries())
+    assert is_complete_copy(there) and not is_complete_copy(there, store.entries())
     assert (
-        download(store, there) == 1
+        copy_from_store(store, there) == 1
         and content(there) == content(folder)
-        and is_complete(there, store.entries())
+        and is_complete_copy(there, store.entries())
     )
 
 
 def test_an_interrupted_copy_goes_on_and_notices_what_was_replaced_in_between(folder, tmp_path):
     there = tmp_path / "there"
     with pytest.raises(OSError, match="the line broke"):
-        download(Flaky(f"file://{folder}", ["well", "well", *["break"] * 4]), there)
-    assert len(content(there)) == 2 and not is_complete(there)
+        copy_from_store(Flaky(f"file://{folder}", ["well", "well", *["break"] * 4]), there)
+    assert len(content(there)) == 2 and not is_complete_copy(there)
     with (there / COPIED).open("a", encoding="utf-8") as file:
         file.write('["train/se')  # killed while it wrote a line
     os.utime(folder / "train/image/a.nii.gz", ns=(0, 10**18))
     # The third, and the one that was replaced.
-    assert download(FsspecStore(f"file://{folder}"), there) == 2
-    assert content(there) == FILES and not (there / COPIED).exists()
+    assert copy_from_store(FsspecStore(f"file://{folder}"), there) == 2
+    assert content(there) == FILES and is_complete_copy(there)
 
 
 def test_a_marker_of_an_older_version_is_not_trusted(folder, tmp_path):
     there, store = tmp_path / "there", FsspecStore(f"file://{folder}")
-    download(store, there)
-    (there / DOWNLOADED).write_text('{"train/seg/a.nii.gz": 10}', encoding="utf-8")
-    assert not is_complete(there) and download(store, there) == 3
+    copy_from_store(store, there)
+    old = '["train/seg/a.nii.gz", 10]\n"complete"\n'
+    (there / COPIED).write_text(old, encoding="utf-8")
+    assert not is_complete_copy(there) and copy_from_store(store, there) == 3
+
+
+def test_lists_of_version_0_1_0_are_neither_trusted_nor_copied(folder, tmp_path):
+    there = tmp_path / "there"
+    for name in (".downloaded.json", ".uploaded.json"):
+        write(there, {name: b"{}"})
+        write(folder, {name: b"{}"})
+    assert not is_complete_copy(there)
+    assert copy_from_store(FsspecStore(f"file://{folder}"), there) == 3
+    assert copy_to_store(folder, FsspecStore(f"file://{tmp_path / 'store'}")) == 3
 
 
 def test_where_a_store_tells_no_version_the_size_decides(folder, tmp_path):
@@ -242,16 +250,19 @@ def test_where_a_store_tells_no_version_the_size_decides(folder, tmp_path):
             return {path: Entry(entry.bytes) for path, entry in super().entries().items()}
 
     store = Silent(f"file://{folder}")
-    assert download(store, tmp_path / "there") == 3 and download(store, tmp_path / "there") == 0
+    assert (
+        copy_from_store(store, tmp_path / "there") == 3
+        and copy_from_store(store, tmp_path / "there") == 0
+    )
 
 
 def test_an_upload_that_breaks_leaves_no_list(folder, tmp_path):
     target = f"file://{tmp_path / 'store'}"
     with pytest.raises(OSError, match="the line broke"):
-        upload(folder, Flaky(target, ["well", *["break"] * 4]))
+        copy_to_store(folder, Flaky(target, ["well", *["break"] * 4]))
     assert UPLOADED not in FsspecStore(target).entries()
-    (folder / "last.part.ckpt").write_bytes(b"half")
-    assert upload(folder, FsspecStore(target)) == 3
+    (folder / ".last.part-host-1-a.ckpt").write_bytes(b"half")
+    assert copy_to_store(folder, FsspecStore(target)) == 3
     assert content(tmp_path / "store") == FILES
 
 
@@ -274,9 +285,9 @@ def test_moxing_is_used_where_it_exists(folder, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "moxing", types.SimpleNamespace(file=File))
     store = open_store(str(folder), RemoteConfig(enable_modelarts=True))
-    assert download(store, tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
+    assert copy_from_store(store, tmp_path / "there") == 3 and content(tmp_path / "there") == FILES
     os.utime(folder / "train/seg/a.nii.gz", ns=(0, 10**18))
-    assert download(store, tmp_path / "there") == 1
+    assert copy_from_store(store, tmp_path / "there") == 1
 
 
 def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch):
@@ -286,14 +297,14 @@ def test_addresses_that_cannot_be_opened_are_named(folder, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="remote: nowhere://x cannot be opened"):
         open_store("nowhere://x", RemoteConfig())
     with pytest.raises(FileNotFoundError, match="is empty or does not exist"):
-        download(FsspecStore(f"file://{tmp_path / 'empty'}"), tmp_path / "there")
+        copy_from_store(FsspecStore(f"file://{tmp_path / 'empty'}"), tmp_path / "there")
 
 
 def test_one_process_of_each_host_copies(folder, tmp_path):
     config = Config.preset("quick").override(
         [f"remote.data_url=file://{folder}", f"data.data_path={tmp_path / 'there'}"]
     )
-    fetch_data(config, Group(rank_id=3, local_rank=1))
+    copy_data(config, Group(rank_id=3, local_rank=1))
     assert not (tmp_path / "there").exists()
-    fetch_data(config, Group(rank_id=2, local_rank=0))
+    copy_data(config, Group(rank_id=2, local_rank=0))
     assert content(tmp_path / "there") == FILES

@@ -1,4 +1,4 @@
-"""Tables of a run: what is written is read back, and a table is cut to what a checkpoint knows of."""
+"""Tables of a run: read back as written, and cut to what a checkpoint knows of."""
 
 import pytest
 

@@ -39,7 +39,7 @@ def test_every_curve_is_in_the_event_files(run, kind):
     assert len(files) >= 1
     for curve in CURVES:
         name = curve.replace(b" ", b"_") if kind == "tensorboard" else curve  # it writes names so
-        # One value a look, or a step.
+        # One value a validation, or a step.
         assert sum(content.count(name) for content in files) in (3, 6), name
 
 
@@ -48,20 +48,21 @@ def test_the_page_about_the_time(run):
     assert text.startswith("# Where the time went: 6 steps in ")
     for phase in (
         "steps",
-        "looks at held-out volumes",
+        "validation",
         "checkpoints",
         "waiting for data",
         "everything else",
     ):
-        assert f"| {phase} | " in text
+        assert f"| {phase} " in text
     operations = text.partition("from MindSpore's profiler")[2]
-    assert len(re.findall(r"^\| \w+ \| \d+ \| \d+ \| [\d.]+% \|$", operations, re.MULTILINE)) == 8
+    row = r"^\| \w+ +\| +\d+ \| +\d+ \| +[\d.]+% \|$"
+    assert len(re.findall(row, operations, re.MULTILINE)) == 8
     assert ("Conv3D" in text) != ("a second oneDNN computes them" in text)
 
 
-def test_the_live_figure_shows_losses_and_looks(run):
-    losses, looks = run[1][-1].axes
-    assert [line.get_label() for line in looks.get_lines()] == [
+def test_the_live_figure_shows_losses_and_validations(run):
+    losses, validations = run[1][-1].axes
+    assert [line.get_label() for line in validations.get_lines()] == [
         "left lung",
         "right lung",
         "trachea",
