@@ -216,6 +216,7 @@ class TrainingCrops:
             steps = copy.deepcopy(self.random_steps)
             steps.set_random_state(self._seed(number, round_number))
             image_crops, label_crops = steps(image, label)
+            assert label_crops is not None  # a label went in
             images.append(image_crops.array)
             labels.append(label_crops.array)
         if self.rounds == 1:
