@@ -156,11 +156,11 @@ for promised in (0.001, 0.01, 0.1, 1.0):
 #
 # ## The loop
 #
-# Now the steps in a row. Read `train` for what surrounds a run, `Run.go` for the loop, `Run._step` for one turn of it, `validate`
+# Now the steps in a row. Read `train` for what surrounds a run, `Run.go` for the loop, `Run.step` for one turn of it, `validate`
 # for the look at the held-out volumes.
 
 # %% tags=["hide-input"]
-chapter.source(train, training.Run.go, training.Run._step, validate)
+chapter.source(train, training.Run.go, training.Run.step, validate)
 
 # %% [markdown]
 # Beside the step there are seven things in it, and each has been the reason for somebody's lost night:

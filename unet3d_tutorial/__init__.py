@@ -4,8 +4,9 @@
 Each is loaded when it is first used, so that the import costs next to nothing and changes nothing
 in the program around it. MindSpore comes with the first name that needs it.
 
-The modules at this level are the chapters of the book. What no chapter teaches lies in the rooms
-behind them: ``files``, ``luna16``, ``phantom``, ``runs``, ``predict``, ``view``, ``cpu``, ``book``.
+The modules at this level, and ``transforms``, are the chapters of the book. What no chapter teaches
+is in the rooms behind them: ``files``, ``luna16``, ``phantom``, ``runs``, ``predict``, ``view``,
+``cpu``, ``book``.
 """
 
 import lazy_loader
