@@ -29,9 +29,10 @@ from unet3d_tutorial.book.export import (
 from unet3d_tutorial.book.timing import measure_seconds
 from unet3d_tutorial.config import Config
 from unet3d_tutorial.evaluation import evaluate
+from unet3d_tutorial.files.nifti import save_volume
 from unet3d_tutorial.inference import window_slices
 from unet3d_tutorial.sample_ct import SampleUnavailable
-from unet3d_tutorial.volume import Volume, save_volume
+from unet3d_tutorial.volume import Volume
 
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
 
