@@ -142,13 +142,10 @@ for warmup, name in ((120, "120 steps"), (3 * epoch, "3 epochs")):
         "warmup_step": warmup,
         "warmup_ratio": train.warmup_ratio,
     }
-    ends = [
-        schedule(**options)[-1] / train.lr for schedule in (case_cosine, warmup_cosine)
-    ]
-    print(
-        f"warm-up of {name:9}: {warmup / steps['luna16']:5.1%} of the run; "
-        f"it ends at {ends[0]:.2%} of the highest rate (case), {ends[1]:.6%} (ours)"
-    )
+    case = case_cosine(**options)[-1] / train.lr
+    ours = warmup_cosine(**options)[-1] / train.lr
+    print(f"warm-up of {name}, {warmup / steps['luna16']:.1%} of the run. It ends at")
+    print(f"  {case:.2%} of the highest rate (case), {ours:.6%} (ours)")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "With three epochs of warm-up the case's cosine is cut off well above zero at the end of the run, ours reaches zero."}}
 display(
@@ -202,7 +199,8 @@ network = build_network(small)
 network.set_train(True)
 before = {p.name: p.asnumpy().copy() for p in network.trainable_params()}
 optimizer = nn.Adam(network.trainable_params(), learning_rate=0.003)
-make_train_step(network, DiceCELoss(), optimizer)(image, label)
+step = make_train_step(network, DiceCELoss(), optimizer)
+losses = step(image, label)
 
 # %% tags=["nbval-ignore-output"]
 after = {p.name: p.asnumpy() for p in network.trainable_params()}
@@ -304,7 +302,8 @@ for step in range(4):
         optimizer((Tensor([1.0], ms.float32),))
         print(f"step {step}: weight {weight.asnumpy()[0]:.2f}")
     except RuntimeError as error:
-        print(f"step {step}:", str(error).splitlines()[0])
+        message = str(error).splitlines()[0]
+        print(textwrap.fill(f"step {step}: {message}", 88))
 
 # %% [markdown]
 # The three steps took 0.1, 0.2 and 0.3, as listed; the fourth has no rate. What happens here may differ on a GPU or on
