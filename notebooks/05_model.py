@@ -43,6 +43,7 @@ chapter.enter("phantom", "run")
 
 # %%
 import os
+import textwrap
 
 import matplotlib.pyplot as plt
 import mindspore as ms
@@ -137,7 +138,7 @@ print(f"{'logits':7} {narrow(image).shape}")
 try:
     narrow(Tensor(np.zeros((1, 1, 58, 60, 44)), ms.float32))
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # These are the shapes of a forward pass of a narrow copy with three levels, written down by *forward hooks*: functions that
@@ -398,7 +399,7 @@ for parameter in list(network.get_parameters())[:8]:
 try:
     network(Tensor(np.zeros((1, config.model.in_channels, 40, 32, 32)), ms.float32))
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # Even that comes late, when the data are loaded. So the configuration refuses the crop before anything runs, and names the setting.
@@ -407,7 +408,7 @@ except ValueError as error:
 try:
     config.updated({"data": {"roi_size": [40, 32, 32]}})
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # Scans may have any size nevertheless: the [sliding window](09_evaluation.ipynb) cuts them into boxes of the right size.

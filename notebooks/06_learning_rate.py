@@ -33,6 +33,7 @@ from unet3d_tutorial.book import chapter
 chapter.enter("phantom")
 
 # %%
+import textwrap
 from pathlib import Path
 
 import mindspore as ms
