@@ -496,7 +496,7 @@ for name, kind in kinds.items():
 rows = []
 for name, compared in networks.items():
     step = steps[name]
-    seconds = drawings.median_seconds(lambda: step(crop32, label32)[0].asnumpy(), 3)  # noqa: B023
+    seconds = drawings.median_seconds(lambda: step(crop32, label32)[0].asnumpy(), 3)
     products, voxels = multiply_adds(compared, shape)
     memory = step_memory(kinds[name].__name__, shape)
     row = [name, f"{count_parameters(compared):,}", f"{products / 1e9:.2f}"]
@@ -714,8 +714,8 @@ print("seconds of a pass forward and backward, median, batch of", batch.shape)
 for name, either in networks.items():
     weights = either.set_train(True).trainable_params()
     network = either
-    gradients = ms.value_and_grad(lambda x: (network(x) ** 2).mean(), None, weights)  # noqa: B023
-    seconds = drawings.median_seconds(lambda: gradients(batch)[1][0].asnumpy())  # noqa: B023
+    gradients = ms.value_and_grad(lambda x: (network(x) ** 2).mean(), None, weights)
+    seconds = drawings.median_seconds(lambda: gradients(batch)[1][0].asnumpy())
     print(f"{name:20} {seconds:.3f}")
 
 # %% [markdown]
@@ -727,7 +727,7 @@ for name, either in networks.items():
 print("seconds of a pass forward only, median, batch of", batch.shape)
 for name, either in networks.items():
     either.set_train(False)
-    seconds = drawings.median_seconds(lambda: either(batch).asnumpy())  # noqa: B023
+    seconds = drawings.median_seconds(lambda: either(batch).asnumpy())
     print(f"{name:20} {seconds:.3f}")
 
 # %% [markdown]

@@ -63,6 +63,8 @@ from unet3d_tutorial import (
     train,
     training,
 )
+
+# %%
 from unet3d_tutorial.book import training as measured
 from unet3d_tutorial.dataset import list_cases, validation_cases
 from unet3d_tutorial.files.tables import Table

@@ -73,6 +73,8 @@ from unet3d_tutorial.book.evaluation import (
     there_and_back,
     without_first_slices,
 )
+
+# %%
 from unet3d_tutorial.files.tables import Table
 from unet3d_tutorial.labels import STRUCTURES
 from unet3d_tutorial.postprocessing import hu_scores, keep_largest_component

@@ -2,7 +2,7 @@
 
 Promise, "You will learn", "You need", measured time, a failure on purpose, two or three exercises,
 a quiz, "What to remember", "References", "Next"; headings in order; a caption with its number below
-each figure.
+each figure; short cells whose lines and printed output fit the page.
 """
 
 import re
@@ -20,6 +20,7 @@ from notebooks import VIEWER, all_notebooks, markdown, read
 LAST = ["Exercises", "Quiz", "What to remember", "References", "Next"]
 FIRST = ("**You will learn**", "**You need**")
 EXERCISES, QUESTIONS = (2, 3), (3, 5)
+CELL_LINES, COLUMNS = 15, 88
 FEWEST_WORDS = 8  # of an answer: which one it is, and why
 #: bold from end to end, over one line or several; it may stress a word
 QUESTION = re.compile(r"^\*\*(\d+)\. (?:[^*\n]|\*(?!\*)|\n(?!\n))+(?<=[?.])\*\*\s*$", flags=re.M)
@@ -48,9 +49,29 @@ def defects(notebook: NotebookNode) -> Iterator[str]:
     yield from _section_defects([block for block in found if block.kind.startswith("h")])
     yield from _opening_defects(texts[0], found)
     yield from _frame_defects(notebook)
+    yield from code_defects(notebook)
     yield from _exercise_defects(notebook)
     yield from _quiz_defects("\n\n".join(texts))
     yield from _figure_defects(notebook)
+
+
+def code_defects(notebook: NotebookNode) -> Iterator[str]:
+    """Cells that are too long to be read at once, and lines that a page would cut."""
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        lines = cell.source.splitlines()
+        if len(lines) > CELL_LINES:
+            yield f"cell {number}: expected at most {CELL_LINES} lines of code, found {len(lines)}"
+        printed = [
+            line
+            for output in cell.outputs
+            if output.output_type == "stream"
+            for line in output.text.splitlines()
+        ]
+        for line in [*lines, *printed]:
+            if len(line) > COLUMNS:
+                yield f"cell {number}: a line of {len(line)} characters, the page has {COLUMNS}: {line}"
 
 
 def level_defects(found: list[Block]) -> Iterator[str]:
