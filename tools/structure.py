@@ -71,7 +71,8 @@ def code_defects(notebook: NotebookNode) -> Iterator[str]:
         ]
         for line in [*lines, *printed]:
             if len(line) > COLUMNS:
-                yield f"cell {number}: a line of {len(line)} characters, the page has {COLUMNS}: {line}"
+                too_long = f"a line of {len(line)} characters, the page has {COLUMNS}"
+                yield f"cell {number}: {too_long}: {line}"
 
 
 def level_defects(found: list[Block]) -> Iterator[str]:
