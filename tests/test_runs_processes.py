@@ -24,6 +24,9 @@ from unet3d_tutorial.runs.history import read_columns
 from unet3d_tutorial.runs.processes import ALONE, Group, join
 
 HERE = Path(__file__).parent
+IMPORTED = os.pathsep.join(
+    [str(HERE), str(HERE.parent)]
+)  #: the tests, and this copy of the package
 WEIGHTS = """
 import atexit, numpy as np, unet3d_tutorial.training as training
 from pathlib import Path
@@ -58,7 +61,7 @@ def start_msrun(folder: Path, *command: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PATH": path, "PYTHONPATH": IMPORTED, "PYTHONHASHSEED": "0"},
     )
 
 
@@ -143,7 +146,7 @@ def test_two_workers_follow_one_with_twice_the_batch(data, tmp_path, norm):
         [sys.executable, *arguments],
         check=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PYTHONPATH": IMPORTED, "PYTHONHASHSEED": "0"},
         capture_output=True,
     )
     alone, first, second = (
