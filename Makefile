@@ -35,7 +35,7 @@ package = $(wildcard $(addprefix unet3d_tutorial/,$(1)))
 DATA_CODE := $(call package,volume.py labels.py phantom/*.py files/*.py luna16/conversion.py luna16/layout.py luna16/anatomy.py)
 TRAIN_CODE := $(DATA_CODE) $(call package,config.py transforms/*.py augment.py cache.py dataset.py model.py schedule.py \
 	losses.py sliding_window.py inference.py postprocessing.py metrics.py training.py training_step.py cpu/*.py \
-	runs/checkpoints.py runs/folder.py runs/history.py runs/networks.py runs/processes.py runs/workers.py)
+	runs/checkpoints.py runs/device.py runs/folder.py runs/history.py runs/networks.py runs/processes.py runs/record.py runs/workers.py)
 EVALUATE_CODE := $(TRAIN_CODE) $(call package,sample_ct.py evaluation.py baseline.py view/scores.py view/style.py predict/evaluate.py)
 SCRIPTS := $(wildcard notebooks/[0-9]*.py)
 EXECUTED := $(patsubst notebooks/%.py,_build/chapters/%.ipynb,$(SCRIPTS))

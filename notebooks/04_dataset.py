@@ -119,7 +119,7 @@ for name in ("first time", "again"):
 
 # %% tags=["nbval-ignore-output"]
 sizes = []
-for image, label in source.prepared.held.values():
+for image, label in source.prepared.in_memory.values():
     sizes.append(image.array.nbytes + label.array.nbytes)
 size = np.mean(sizes)
 print(f"in memory: {size / 1e6:.1f} MB a scan")
