@@ -1,10 +1,10 @@
-"""Gather what the benchmarks print into ``benchmarks/results.csv``, from which the page "How fast
-it is" is made.
+"""Gather what the benchmarks print into ``benchmarks/results.csv``.
 
-``python benchmarks/collect.py LOGS --run`` runs the benchmarks that compare with a peer, one after
-the other, and keeps what each prints in the folder LOGS; without ``--run`` it reads the logs that
-are there. A benchmark without a log keeps the rows that it has. One that began while other programs
-were busy is marked ``shared``: of its seconds only ratios mean something.
+The page "How fast it is" is made from that file. ``python benchmarks/collect.py LOGS --run`` runs
+the benchmarks that compare with a peer, one after the other, and keeps what each prints in the
+folder LOGS; without ``--run`` it reads the logs that are there. A benchmark without a log keeps the
+rows that it has. One that began while other programs were busy is marked ``shared``: of its seconds
+only ratios mean something.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Training crops from cached 512 x 512 x 133 scans: our pipeline against MONAI's CacheDataset and
-PersistentDataset.
+"""Time training crops: our pipeline against MONAI's CacheDataset and PersistentDataset.
 
-``python benchmarks/crops.py`` prints, for each side, seconds of the first pass (which prepares and
-caches the scans), crops a second afterwards, and the peak of memory that cannot be given back
-(anonymous and shared, all processes). Same files, same steps (RAS, window, random crops, one-hot),
-same number of workers, each side in a process of its own, rounds interleaved, medians. Then how
-long the ``quick`` network waits for its batches while it trains. Needs torch and MONAI.
+The crops are cut from cached scans of 512 x 512 x 133 voxels. ``python benchmarks/crops.py``
+prints, for each side, seconds of the first pass (which prepares and caches the scans), crops a
+second afterwards, and the peak of memory that cannot be given back (anonymous and shared, all
+processes). Same files, same steps (RAS, window, random crops, one-hot), same number of workers,
+each side in a process of its own, rounds interleaved, medians. Then how long the ``quick`` network
+waits for its batches while it trains. Needs torch and MONAI.
 """
 
 import argparse
@@ -179,7 +179,10 @@ def waiting(steps: int) -> str:
         waits.append(middle - start)
         works.append(time.perf_counter() - middle)
     waited, worked = statistics.median(waits[2:]), statistics.median(works[2:])
-    return f"quick: a step computes {worked:.3f} s and waits {1000 * waited:.1f} ms for its batch ({waited / worked:.1%})"
+    return (
+        f"quick: a step computes {worked:.3f} s and waits {1000 * waited:.1f} ms for its batch "
+        f"({waited / worked:.1%})"
+    )
 
 
 def main() -> None:
@@ -243,7 +246,8 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
             rows.append(json.loads(done.stdout.splitlines()[-1]))
     columns = list(results["ours"][0])
     print(
-        f"{options.scans} scans of {SHAPE}, {options.samples} crops of {options.roi} each, {options.workers} workers"
+        f"{options.scans} scans of {SHAPE}, {options.samples} crops of {options.roi} each, "
+        f"{options.workers} workers"
     )
     print(f"{'':18}" + "".join(f"{column:>16}" for column in columns))
     for side, rows in results.items():

@@ -1,7 +1,7 @@
-"""One-hot coding of class numbers, 2 x 96 x 224 x 224: a Python loop over voxels against
-``OneHot``.
+"""One-hot coding of class numbers: a Python loop over voxels against ``OneHot``.
 
-``python benchmarks/onehot.py`` prints medians and their ratio; at least 30 is wanted.
+``python benchmarks/onehot.py`` codes 2 x 96 x 224 x 224 numbers on both sides and prints medians
+and their ratio; at least 30 is wanted.
 """
 
 import argparse

@@ -1,10 +1,8 @@
-"""How long prediction takes from file to file, and whether smaller number types help:
+"""How long prediction takes from file to file, and whether smaller number types help.
 
-``python benchmarks/predict.py``.
-
-Needs the trained quick run and the real CT. Prints two tables: the commands, each in a fresh
-process, in turns; and the network in ONNX Runtime as float32, float16 and INT8, with the Dice that
-each keeps on the real CT.
+``python benchmarks/predict.py`` needs the trained quick run and the real CT. It prints two tables:
+the commands, each in a fresh process, in turns; and the network in ONNX Runtime as float32, float16
+and INT8, with the Dice that each keeps on the real CT.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""One process beside two, each with the same batch: how many volumes a second, and how well the
-second one pays.
+"""Train in one process and in two, each with the same batch.
 
-``python benchmarks/scaling.py``; run in a copy of the project with the phantoms.
+``python benchmarks/scaling.py`` prints how many volumes a second pass, and how well the second
+process pays. Run it in a copy of the project with the phantoms.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def free_port() -> int:
 
 
 def main() -> None:
-    """Print a table: one process with one core and with all, then two processes with one core each."""
+    """Print a table: one process with one core and with all, then two with one core each."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     cores, batch = os.cpu_count(), Config.preset("quick").train.batch_size
     print("processes  threads each  s a step  volumes/s  waiting for data")
@@ -92,10 +92,9 @@ def main() -> None:
         config = prepare(Path(name))
         for workers, threads in ((1, 1), (1, cores), (2, max(cores // 2, 1))):
             step, waiting = seconds_a_step(config, workers, Path(name), threads)
-            rates[workers, threads] = workers * batch / step
+            rate = rates[workers, threads] = workers * batch / step
             print(
-                f"{workers:9}  {threads:12}  {step:8.3f}  {rates[workers, threads]:9.2f}  {waiting:16.1%}",
-                flush=True,
+                f"{workers:9}  {threads:12}  {step:8.3f}  {rate:9.2f}  {waiting:16.1%}", flush=True
             )
     two = rates[2, max(cores // 2, 1)]
     print(f"scaling efficiency of two processes with one core each: {two / (2 * rates[1, 1]):.0%}")

@@ -1,14 +1,13 @@
-"""A whole CT at its own resolution in windows, beside MONAI around PyTorch:
+"""A whole CT at its own resolution in windows, beside MONAI around PyTorch.
 
-``python benchmarks/sliding_window.py``.
-
-The case's network with the same weights on all sides, overlap 0.25, constant weights, from the
-float32 input to a mask of labels. Here: ``sliding_window_slabs`` around our ONNX file in ONNX
-Runtime, and around the network in MindSpore, labels found slab by slab. There: MONAI's
-``sliding_window_inference`` around the PyTorch twin, then ``argmax``. Each side runs in a process
-of its own, which tells its seconds, imports included, and its largest resident memory; the masks
-must agree. Takes some minutes; needs ``pip install .[parity]`` and onnxruntime. Times depend on
-what else the machine does: the sides take turns, ``--rounds`` times.
+``python benchmarks/sliding_window.py`` runs the case's network with the same weights on all sides,
+overlap 0.25, constant weights, from the float32 input to a mask of labels. Here:
+``sliding_window_slabs`` around our ONNX file in ONNX Runtime, and around the network in MindSpore,
+labels found slab by slab. There: MONAI's ``sliding_window_inference`` around the PyTorch twin, then
+``argmax``. Each side runs in a process of its own, which tells its seconds, imports included, and
+its largest resident memory; the masks must agree. Takes some minutes; needs ``pip install
+.[parity]`` and onnxruntime. Times depend on what else the machine does: the sides take turns,
+``--rounds`` times.
 """
 
 import argparse

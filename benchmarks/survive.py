@@ -1,7 +1,6 @@
-"""Kill a small run at twenty random moments and compare its end with that of a run that was left
-alone.
+"""Compare a small run, killed at twenty random moments, with one that is left alone.
 
-``python benchmarks/survive.py [--kills 20] [--seed 0]``
+``python benchmarks/survive.py [--kills 20] [--seed 0]`` checks that both end the same.
 """
 
 import argparse
@@ -49,7 +48,8 @@ def main() -> int:
             finish(process)
             torn = [path.name for path in (folder / "killed" / "run").glob("*.part*")]
             print(
-                f"kill {number + 1:2}: after {moment:5.2f} s, files half written: {', '.join(torn) or 'none'}",
+                f"kill {number + 1:2}: after {moment:5.2f} s, "
+                f"files half written: {', '.join(torn) or 'none'}",
                 flush=True,
             )
         code, text = finish(start(runs["killed"], folder / "killed"))

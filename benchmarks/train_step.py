@@ -1,10 +1,9 @@
-"""A training step and a forward pass of the case's network, here and in PyTorch and ONNX Runtime,
-side by side.
+"""Time a training step and a forward pass, here and in PyTorch and ONNX Runtime.
 
-"MindSpore" is MindSpore with its own kernels, "MindSpore, oneDNN" with those of
-``unet3d_tutorial.cpu.onednn``, which needs the package ``onednn-cpu-gomp``. The sides take turns,
-so that all feel the same machine. Prints the median and the least wall time and the processor time
-of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
+The network is the case's. "MindSpore" is MindSpore with its own kernels, "MindSpore, oneDNN" with
+those of ``unet3d_tutorial.cpu.onednn``, which needs the package ``onednn-cpu-gomp``. The sides take
+turns, so that all feel the same machine. Prints the median and the least wall time and the
+processor time of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
 """
 
 # First, as it asks idle threads to sleep: on few cores threads that wait busily, PyTorch's too,
@@ -61,7 +60,8 @@ def main() -> None:
     label = rng.integers(0, 4, (options.shape[0], *options.shape[2:]))
     print(
         f"batch {options.shape}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, "
-        f"MindSpore {ms.__version__} with {convolution_kernel()}, convolutions by {kernels()} unless said otherwise"
+        f"MindSpore {ms.__version__} with {convolution_kernel()}, "
+        f"convolutions by {kernels()} unless said otherwise"
     )
     plain, last = torch.contiguous_format, torch.channels_last_3d
     compare(
@@ -108,7 +108,7 @@ def compare(title: str, sides: dict[str, Callable[[], object]], rounds: int) -> 
 
 
 def network_with(kernels: str, channels: int) -> ResidualUNet3D:
-    """The case's network with MindSpore's kernels (``"mindspore"``) or the best there are (``""``)."""
+    """The case's network with MindSpore's kernels (``"mindspore"``) or the best (``""``)."""
     os.environ["UNET3D_CONVOLUTIONS"] = kernels
     return accelerate(ResidualUNet3D(channels, 4, CHANNELS))
 

@@ -1,11 +1,11 @@
-"""How fast the slice viewer is:
+"""How fast the slice viewer is.
 
-``python benchmarks/viewer.py``. Needs the real CT, Chromium and playwright.
+``python benchmarks/viewer.py`` needs the real CT, Chromium and playwright.
 
-Prints a table: in JupyterLab, from running the cell to the first picture and to the whole volume;
-there and on the stored page, from a wheel tick to the finished drawing and to the next frame after
-it (medians and 90th percentiles of 100 ticks, in a full scan with labels and prediction, three
-planes); and how much memory the kernel takes for it.
+It prints a table: in JupyterLab, from running the cell to the first picture and to the whole
+volume; there and on the stored page, from a wheel tick to the finished drawing and to the next
+frame after it (medians and 90th percentiles of 100 ticks, in a full scan with labels and
+prediction, three planes); and how much memory the kernel takes for it.
 """
 
 import sys
@@ -43,9 +43,13 @@ OBSERVE = """() => { window.seen = {};
     look(); }"""
 TIME_TICKS = """() => { window.ticks = []; let start;
     addEventListener('wheel', () => (start = performance.now()), { capture: true, passive: true });
-    addEventListener('wheel', () => { const tick = { drawn: performance.now() - start }, from = start; ticks.push(tick);
-        requestAnimationFrame(() => { const channel = new MessageChannel();
-            channel.port1.onmessage = () => (tick.frame = performance.now() - from); channel.port2.postMessage(0); });
+    addEventListener('wheel', () => {
+        const tick = { drawn: performance.now() - start }, from = start;
+        ticks.push(tick);
+        requestAnimationFrame(() => {
+            const channel = new MessageChannel();
+            channel.port1.onmessage = () => (tick.frame = performance.now() - from);
+            channel.port2.postMessage(0); });
     }, { passive: true }); }"""
 
 
@@ -108,9 +112,8 @@ def stored(page, folder: Path) -> None:
     page.goto(path.as_uri())
     page.wait_for_selector(".slice-viewer[data-ready]")
     opened = page.evaluate("performance.now()") / 1000
-    print(
-        f"| stored: page of {path.stat().st_size / 1e6:.2f} MB, to the first picture | {opened:.2f} s |"
-    )
+    megabytes = path.stat().st_size / 1e6
+    print(f"| stored: page of {megabytes:.2f} MB, to the first picture | {opened:.2f} s |")
     ticks(page, "stored")
 
 

@@ -1,8 +1,8 @@
-"""Two workers with batch 1, or one with batch 2, without batch statistics: run by ``msrun`` and
-alone, writes the losses.
+"""Two workers with batch 1, or one with batch 2: train six steps and write the losses.
 
-The last argument is ``"batch, frozen"``, where batch-norm uses its running statistics as in
-evaluation, or ``"group"``.
+``msrun`` starts the two, and the one runs alone. No layer takes statistics of a batch: the last
+argument is ``"batch, frozen"``, where batch-norm uses its running statistics as in evaluation, or
+``"group"``.
 """
 
 import json

@@ -1,5 +1,6 @@
-"""A server on this computer that misbehaves as it is told, one fault a request: for the tests of
-downloads.
+"""A server on this computer for the tests of downloads.
+
+It misbehaves as it is told, one fault a request.
 """
 
 import hashlib

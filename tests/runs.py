@@ -1,5 +1,6 @@
-"""For the tests of training: tiny volumes, a tiny network, and runs in a process of their own that
-may be killed.
+"""For the tests of training: tiny volumes, a tiny network, and runs that may be killed.
+
+Each run has a process of its own.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""Random variation: repeatable, pure, drawn before it is applied; image, label and affine stay in
-step.
+"""Random variation: repeatable, pure, and drawn before it is applied.
+
+Image, label and affine stay in step.
 """
 
 import numpy as np

@@ -1,6 +1,4 @@
-"""The chapters as a book: their form, their exercises from both sides, their numbers and their
-spelling.
-"""
+"""The chapters as a book: form, exercises from both sides, numbers and spelling."""
 
 from pathlib import Path
 
@@ -78,7 +76,10 @@ def test_run_times_are_those_that_the_chapters_print() -> None:
 # ------------------------------------------------------------------------------ the checks can fail
 STARTER = "answer = ..."
 CHECK = 'print("Right." if answer == 4 else "Not yet: two and two.")'
-SOLUTION = "<details>\n<summary>Solution of exercise 1</summary>\n\nAdd.\n\n```python\nanswer = 2 + 2\n```\n\n</details>\n"
+SOLUTION = (
+    "<details>\n<summary>Solution of exercise 1</summary>\n\nAdd.\n\n"
+    "```python\nanswer = 2 + 2\n```\n\n</details>\n"
+)
 QUIZ = "\n\n".join(
     f"**{number}. Is it\n*really* so?**\n\n- (a) yes\n- (b) no\n\n"
     f"<details>\n<summary>Answer {number}</summary>\n\n"
@@ -250,7 +251,10 @@ def test_copies_are_made_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_run_time_of_a_chapter(tmp_path: Path) -> None:
     path = tmp_path / "01_x.ipynb"
     for line, seconds in (("12 s, 0.9", 12), ("1.5 minutes, 0.9", 90)):
-        text = f"*Time and memory of this chapter, measured: {line} GB of memory at the peak, 2 cores.*"
+        text = (
+            "*Time and memory of this chapter, measured: "
+            f"{line} GB of memory at the peak, 2 cores.*"
+        )
         cell = new_code_cell(
             "chapter.enter()", outputs=[new_output("display_data", {"text/markdown": text})]
         )
@@ -323,7 +327,8 @@ def test_answers_may_use_the_numbers_of_their_question(tmp_path: Path) -> None:
             ["color", "center", "normalized", "gray", "labeled"],
         ),
         (
-            "The colour of the centre, normalised, grey, labelled; parameters of a size, in a laboratory.",
+            "The colour of the centre, normalised, grey, labelled; "
+            "parameters of a size, in a laboratory.",
             [],
         ),
         ("LUNA16's HU, SimpleITK and `naem`; a lung’s voxels.", []),
@@ -346,7 +351,10 @@ def test_misspelt_words_of_a_module(tmp_path: Path) -> None:
 
 
 def test_blocks_know_their_place() -> None:
-    text = "# A\n\n## B\n\nOne. Two [c](d).\n\n### E\n\n<details>\n<summary>F</summary>\n\nG\n\n</details>\n\nH"
+    text = (
+        "# A\n\n## B\n\nOne. Two [c](d).\n\n"
+        "### E\n\n<details>\n<summary>F</summary>\n\nG\n\n</details>\n\nH"
+    )
     found = [
         (block.text, block.kind, block.section, block.part, block.folded)
         for block in prose.blocks([text])

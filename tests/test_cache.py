@@ -1,6 +1,4 @@
-"""Prepared cases: found again when nothing changed, made anew when anything did, whole or not
-there.
-"""
+"""Prepared cases: found again, or made anew when anything changed; whole or not there."""
 
 import errno
 import multiprocessing

@@ -1,5 +1,6 @@
-"""The case's network as one program: its layers' results, and the layers wherever something wants
-more than results.
+"""The case's network as one program: its results are those of its layers.
+
+The layers themselves run wherever something wants more than results.
 """
 
 import copy

@@ -1,6 +1,4 @@
-"""The second oneDNN: its convolutions are MindSpore's, to rounding, and it steps aside where it
-does not fit.
-"""
+"""The second oneDNN agrees with MindSpore to rounding, and steps aside where it does not fit."""
 
 import copy
 import subprocess

@@ -1,5 +1,6 @@
-"""Convolution, batch-norm and PReLU as one operation: the layers' own results, and the layers where
-it must be.
+"""Convolution, batch-norm and PReLU as one operation give the layers' own results.
+
+The layers themselves run where they must.
 """
 
 import mindspore as ms

@@ -1,6 +1,4 @@
-"""The data set: pairs that belong together, samples that depend on seed and number alone, batches
-of the right shape.
-"""
+"""The data set: matching pairs, samples by seed and number alone, batches of the right shape."""
 
 import copy
 import re

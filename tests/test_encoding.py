@@ -1,6 +1,4 @@
-"""Text is UTF-8 wherever the book runs: no file is read or written in the encoding that the machine
-happens to prefer.
-"""
+"""Text is read and written as UTF-8, whatever encoding the machine happens to prefer."""
 
 import ast
 import re

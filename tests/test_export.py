@@ -1,6 +1,4 @@
-"""Exported files compute what the network computes, for every window, and are refused if they do
-not.
-"""
+"""Exported files compute what the network computes, for every window, or are refused."""
 
 from collections import Counter
 

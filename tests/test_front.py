@@ -1,5 +1,6 @@
-"""What a newcomer meets first: citation, launch buttons, speed page, bibliography, and an API page
-that is complete.
+"""What a newcomer meets first.
+
+Citation, launch buttons, speed page, bibliography, and an API page that is complete.
 """
 
 import ast
@@ -276,7 +277,8 @@ def test_ratio_is_above_one_where_ours_is_better() -> None:
 
 def test_logs_of_benchmarks_are_understood() -> None:
     log = (
-        "| training step | median s |\n|---|--:|\n| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n"
+        "| training step | median s |\n|---|--:|\n"
+        "| MindSpore | 0.5 |\n| MindSpore, oneDNN | 0.3 |\n| PyTorch | 0.25 |\n"
         "\n| forward pass | median s |\n|---|--:|\n| ONNX Runtime | 0.05 |\n| PyTorch | 0.06 |\n"
     )
     found = [(what, value) for what, _, value, _ in collect.train_step(log)]
@@ -289,7 +291,10 @@ def test_logs_of_benchmarks_are_understood() -> None:
         (exported, 0.05),
         (exported, 0.06),
     ]
-    line = "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MindSpore 9.1 s, 0.96 GB; MONAI 23.8 s, 1.50 GB; at least 99% equal"
+    line = (
+        "ROI (96, 96, 96): here 10.3 s, 0.86 GB; MindSpore 9.1 s, 0.96 GB; "
+        "MONAI 23.8 s, 1.50 GB; at least 99% equal"
+    )
     monai, found = [(23.8, "s"), (1.5, "GB")], [row[2:] for row in collect.sliding_window(line)]
     assert found == [(9.1, "s"), (0.96, "GB"), *monai, (10.3, "s"), (0.86, "GB"), *monai]
     assert collect.is_shared("busy before: 1.20 cores\n") and not collect.is_shared(

@@ -1,4 +1,4 @@
-"""``import unet3d_tutorial as u3``: cheap, harmless, and everything that people use is behind it."""
+"""``import unet3d_tutorial as u3``: cheap, harmless, and with all that people use behind it."""
 
 import ast
 import json

@@ -1,6 +1,4 @@
-"""A whole run in 16-bit floats, on CPU: it trains, it is repeatable, and its checkpoint is one like
-any other.
-"""
+"""A whole run in 16-bit floats, on CPU: repeatable, with a checkpoint like any other."""
 
 import numpy as np
 import pytest

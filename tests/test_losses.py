@@ -1,6 +1,4 @@
-"""The losses against NumPy in double precision, against MindSpore, and where they are easy to
-break.
-"""
+"""The losses against NumPy in double precision, against MindSpore, and where they break easily."""
 
 import mindspore as ms
 import numpy as np

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-INSTALL = "#!/bin/sh\ntouch started\ntimeout 100 sh -c 'until [ -e go ]; do sleep 0.05; done' && touch .venv/installed\n"
+INSTALL = (
+    "#!/bin/sh\ntouch started\n"
+    "timeout 100 sh -c 'until [ -e go ]; do sleep 0.05; done' && touch .venv/installed\n"
+)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("make") and shutil.which("flock")), reason="needs make and flock"

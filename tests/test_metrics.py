@@ -1,6 +1,4 @@
-"""Overlap and distances: values worked out by hand, equality with MedPy, and the contract for empty
-masks.
-"""
+"""Overlap and distances: values by hand, equality with MedPy, the contract for empty masks."""
 
 import math
 

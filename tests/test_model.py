@@ -1,6 +1,4 @@
-"""The network: its size and names, its parts against closed forms in NumPy, and what it does with
-sizes that do not fit.
-"""
+"""The network: its size and names, its parts against NumPy, and sizes that do not fit."""
 
 import re
 

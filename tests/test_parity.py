@@ -1,5 +1,6 @@
-"""The networks and losses against PyTorch and MONAI: forward, loss, every gradient, batch-norm's
-memory.
+"""The networks and losses against PyTorch and MONAI.
+
+Compared are forward pass, loss, every gradient, and batch-norm's memory.
 """
 
 import mindspore as ms

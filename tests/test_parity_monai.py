@@ -1,7 +1,7 @@
-"""Our transforms against MONAI's, where it is installed (``pip install -e .[parity]``): arrays and
-affines agree.
+"""Our transforms against MONAI's: arrays and affines agree.
 
-Where we differ on purpose, a test says so and holds the difference down.
+Needs MONAI (``pip install -e .[parity]``). Where we differ on purpose, a test says so and holds the
+difference down.
 """
 
 import numpy as np

@@ -1,5 +1,6 @@
-"""From files to masks: on the scan's own grid whatever it is, never over another file, and without
-MindSpore on request.
+"""From files to masks: on the scan's own grid, and never over another file.
+
+The scan may have any grid, and MindSpore is left out on request.
 """
 
 import subprocess

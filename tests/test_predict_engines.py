@@ -1,4 +1,4 @@
-"""Running an exported network:
+"""Running an exported network.
 
 ONNX Runtime refuses what it cannot vouch for; a device that trades files gives the same.
 """

@@ -1,6 +1,4 @@
-"""Copies from and to a store: against a real server of the S3 protocol on this machine, and against
-stores that fail.
-"""
+"""Copies from and to a store: a real server of the S3 protocol here, and stores that fail."""
 
 import os
 import shutil

@@ -1,6 +1,4 @@
-"""What shows a run: event files with every curve, the line of the progress bar, a live figure, a
-page about the time.
-"""
+"""What shows a run: event files, the progress bar, a live figure, a page about the time."""
 
 import re
 

@@ -1,5 +1,6 @@
-"""Two processes on this CPU, started by msrun: they share the data, agree on the weights, and one
-of them writes.
+"""Two processes on this CPU share the data, agree on the weights, and one of them writes.
+
+``msrun`` starts them.
 """
 
 import json

@@ -1,5 +1,6 @@
-"""The two settings that make MindSpore fast on a CPU, wherever Python starts; and the doctor, who
-looks at them.
+"""The two settings that make MindSpore fast on a CPU, wherever Python starts.
+
+The doctor, who looks at them, is here too.
 """
 
 import os

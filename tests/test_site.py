@@ -1,5 +1,6 @@
-"""The built site: complete, without links that lead nowhere, described pictures, nothing from the
-network, not too heavy.
+"""The built site: complete, not too heavy, and nothing comes from the network.
+
+No link leads nowhere, and every picture is described.
 """
 
 import re

@@ -1,5 +1,6 @@
-"""Runs that are killed, stopped, starved of disk or fed with nonsense: what is left is whole, and
-can be gone on with.
+"""Runs that are killed, stopped, starved of disk or fed with nonsense.
+
+What is left is whole, and can be gone on with.
 """
 
 import os

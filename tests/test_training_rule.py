@@ -1,5 +1,6 @@
-"""The Makefile's rule for the trained run: up to date it stays, made by older code it begins
-afresh, half of it goes on.
+"""The Makefile's rule for the trained run: what it keeps, continues and begins afresh.
+
+A run that is up to date stays, half a run goes on, and one by older code begins afresh.
 """
 
 import os

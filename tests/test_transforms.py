@@ -1,5 +1,6 @@
-"""Transforms: image, label and affine stay in step, nothing changes its input, bad input is refused
-by name.
+"""Transforms: image, label and affine stay in step, and no input is changed.
+
+Bad input is refused by name.
 """
 
 import nibabel as nib

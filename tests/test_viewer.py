@@ -1,6 +1,4 @@
-"""What the viewer refuses, what it counts, and what it packs; the browser's side is tested in
-tests/browser.
-"""
+"""What the viewer refuses, counts and packs; tests/browser has the browser's side."""
 
 import base64
 import json

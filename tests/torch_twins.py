@@ -1,6 +1,4 @@
-"""PyTorch twins of both networks, with the same names of parts, and their weights from a MindSpore
-network.
-"""
+"""PyTorch twins of both networks, with their part names and a MindSpore network's weights."""
 
 import torch
 from torch import nn

@@ -1,6 +1,6 @@
-"""Find numbers in a chapter's prose that nothing shows:
+"""Find numbers in a chapter's prose that nothing shows.
 
-``python tools/bare_numbers.py [NOTEBOOK ...]``.
+``python tools/bare_numbers.py [NOTEBOOK ...]``
 
 A number with a decimal point, a percent sign, a unit or four digits must also stand in a code cell
 or an output of the same chapter, or of a chapter that its sentence links to; with a unit, in a cell
@@ -121,7 +121,8 @@ def allowances() -> list[tuple[str, str, str]]:
             entry = tuple(part.strip() for part in line.split("|"))
             if len(entry) != 3 or not all(entry):
                 raise ValueError(
-                    f"{ALLOWED}: expected 'chapter | words with the number | reason', found {line!r}"
+                    f"{ALLOWED}: expected 'chapter | words with the number | reason', "
+                    f"found {line!r}"
                 )
             entries.append(entry)
     return entries
@@ -167,7 +168,7 @@ def _begins_question(block: Block) -> bool:
 
 
 def _supposes(block: Block) -> bool:
-    """Whether a block asks: questions suppose numbers, and their answers may use what was supposed."""
+    """Whether a block asks: questions suppose numbers, and their answers may use them."""
     return block.section == "Quiz" or block.part.startswith("Exercise")
 
 

@@ -1,6 +1,6 @@
-"""Hold stored notebooks to their scripts and to the book's rules:
+"""Hold stored notebooks to their scripts and to the book's rules.
 
-``python tools/check_pairs.py [SCRIPT ...]``.
+``python tools/check_pairs.py [SCRIPT ...]``
 
 A notebook and its script must have the same cells; the notebook must have been executed from top to
 bottom and hold nothing but content. Prints one line a defect, and how many chapters are sound.
@@ -73,11 +73,12 @@ def _viewers(notebook: NotebookNode) -> Iterator[str]:
 def _size_defects(size: int, viewers: list[int]) -> Iterator[str]:
     if viewers and (max(viewers) > MAX_VIEWER_BYTES or sum(viewers) > MAX_VIEWERS_BYTES):
         yield (
-            f"slice viewers of {viewers} bytes, expected at most {MAX_VIEWER_BYTES} each, {MAX_VIEWERS_BYTES} together: "
-            "give them a smaller max_bytes"
+            f"slice viewers of {viewers} bytes, expected at most {MAX_VIEWER_BYTES} each, "
+            f"{MAX_VIEWERS_BYTES} together: give them a smaller max_bytes"
         )
-    if size - sum(viewers) > MAX_NOTEBOOK_BYTES:
-        yield f"{size - sum(viewers)} bytes besides slice viewers, expected at most {MAX_NOTEBOOK_BYTES}"
+    rest = size - sum(viewers)
+    if rest > MAX_NOTEBOOK_BYTES:
+        yield f"{rest} bytes besides slice viewers, expected at most {MAX_NOTEBOOK_BYTES}"
 
 
 def _difference(notebook: NotebookNode, expected: NotebookNode) -> Iterator[str]:
@@ -85,8 +86,9 @@ def _difference(notebook: NotebookNode, expected: NotebookNode) -> Iterator[str]
     pairs = zip(notebook.cells, expected.cells, strict=False)
     for index, (cell, other) in enumerate(pairs):
         for part in ("cell_type", "source", "metadata", "id"):
-            if cell.get(part) != other.get(part):
-                yield f"cell {index}: {part} is {cell.get(part)!r}, the script has {other.get(part)!r}"
+            found, wanted = cell.get(part), other.get(part)
+            if found != wanted:
+                yield f"cell {index}: {part} is {found!r}, the script has {wanted!r}"
                 return
     if len(notebook.cells) != len(expected.cells):
         yield f"{len(notebook.cells)} cells, the script has {len(expected.cells)}"
@@ -113,10 +115,14 @@ def _output_defects(output: NotebookNode, alt: str) -> Iterator[str]:
     data = output.get("data", {"text/plain": output.get("text", "")})
     for kind, content in data.items():
         if kind.startswith("image/"):
-            if len(content) * 3 // 4 > MAX_IMAGE_BYTES:
-                yield f"an image of {len(content) * 3 // 4} bytes, expected at most {MAX_IMAGE_BYTES}"
+            size = len(content) * 3 // 4
+            if size > MAX_IMAGE_BYTES:
+                yield f"an image of {size} bytes, expected at most {MAX_IMAGE_BYTES}"
             if len(alt) < 10:
-                yield 'an image without alternative text: add mystnb={"image": {"alt": "..."}} to the cell'
+                yield (
+                    "an image without alternative text: "
+                    'add mystnb={"image": {"alt": "..."}} to the cell'
+                )
         elif "widget" in kind:
             yield f"a widget ({kind}), which is blank without a kernel"
         elif (

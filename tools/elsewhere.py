@@ -1,6 +1,6 @@
-"""Run a notebook's cells with another Python:
+"""Run a notebook's cells with another Python.
 
-``%run tools/elsewhere.py .venv/bin/python notebooks`` in its first cell.
+Its first cell says ``%run tools/elsewhere.py .venv/bin/python notebooks``.
 
 For services such as Google Colab, whose own Python is too new for MindSpore. From then on every
 cell goes to a second kernel, which runs on the named Python in the named folder; what it prints and

@@ -44,7 +44,7 @@ def execute(script: Path, folder: Path, timeout_s: int) -> None:
 
 
 def main() -> int:
-    """Execute every script that was named; stop at the first that fails and say which cell it was."""
+    """Execute every named script; stop at the first that fails and say which cell it was."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -53,8 +53,9 @@ def exercises(notebook: NotebookNode) -> list[Exercise]:
     for index, cell in enumerate(notebook.cells):
         headings = HEADING.findall(cell.source) if cell.cell_type == "markdown" else []
         if len(headings) > 1:
+            together = [int(number) for number, _ in headings]
             raise ValueError(
-                f"cell {index}: exercises {[int(number) for number, _ in headings]} stand in one cell; "
+                f"cell {index}: exercises {together} stand in one cell; "
                 "expected a starter cell and a check cell after each"
             )
         if headings:
@@ -74,7 +75,8 @@ def _exercise(notebook: NotebookNode, index: int, number: int, title: str) -> Ex
     kinds = [cell.cell_type for cell in cells]
     if kinds != ["code", "code", "markdown"]:
         raise ValueError(
-            f"{name}: expected starter, check and solution in the cells after its text, found {kinds}"
+            f"{name}: expected starter, check and solution in the cells after its text, "
+            f"found {kinds}"
         )
     if "..." not in cells[0].source:
         raise ValueError(f"{name}: the starter cell has no ... to replace")
@@ -82,7 +84,8 @@ def _exercise(notebook: NotebookNode, index: int, number: int, title: str) -> Ex
     if not fold or int(fold[1]) != number:
         raise ValueError(
             f"{name}: the cell after the check must begin with <details> and "
-            f"<summary>Solution of exercise {number}</summary>, and close it; found {cells[2].source[:80]!r}"
+            f"<summary>Solution of exercise {number}</summary>, and close it; "
+            f"found {cells[2].source[:80]!r}"
         )
     blocks = CODE.findall(fold[2])
     if len(blocks) != 1:
@@ -97,12 +100,13 @@ def untouched_defects(notebook: NotebookNode) -> Iterator[str]:
     for exercise in exercises(notebook):
         outputs = notebook.cells[exercise.check].outputs
         text = "\n".join(map(output_text, outputs)).strip()
+        name = f"exercise {exercise.number}"
         if any(output.output_type == "error" for output in outputs):
-            yield f"exercise {exercise.number}: the check of the untouched starter ends in an error"
+            yield f"{name}: the check of the untouched starter ends in an error"
         elif not text:
-            yield f"exercise {exercise.number}: the check says nothing to the untouched starter, expected a hint"
+            yield f"{name}: the check says nothing to the untouched starter, expected a hint"
         elif text.startswith(RIGHT):
-            yield f"exercise {exercise.number}: the check calls the untouched starter right: {text!r}"
+            yield f"{name}: the check calls the untouched starter right: {text!r}"
 
 
 def with_trials(notebook: NotebookNode) -> NotebookNode:

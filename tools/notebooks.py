@@ -1,5 +1,6 @@
-"""What the other tools share: reading a chapter's script, and cleaning a notebook so that only its
-content is left.
+"""Read a chapter's script, and clean a notebook so that only its content is left.
+
+The other tools share this.
 """
 
 from pathlib import Path

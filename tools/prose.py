@@ -40,7 +40,7 @@ class Block:
 
 @dataclass
 class _Place:
-    """The headings and folds that were passed so far; it survives from cell to cell of a chapter."""
+    """The headings and folds passed so far; it survives from cell to cell of a chapter."""
 
     section: str = ""
     part: str = ""

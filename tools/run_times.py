@@ -39,8 +39,8 @@ def run_time(path: Path) -> RunTime:
     found = MEASURED.search("\n".join(map(output_text, outputs)))
     if not found:
         raise ValueError(
-            f"{path}: expected a line like 'measured: 12 s, 0.9 GB of memory at the peak, 2 cores' in the "
-            "first code cell's output; tools/execute.py makes it"
+            f"{path}: expected a line like 'measured: 12 s, 0.9 GB of memory at the peak, 2 cores' "
+            "in the first code cell's output; tools/execute.py makes it"
         )
     title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
     seconds = float(found[1]) * (60 if found[2] == "minutes" else 1)
@@ -51,9 +51,8 @@ def table(times: list[RunTime]) -> str:
     """One row a chapter, and their sum."""
     lines = ["| chapter | time | memory at the peak |", "|:--|--:|--:|"]
     for each in times:
-        lines.append(
-            f"| [{each.title}](../notebooks/{each.name}.ipynb) | {_spoken(each.seconds)} | {each.peak_gb:.1f} GB |"
-        )
+        link = f"[{each.title}](../notebooks/{each.name}.ipynb)"
+        lines.append(f"| {link} | {_spoken(each.seconds)} | {each.peak_gb:.1f} GB |")
     total, peak = sum(each.seconds for each in times), max(each.peak_gb for each in times)
     lines.append(f"| **all {len(times)} chapters** | **{_spoken(total)}** | **{peak:.1f} GB** |")
     cores = sorted({each.cores for each in times})

@@ -77,7 +77,8 @@ def tables(measured: Sequence[Measurement]) -> str:
     compared = {(pair.ours.what, pair.ours.unit) for pair in found}
     lines = ["| what | ours | the other | | ours is |", "|:--|--:|:--|--:|:--|"]
     lines += [
-        f"| {pair.ours.what} | {shown(pair.ours)} | {pair.peer.side} | {shown(pair.peer)} | {verdict(pair)} |"
+        f"| {pair.ours.what} | {shown(pair.ours)} "
+        f"| {pair.peer.side} | {shown(pair.peer)} | {verdict(pair)} |"
         for pair in found
     ]
     lines += ["", "Without a counterpart:", "", "| what | |", "|:--|--:|"]
@@ -90,7 +91,7 @@ def tables(measured: Sequence[Measurement]) -> str:
 
 
 def shown(each: Measurement) -> str:
-    """Value and unit, ``"0.22 s"``; in brackets if it is a time that was taken on a shared machine."""
+    """Value and unit, ``"0.22 s"``; in brackets if it is a time from a shared machine."""
     text = f"{each.value:.3g} {each.unit}"
     return f"({text})" if each.machine == "shared" and each.unit in TIMES else text
 

@@ -1,11 +1,10 @@
-"""Check the spelling: ``python tools/spelling.py [FILE ...]`` prints unknown words with their
-place.
+"""Check the spelling: ``python tools/spelling.py [FILE ...]``.
 
-The prose of chapters and pages, and the docstrings and comments of Python files, are held to the
-English dictionary that comes with the package spylls, and to ``words.txt``: names and the words of
-the trade. The dictionary is American and the book is British, so American forms are refused, and
-British ones looked up in their American form. ``--add`` adds the unknown words to ``words.txt``:
-read the difference before you commit it.
+Unknown words are printed with their place. The prose of chapters and pages, and the docstrings and
+comments of Python files, are held to the English dictionary that comes with the package spylls, and
+to ``words.txt``: names and the words of the trade. The dictionary is American and the book is
+British, so American forms are refused, and British ones looked up in their American form. ``--add``
+adds the unknown words to ``words.txt``: read the difference before you commit it.
 """
 
 import ast
@@ -60,7 +59,7 @@ BRITISH = [
 
 
 def main(arguments: list[str]) -> int:
-    """Print the unknown words of the named files, or of all that are checked. 0 if there are none."""
+    """Print the unknown words of the named files, or of all that are checked. 0 if none."""
     add = "--add" in arguments
     named = [Path(name) for name in arguments if name != "--add"]
     unknown = {path: list(misspelt(path)) for path in named or checked_files()}

@@ -138,7 +138,8 @@ def _quiz_defects(text: str) -> Iterator[str]:
     if order != expected or quiz[1].count("<details>") != len(answered):
         yield (
             f"the quiz has {', '.join(order) or 'nothing'}; expected **1. ...?** on a line, then "
-            "<details>, <summary>Answer 1</summary>, an empty line, the text, an empty line, </details>, and so on"
+            "<details>, <summary>Answer 1</summary>, an empty line, the text, an empty line, "
+            "</details>, and so on"
         )
     elif not QUESTIONS[0] <= len(asked) <= QUESTIONS[1]:
         yield f"{len(asked)} questions in the quiz, expected {QUESTIONS[0]} to {QUESTIONS[1]}"
@@ -159,7 +160,10 @@ def _figure_defects(notebook: NotebookNode) -> Iterator[str]:
         below = notebook.cells[index + 1].source if index + 1 < len(notebook.cells) else ""
         caption = CAPTION.match(below)
         if not caption or int(caption[1]) != number:
-            yield f"cell {index} shows a figure; the next must begin with *Figure {number}. ...*, it begins {below[:40]!r}"
+            yield (
+                f"cell {index} shows a figure; the next must begin with *Figure {number}. ...*, "
+                f"it begins {below[:40]!r}"
+            )
             number = int(caption[1]) if caption else number - 1
 
 

@@ -1,7 +1,7 @@
-"""Run an exercise's solution and its check inside a chapter, as the cells that ``exercises.py``
-adds to its copies do.
+"""Run an exercise's solution and its check inside a chapter.
 
-It stands alone, because a chapter's kernel does not find the other tools.
+The cells that ``exercises.py`` adds to its copies do so. This module stands alone, because a
+chapter's kernel does not find the other tools.
 """
 
 from IPython import get_ipython
@@ -28,5 +28,6 @@ def try_solution(number: int, solution: str, check: str) -> None:
         shell.user_ns.update(names)
     if not printed.stdout.startswith(RIGHT):
         raise AssertionError(
-            f"exercise {number}: the check does not call the solution right; it prints {printed.stdout!r}"
+            f"exercise {number}: the check does not call the solution right; "
+            f"it prints {printed.stdout!r}"
         )

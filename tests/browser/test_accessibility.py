@@ -1,6 +1,8 @@
-"""Every page of the built site, on a desktop in light and dark and on a phone: axe-core finds
-nothing serious, nothing
-scrolls sideways, the console is silent and no other machine is asked for anything."""
+"""Every page of the built site, on a desktop in light and dark and on a phone.
+
+axe-core finds nothing serious, nothing scrolls sideways, the console is silent and no other machine
+is asked for anything.
+"""
 
 import contextlib
 import functools

@@ -1,5 +1,6 @@
-"""The viewer in a real JupyterLab: open the chapter's notebook, run it, and use the viewer as a
-reader does.
+"""The viewer in a real JupyterLab.
+
+Open the chapter's notebook, run it, and use the viewer as a reader does.
 """
 
 import re

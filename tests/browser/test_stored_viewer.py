@@ -1,6 +1,4 @@
-"""The viewer on a page without a kernel: every control, and every number that it shows, in
-Chromium.
-"""
+"""The viewer on a page without a kernel: every control, and every number that it shows."""
 
 import re
 import struct
