@@ -184,10 +184,13 @@ def shown_commands() -> list[list[str]]:
 def test_commands_that_are_shown_are_understood(words: list[str]) -> None:
     if "-h" in words:
         with pytest.raises(SystemExit, match="0"):
-            cli._parser().parse_args(words)
+            cli.main(words)
         return
-    options, settings = cli._parser().parse_known_args(words)
+    parser, words = cli._find_command(words)
+    options = parser.parse_intermixed_args(words)
+    cli._sort_settings(parser, options)
     # Refuses what is no setting.
+    settings = getattr(options, "settings", [])
     Config.preset(getattr(options, "preset", None) or "quick").override(settings)
 
 
