@@ -104,8 +104,8 @@ def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: in
 class SegmentationNetwork(nn.Cell):
     """A network that checks the shape of its input before any layer runs.
 
-    The input is ``(N, in_channels, D, H, W)``. D, H and W must be multiples of ``multiple``, because
-    each halving needs an even size. The logits are float32, also after :func:`half_precision`.
+    The input is ``(N, in_channels, D, H, W)``. D, H and W must be multiples of ``multiple``: each
+    halving needs an even size. The logits are float32, also after :func:`half_precision`.
     """
 
     def __init__(self, in_channels: int, multiple: int):

@@ -194,7 +194,7 @@ def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
 
 
 def _mend_lumen(labels: np.ndarray, hu: np.ndarray, pixel_mm: np.ndarray) -> None:
-    """Correct air near the trachea in a slice ``(I, J)``, in place: trachea to lung or the reverse."""
+    """Correct air near the trachea in a slice ``(I, J)``, in place: trachea to lung or reverse."""
     box = _around(labels == TRACHEA, LUMEN_REACH_MM, pixel_mm)
     if box is None:
         return
