@@ -87,8 +87,8 @@ class PreparedCases:
         except OSError as error:
             name = self.files[number][0].name
             raise OSError(
-                f"{folder}: cannot keep the prepared {name} there: {error}; "
-                "make room, or choose another data.cache_path"
+                f"{folder}: cannot write the prepared {name} there: {error}; "
+                "free some space, or choose a different data.cache_path"
             ) from error
 
 

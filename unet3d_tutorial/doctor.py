@@ -129,7 +129,7 @@ def _version(name: str, found: str, expected: str) -> Finding:
 
 def _cores(cores: int) -> Finding:
     load = os.getloadavg()[0]
-    remedy = "other programs use them: close what you do not need" if load > cores else ""
+    remedy = "other programs use them: close those you do not need" if load > cores else ""
     return Finding("cores", f"{cores}, load {load:.1f}", remedy)
 
 
@@ -137,7 +137,7 @@ def _kernel(kernel: str) -> Finding:
     if "ref" not in kernel:
         return Finding("convolution kernel", kernel)
     setting = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    remedy = f"the slow kernel: set ONEDNN_MAX_CPU_ISA=AVX2 or leave it unset, it is {setting}"
+    remedy = f"the slow kernel: set ONEDNN_MAX_CPU_ISA=AVX2 or leave it unset; it is {setting}"
     return Finding("convolution kernel", kernel, remedy)
 
 

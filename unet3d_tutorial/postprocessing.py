@@ -84,8 +84,8 @@ def hu_prior(image: Volume, config: Config) -> tuple[Prior | None, float]:
     if classes != NUM_CLASSES:
         raise ValueError(
             f"inference.hu_weight: expected 0 for a network of {classes} classes, "
-            f"found {weight:g}; what HU say is known of background, left lung, right lung and "
-            "trachea only"
+            f"found {weight:g}; HU scores exist only for background, left lung, right lung and "
+            "trachea"
         )
 
     def prior(box: Box) -> np.ndarray:

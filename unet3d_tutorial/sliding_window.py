@@ -301,8 +301,8 @@ def _flipped(
     if classes != NUM_CLASSES:
         raise ValueError(
             f"inference.flip_axes: expected no 0 for a network of {classes} classes, "
-            f"found {axes}; what a mirror exchanges is known of background, left lung, right lung "
-            "and trachea only"
+            f"found {axes}; mirroring left to right needs the classes background, left lung, "
+            "right lung and trachea"
         )
     order = np.arange(classes)
     order[[LEFT_LUNG, RIGHT_LUNG]] = RIGHT_LUNG, LEFT_LUNG

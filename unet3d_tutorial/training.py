@@ -298,7 +298,7 @@ class Run:
         self.record.rewind(self.state)
         if self.state.step and self.group.leads:
             print(
-                f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}",
+                f"{self.folder}: continues from step {self.state.step} of {self.total_steps}",
                 flush=True,
             )
         if self._validation_is_due():
@@ -336,7 +336,8 @@ class Run:
             if cause is None:
                 raise
             raise type(cause)(
-                f"step {self.state.step}: {cause}. Once that is mended, the same command goes on"
+                f"step {self.state.step}: {cause}. Once this is fixed, run the same command again "
+                "to continue"
             ) from error
         finally:
             stream.stop()

@@ -27,8 +27,8 @@ Losses: TypeAlias = tuple[Tensor, ...]
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Losses]
 
 SLOW_HALF = (
-    "train.mixed_precision: a processor takes longer in 16 bits than in 32; "
-    "it pays on a GPU or on Ascend"
+    "train.mixed_precision: a CPU takes longer in 16 bits than in 32 bits; "
+    "use it on a GPU or on Ascend"
 )
 SCALE_GROWS_AFTER = 1000  #: steps without overflow after which the dynamic loss scale is doubled
 

@@ -163,7 +163,8 @@ def _record_recipe(folder: Path, n: int, seed: int, spacing_mm: float) -> None:
     recorded = record.read_text(encoding="utf-8")
     if json.loads(recorded) != recipe:
         raise ValueError(
-            f"{folder} holds phantoms of another recipe, {recorded}; delete it or choose another"
+            f"{folder} holds phantoms of a different recipe, {recorded}; "
+            "delete it or choose a different folder"
         )
 
 
