@@ -246,7 +246,7 @@ class TrainingCrops:
 
 
 class SampleRange:
-    """Samples ``first`` to ``last`` of another source, ``last`` not included."""
+    """Samples ``first`` to ``last`` of a source, excluding ``last``."""
 
     def __init__(self, source: TrainingCrops, first: int, last: int) -> None:
         self.source = source

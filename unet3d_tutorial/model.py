@@ -63,7 +63,7 @@ def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
     """The layer between a convolution and its activation, by its name in ``NORMALISATIONS``.
 
     ``"group"`` has at most 8 groups. Instance norm is group norm with one group for each channel;
-    only in this form does MindSpore have a CPU kernel for it. Only batch norm uses ``momentum``.
+    only in this form does MindSpore have a CPU kernel for it. Only batch-norm uses ``momentum``.
     """
     if kind == "batch":
         return BatchNorm3d(channels, momentum)
@@ -85,7 +85,7 @@ def he_normal() -> HeNormal:
 def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv3d:
     """A convolution whose output has the input's size divided by ``stride``.
 
-    It has no bias, because the batch norm that follows would subtract it again.
+    It has no bias, because the batch-norm that follows would subtract it again.
     """
     return nn.Conv3d(
         in_channels,
@@ -258,8 +258,8 @@ class Up(nn.Cell):
 class ResidualUNet3D(SegmentationNetwork):
     """The case's network: five residual levels down, four of them with stride 2, and four up.
 
-    ``momentum`` is the share of the old value in the running statistics of batch norm, per step.
-    ``norm`` is one of ``NORMALISATIONS``. The case uses batch norm; the layers keep its names even
+    ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
+    ``norm`` is one of ``NORMALISATIONS``. The case uses batch-norm; the layers keep its names even
     if ``norm`` selects a different normalisation.
 
     Logits have the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``, where
@@ -345,7 +345,7 @@ class UNet3D(SegmentationNetwork):
     to the power of the number of poolings, which is 8 for four levels. With ``"valid"``, as in the
     paper, convolutions are not padded and the logits are smaller; :func:`valid_size` gives their
     size. Three input channels and three classes give the paper's 19,069,955 parameters, without
-    those of batch norm.
+    those of batch-norm.
 
     Raises ``ValueError`` for fewer than two levels, and for a level of fewer than 2 channels.
     """
@@ -476,7 +476,7 @@ def make_network(
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
     """Make a network compute in float16 with MindSpore's ``amp``; weights and logits stay float32.
 
-    Level ``"O2"`` keeps batch norm in float32, as the case does on a GPU (``enable_fp16_gpu``);
+    Level ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``);
     ``"O3"`` is float16 throughout. ``network`` is changed in place and returned; the names and
     values of its parameters do not change. A second call has no effect. The setting
     ``train.mixed_precision`` enables this. Use it together with ``train.loss_scale``, because small

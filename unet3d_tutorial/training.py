@@ -57,7 +57,7 @@ __all__ = [
     "validate",
 ]
 
-WATCH_EVERY = 20  #: steps between calls of ``watch``
+WATCH_EVERY = 20  #: number of steps between calls of ``watch``
 
 
 def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None) -> TrainingResult:

@@ -88,7 +88,7 @@ class TrainStep:
         self.state = state
         self.group = group
         if options.mixed_precision:
-            half_precision(network)  # float16 except for batch norm; the loss gets float32
+            half_precision(network)  # float16 except for batch-norm; the loss gets float32
             if ms.get_context("device_target") == "CPU" and group.leads:
                 print(SLOW_HALF, flush=True)
         self.is_scaled = options.loss_scale != 1 or options.dynamic_loss_scale

@@ -1,6 +1,6 @@
 """The case's network in evaluation mode as one program of oneDNN, from the image to the logits.
 
-At inference nothing is kept for gradients, and batch norm is a factor and a shift for each channel.
+At inference nothing is kept for gradients, and batch-norm is a factor and a shift for each channel.
 So each convolution can do the rest of its unit while it writes its result: factor, shift, PReLU and
 the sum with the shortcut are its *post-ops*. All arrays between image and logits keep oneDNN's
 layouts, and arrays that are not needed at the same time share memory. For MindSpore it is a single
@@ -62,7 +62,7 @@ POST_OPS_UP_TO = 64
 
 
 class Layer(NamedTuple):
-    """A convolution, and the batch norm and PReLU that follow it in a unit."""
+    """A convolution, and the batch-norm and PReLU that follow it in a unit."""
 
     conv: nn.Conv3d | nn.Conv3dTranspose
     norm: nn.Cell | None = None
@@ -85,7 +85,7 @@ def layers_of(network: nn.Cell) -> list[Layer]:
         else:
             unit = level.conv
             layers.append(Layer(level.conv3d_transpose, level.batchNormal1, level.relu))
-            # The last unit has neither batch norm nor PReLU.
+            # The last unit has neither batch-norm nor PReLU.
             norm = getattr(unit, "batchNormal1", None)
             act = getattr(unit, "relu1", None)
             layers.append(Layer(unit.down_conv_1, norm, act))
@@ -111,13 +111,13 @@ def is_as_built(network: nn.Cell) -> bool:
 class ChannelFactors(NamedTuple):
     """The parameters of what follows a convolution at inference, one number for each channel."""
 
-    factor: np.ndarray  #: ``x * factor + shift`` is batch norm
+    factor: np.ndarray  #: ``x * factor + shift`` is batch-norm
     shift: np.ndarray
     slope: np.ndarray  #: slope of PReLU
 
 
 def channel_factors(layer: Layer) -> ChannelFactors:
-    """Batch norm at inference as factor and shift (arXiv:1502.03167, algorithm 2), and PReLU."""
+    """Batch-norm at inference as factor and shift (arXiv:1502.03167, algorithm 2), and PReLU."""
     assert layer.norm is not None and layer.act is not None
     norm = layer.norm.bn2d
     variance = norm.moving_variance.asnumpy()
@@ -300,7 +300,7 @@ def can_run_as_one(network: nn.Cell, image: Tensor) -> bool:
     """Whether a call can run as one program.
 
     This requires evaluation mode, PyNative mode, no gradient, no hooks, the units of the case, and
-    what :func:`.units.can_fuse` requires: batch norm, float32, oneDNN.
+    what :func:`.units.can_fuse` requires: batch-norm, float32, oneDNN.
     """
     if network.training or ms.get_context("mode") != ms.PYNATIVE_MODE:
         return False

@@ -1,13 +1,13 @@
-"""Convolution, batch norm and PReLU as one operation of oneDNN, in the case's network.
+"""Convolution, batch-norm and PReLU as one operation of oneDNN, in the case's network.
 
 Separately, each of the three returns a plain array, so the arrays between them are copied and read
 again. Together, on CPU and in PyNative mode, they pass on arrays in oneDNN's own layout, which is
-also the fastest for oneDNN's batch norm and PReLU; PyTorch reorders around each convolution.
+also the fastest for oneDNN's batch-norm and PReLU; PyTorch reorders around each convolution.
 Results agree with those of the layers to within rounding. If a layer has a hook, or
 :func:`.layers.can_run` is false, the layers run separately.
 
-Sources: arXiv:1502.03167 for batch norm; the pages of oneDNN's developer guide on convolution,
-batch norm and PReLU.
+Sources: arXiv:1502.03167 for batch-norm; the pages of oneDNN's developer guide on convolution,
+batch-norm and PReLU.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -52,7 +52,7 @@ from .program import Memory, Program, empty, empty_bytes
 class UnitPrograms:
     """The forward and backward programs of one unit of fixed sizes, cached in the process.
 
-    The convolution maps ``x`` to ``y``, batch norm ``y`` to ``n``, and PReLU ``n`` to ``z``. The
+    The convolution maps ``x`` to ``y``, batch-norm ``y`` to ``n``, and PReLU ``n`` to ``z``. The
     backward pass needs ``y`` and ``n``, so the caller keeps them.
     """
 
@@ -265,7 +265,7 @@ def operation_of(conv: nn.Conv3d | nn.Conv3dTranspose) -> Conv3D | Conv3DTranspo
 def can_fuse(conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
     """Whether convolution, normalisation and activation can run as one operation.
 
-    This requires a convolution without bias that :mod:`.layers` has exchanged, batch norm, PReLU,
+    This requires a convolution without bias that :mod:`.layers` has exchanged, batch-norm, PReLU,
     and no hooks. Types must match exactly, because a derived class may compute something different.
     """
     operation = operation_of(conv)
@@ -323,7 +323,7 @@ class FusedIdentityUnit(FusedCell, IdentityUnit):
 
 
 class FusedUp(FusedCell, Up):
-    """A decoder level whose transposed convolution, batch norm and PReLU are one operation."""
+    """A decoder level whose transposed convolution, batch-norm and PReLU are one operation."""
 
     def units(self, x: Tensor, skip: Tensor) -> Tensor:
         x = ops.concat((x, skip), axis=1)
@@ -336,7 +336,7 @@ FUSED = {ResidualUnit: FusedResidualUnit, IdentityUnit: FusedIdentityUnit, Up: F
 
 
 def fuse(network: nn.Cell) -> None:
-    """Fuse convolution, batch norm and PReLU of ``network`` in PyNative mode, in place.
+    """Fuse convolution, batch-norm and PReLU of ``network`` in PyNative mode, in place.
 
     Only the package's own classes, listed in :data:`FUSED`, are replaced; a user's class is not.
     """

@@ -57,7 +57,7 @@ def paint_abdomen(
 def paint_liver(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, below: np.ndarray
 ) -> None:
-    """Paint the liver: all under the diaphragm from the right to an uneven border near the middle.
+    """Paint the liver, under the diaphragm from the right side to an uneven border in the middle.
 
     It reaches 90 to 170 mm below the right dome.
     """
