@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing(files, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(
         OSError,
-        match=r"cannot keep the prepared image.nii.gz there: .*No space left.*data.cache_path",
+        match=r"cannot write the prepared image.nii.gz there: .*No space left.*data.cache_path",
     ):
         PreparedCases(files, steps(), tmp_path / "c")[0]
     assert entries(tmp_path / "c") == []

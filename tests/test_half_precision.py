@@ -24,7 +24,7 @@ def full(data, tmp_path_factory):
 @pytest.mark.parametrize("options", [STATIC, DYNAMIC], ids=["static scale", "dynamic scale"])
 def test_training_in_16_bits_goes_the_way_of_32(data, full, tmp_path, options, capsys) -> None:
     half = train(settings(data, tmp_path / "half", *options))
-    assert capsys.readouterr().out.count("a processor takes longer in 16 bits") == 1
+    assert capsys.readouterr().out.count("a CPU takes longer in 16 bits") == 1
     assert half.history["loss"] != full.history["loss"]
     assert half.history["loss"] == pytest.approx(full.history["loss"], rel=0.02)
     assert half.history["norm"] == pytest.approx(full.history["norm"], rel=0.1)

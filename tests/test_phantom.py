@@ -97,7 +97,7 @@ def test_layout_values_and_resumption(tmp_path):
     kept = scans[4].stat().st_mtime_ns
     write_luna16(folder, n=20, seed=1, spacing_mm=8.0)
     assert scans[3].exists() and scans[4].stat().st_mtime_ns == kept
-    with pytest.raises(ValueError, match="phantoms of another recipe"):
+    with pytest.raises(ValueError, match="phantoms of a different recipe"):
         write_luna16(folder, n=20, seed=2, spacing_mm=8.0)
     with pytest.raises(ValueError, match="at least 20 phantoms"):
         write_luna16(tmp_path / "few", n=5)

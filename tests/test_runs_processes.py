@@ -134,7 +134,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_bits(data, tm
             )
             read_checkpoint(folder / "run" / "last.ckpt")  # whole
         logs = msrun(folder, *command)
-        assert ("goes on from step" in logs) == (name == "killed")
+        assert ("continues from step" in logs) == (name == "killed")
         found[name] = record(folder / "run")
     assert found["killed"] == found["whole"] and len(found["whole"][1]["step"]) == 12
 

@@ -123,7 +123,7 @@ def test_ctrl_c_finishes_the_step_and_saves(data, whole, tmp_path):
     done = len(read_columns(tmp_path / "run" / "history.csv")["step"])
     assert 2 <= done < 12
     code, text = finish(start(config, tmp_path))
-    assert code == 0 and f"goes on from step {done} of 12" in text
+    assert code == 0 and f"continues from step {done} of 12" in text
     assert record(tmp_path / "run")[:2] == whole[:2]
 
 
@@ -147,7 +147,7 @@ def test_a_killed_data_worker_is_one_line_and_the_run_goes_on_with_the_same_bits
     assert f"the last good checkpoint is {tmp_path / 'run' / 'last.ckpt'}" in line
     assert not list((tmp_path / "run").glob("*.part*"))
     code, text = finish(start(config, tmp_path))
-    assert code == 0 and "goes on from step" in text
+    assert code == 0 and "continues from step" in text
     assert record(tmp_path / "run") == whole
 
 
@@ -188,7 +188,10 @@ def test_a_scan_that_is_damaged_inside_is_one_line_and_mended_the_run_goes_on(
     code, text = finish(start(config, tmp_path))
     line = text.strip().splitlines()[-1]
     assert code == 2 and "Traceback" not in text and line.startswith("unet3d: step ")
-    assert f"{scan} cannot be read as NIfTI" in line and "mended, the same command goes on" in line
+    assert (
+        f"{scan} cannot be read as NIfTI" in line
+        and "fixed, run the same command again to continue" in line
+    )
     scan.write_bytes(sound)
     if not workers:
         config = longer(data, tmp_path)

@@ -1,9 +1,9 @@
-"""Random variation of training scans: each step draws its parameters first, then applies them.
+"""Data augmentation for training scans: each step draws its parameters, then applies them.
 
 Steps are random transforms as :mod:`unet3d_tutorial.transforms` defines them, on arrays
-``(..., I, J, K)``. Labels are class numbers, not one-hot. Steps on intensities leave label and
-affine as they are. Spatial steps move image and label alike, and fill what comes in from outside
-with the image's minimum (air) and with background. MindSpore is not needed here.
+``(..., I, J, K)``. Labels are class numbers, not one-hot. Intensity steps leave the label and the
+affine unchanged. Spatial steps move image and label together. Voxels that come from outside the
+scan get the image's minimum (air), and background in the label. MindSpore is not needed here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ from .transforms.base import Parameters, Seed
 from .transforms.resampling import apply_along, linear_weights, resampling_weights
 from .volume import Volume
 
-#: The longest displacement along an axis, in distances of control points: below it no field of
-#: cubic B-splines folds (Choi and Lee, 2000).
+#: The longest displacement along an axis, as a fraction of the distance between control points.
+#: Below this limit no field of cubic B-splines folds (Choi and Lee, 2000).
 LONGEST_DISPLACEMENT = 0.4
 
 
 class OccasionalTransform(RandomTransform[Parameters]):
-    """A random transform that acts with chance ``chance`` only, from 0 to 1.
+    """A random transform that acts only with probability ``chance``, from 0 to 1.
 
-    A new one overrides :meth:`draw_parameters` and :meth:`apply`.
+    A subclass overrides :meth:`draw_parameters` and :meth:`apply`.
     """
 
     def __init__(self, chance: float, seed: Seed):
@@ -49,7 +49,7 @@ class OccasionalTransform(RandomTransform[Parameters]):
 
 
 class RandomShift(RandomTransform[np.float32]):
-    """Add one random number of HU, of deviation ``std_hu``, to the whole image.
+    """Add one random offset, with standard deviation ``std_hu`` in HU, to the whole image.
 
     Scanners differ by some tens of HU.
 
@@ -64,35 +64,39 @@ class RandomShift(RandomTransform[np.float32]):
         self.std_hu = std_hu
 
     def draw(self, shape: Sequence[int]) -> np.float32:
-        """HU to add."""
+        """The offset in HU."""
         return np.float32(self.rng.normal(0, self.std_hu))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.float32) -> Pair:
-        """Add the HU drawn."""
+        """Add the offset that was drawn."""
         return replace(image, array=image.array + parameters), label
 
 
 class RandomNoise(OccasionalTransform[np.ndarray]):
-    """With chance ``chance``, add Gaussian noise of a deviation up to ``max_std_hu`` HU."""
+    """With probability ``chance``, add Gaussian noise of up to ``max_std_hu`` HU.
+
+    The standard deviation is drawn uniformly from 0 to ``max_std_hu``.
+    """
 
     def __init__(self, max_std_hu: float = 50.0, chance: float = 0.3, seed: Seed = 0):
         super().__init__(chance, seed)
         self.max_std_hu = max_std_hu
 
     def draw_parameters(self, shape: Sequence[int]) -> np.ndarray:
-        """HU to add to each voxel."""
+        """The noise of each voxel in HU, of the image's shape."""
         std_hu = np.float32(self.rng.uniform(0, self.max_std_hu))
         return std_hu * self.rng.standard_normal(shape, dtype=np.float32)
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
-        """Add the HU drawn."""
+        """Add the noise that was drawn."""
         return replace(image, array=image.array + parameters), label
 
 
 class RandomBlur(OccasionalTransform[float]):
-    """With chance ``chance``, smooth the image as a softer reconstruction kernel would.
+    """With probability ``chance``, smooth the image as a softer reconstruction kernel would.
 
-    The kernel is a Gaussian with a deviation of 0.3 to ``max_sigma`` voxels along each array axis.
+    The kernel is a Gaussian. Its standard deviation is 0.3 to ``max_sigma`` voxels along each
+    array axis.
     """
 
     def __init__(self, max_sigma: float = 0.9, chance: float = 0.3, seed: Seed = 0):
@@ -100,11 +104,11 @@ class RandomBlur(OccasionalTransform[float]):
         self.max_sigma = max_sigma
 
     def draw_parameters(self, shape: Sequence[int]) -> float:
-        """Standard deviation in voxels."""
+        """The standard deviation of the Gaussian, in voxels."""
         return self.rng.uniform(0.3, self.max_sigma)
 
     def apply(self, image: Volume, label: Volume | None, parameters: float) -> Pair:
-        """Smooth with the deviation drawn."""
+        """Smooth with the standard deviation that was drawn."""
         array = image.array.astype(np.float32)
         for axis in (-3, -2, -1):
             array = ndimage.gaussian_filter1d(array, parameters, axis=axis, truncate=2.5)
@@ -112,10 +116,10 @@ class RandomBlur(OccasionalTransform[float]):
 
 
 class RandomLowResolution(OccasionalTransform[float]):
-    """With chance ``chance``, make the image as coarse as longer voxels would, on the same grid.
+    """With probability ``chance``, imitate a scan with larger voxels, on the same grid.
 
-    Voxels up to ``max_factor`` times as long are imitated: along each array axis the image is
-    averaged down and interpolated back.
+    The imitated voxels are up to ``max_factor`` times as long: along each array axis the image is
+    averaged down and then interpolated back.
 
     Raises ``ValueError`` for a ``max_factor`` below 1.
     """
@@ -127,11 +131,11 @@ class RandomLowResolution(OccasionalTransform[float]):
         self.max_factor = max_factor
 
     def draw_parameters(self, shape: Sequence[int]) -> float:
-        """How many times as long the voxels are."""
+        """The factor by which the imitated voxels are longer."""
         return self.rng.uniform(1, self.max_factor)
 
     def apply(self, image: Volume, label: Volume | None, parameters: float) -> Pair:
-        """Average down by the factor drawn, and interpolate back."""
+        """Average down by the factor that was drawn, and interpolate back."""
         array = image.array.astype(np.float32, copy=False)
         for axis in (-3, -2, -1):
             fine = array.shape[axis]
@@ -145,9 +149,10 @@ class RandomLowResolution(OccasionalTransform[float]):
 
 
 class RandomGamma(OccasionalTransform[np.float32]):
-    """With chance ``chance``, raise an image scaled to 0..1 to a random power.
+    """With probability ``chance``, raise an image scaled to 0..1 to a random power.
 
-    The contrast changes, the ends stay. The power's logarithm has mean 0 and deviation ``log_std``.
+    The contrast changes; 0 and 1 stay as they are. The logarithm of the power is normally
+    distributed with mean 0 and standard deviation ``log_std``.
 
     >>> image = Volume(np.array([[[0.0, 0.5, 1.0]]]), np.eye(4))
     >>> RandomGamma().apply(image, None, np.float32(2))[0].array.tolist()
@@ -163,7 +168,7 @@ class RandomGamma(OccasionalTransform[np.float32]):
         return np.float32(np.exp(self.rng.normal(0, self.log_std)))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.float32) -> Pair:
-        """Raise to the power drawn."""
+        """Raise to the power that was drawn; values outside 0..1 are clipped first."""
         return replace(image, array=np.clip(image.array, 0, 1) ** parameters), label
 
 
@@ -171,11 +176,11 @@ class RandomGamma(OccasionalTransform[np.float32]):
 
 
 class RandomFlip(OccasionalTransform[bool]):
-    """With chance ``chance``, mirror the patient left to right.
+    """With probability ``chance``, mirror the patient left to right.
 
-    The two label values ``swap``, left and right, are exchanged. The plane of the mirror is at 0
-    mm, so run :class:`~unet3d_tutorial.transforms.CenterOnBody` before. The affine becomes the
-    mirrored patient's: what was at x mm to the right is now at -x mm.
+    The two label values in ``swap``, left and right, are exchanged. The mirror plane is at 0 mm,
+    so run :class:`~unet3d_tutorial.transforms.CenterOnBody` first. The affine becomes that of the
+    mirrored patient: a point that was x mm to the right is now at -x mm.
 
     Raises ``ValueError`` if no array axis points to the left or right.
 
@@ -193,7 +198,7 @@ class RandomFlip(OccasionalTransform[bool]):
         return True
 
     def apply(self, image: Volume, label: Volume | None, parameters: bool) -> Pair:
-        """Mirror, whatever the parameters are."""
+        """Mirror; ``parameters`` are ignored."""
         lateral = self._lateral_axis(image)
         array_axis = lateral - 3
         turn = np.eye(4)  # from an index of the mirrored array to one of the old array
@@ -223,12 +228,12 @@ class RandomFlip(OccasionalTransform[bool]):
 
 
 class RandomAffine(OccasionalTransform[tuple[np.ndarray, float]]):
-    """With chance ``chance``, turn the patient about the centre of the grid and change the size.
+    """With probability ``chance``, rotate the patient about the grid's centre and scale it.
 
-    Angles about the three array axes are up to ``max_degrees`` either way; sizes from ``1 /
-    max_scale`` to ``max_scale``. Millimetres count, so a turned ball stays one if voxels are not
-    cubes. The image is interpolated linearly, the label takes the nearest voxel. The affine stays:
-    the patient moves, the grid does not.
+    Rotation angles about the three array axes are within ``max_degrees`` in both directions; the
+    scale factor is from ``1 / max_scale`` to ``max_scale``. The rotation is computed in mm, so a
+    ball stays a ball even if voxels are not cubes. The image is interpolated linearly, the label
+    by nearest neighbour. The affine does not change: the patient moves, the grid does not.
 
     Raises ``ValueError`` for a ``max_scale`` below 1.
     """
@@ -247,7 +252,7 @@ class RandomAffine(OccasionalTransform[tuple[np.ndarray, float]]):
         self.max_scale = max_scale
 
     def draw_parameters(self, shape: Sequence[int]) -> tuple[np.ndarray, float]:
-        """Three angles in degrees, and the factor by which the patient grows."""
+        """Three angles in degrees, and the scale factor."""
         angles = self.rng.uniform(-self.max_degrees, self.max_degrees, 3)
         limit = np.log(self.max_scale)
         scale = np.exp(self.rng.uniform(-limit, limit))
@@ -256,11 +261,11 @@ class RandomAffine(OccasionalTransform[tuple[np.ndarray, float]]):
     def apply(
         self, image: Volume, label: Volume | None, parameters: tuple[np.ndarray, float]
     ) -> Pair:
-        """Turn by the angles drawn and grow by the factor drawn."""
+        """Rotate by the angles and scale by the factor that were drawn."""
         angles, scale = parameters
         millimetres = np.diag(image.spacing_mm)
         turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-        # From a new voxel back to where it was.
+        # From the index of a new voxel to the index in the old image that it comes from.
         matrix = np.linalg.inv(millimetres) @ turn.T @ millimetres / scale
         centre = (np.array(image.array.shape[-3:]) - 1) / 2
         offset = centre - matrix @ centre
@@ -272,13 +277,13 @@ class RandomAffine(OccasionalTransform[tuple[np.ndarray, float]]):
 
 
 class RandomElastic(OccasionalTransform[np.ndarray]):
-    """With chance ``chance``, bend the patient as if made of rubber.
+    """With probability ``chance``, deform the patient as if made of rubber.
 
     Displacements of standard deviation ``std_mm`` are drawn at ``points`` control points along each
-    axis and spread by cubic B-splines (Rueckert et al., 1999). None is longer than 0.4 of the
-    distance of control points along its axis: below that no such field folds (Choi and Lee, 2000).
-    The image is interpolated linearly, the label takes the nearest voxel. The affine stays: the
-    patient moves.
+    axis, and interpolated by cubic B-splines (Rueckert et al., 1999). Each is limited to 0.4 times
+    the distance between control points along its axis: below that, no such field folds (Choi and
+    Lee, 2000). The image is interpolated linearly, the label by nearest neighbour. The affine does
+    not change: the patient moves, the grid does not.
 
     Raises ``ValueError`` for fewer than 4 control points.
     """
@@ -301,7 +306,7 @@ class RandomElastic(OccasionalTransform[np.ndarray]):
         return self.rng.normal(0, self.std_mm, (3, *[self.points] * 3))
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
-        """Bend by the displacements drawn."""
+        """Deform by the displacements that were drawn."""
         places = self.places(parameters, image)
 
         def bent(channel: np.ndarray, **options) -> np.ndarray:
@@ -310,10 +315,10 @@ class RandomElastic(OccasionalTransform[np.ndarray]):
         return _resample(bent, image, label)
 
     def places(self, displacements: np.ndarray, image: Volume) -> np.ndarray:
-        """Where each voxel of the bent image comes from: indices ``(3, I, J, K)``, float32.
+        """Where each voxel of the deformed image comes from: indices ``(3, I, J, K)``, float32.
 
-        ``displacements`` are those of the control points in mm, as drawn; the indices are
-        fractional.
+        ``displacements`` are those of the control points in mm, as :meth:`draw_parameters` gives
+        them. The indices are fractional.
         """
         shape = image.array.shape[-3:]
         intervals = self.points - 3  # between control points, along each axis
@@ -326,7 +331,7 @@ class RandomElastic(OccasionalTransform[np.ndarray]):
         return field + np.indices(shape, np.float32)
 
     def _spline_weights(self, length: int) -> np.ndarray:
-        """How much each control point counts at each voxel of an axis, ``(length, points)``."""
+        """The weight of each control point at each voxel of an axis, ``(length, points)``."""
         knots = np.arange(self.points + 4)
         positions = np.linspace(3, self.points, length)
         return BSpline.design_matrix(positions, knots, 3).toarray().astype(np.float32)

@@ -1,8 +1,9 @@
-"""The classical method to beat: lungs and trachea from thresholds, connected pieces and anatomy.
+"""A classical baseline: lungs and trachea from thresholds, connected components and anatomy.
 
-Nothing is learnt. Each number below was chosen by a person, for adults whose chest is healthy and
-lies within the field of view. The idea is that of Hu, Hoffman and Reinhardt (2001,
-doi:10.1109/42.929615): air inside the body, less the airway, parted into left and right.
+Nothing is learnt. Each constant below was chosen by hand, for adults with a healthy chest that lies
+within the field of view. The idea is that of Hu, Hoffman and Reinhardt (2001,
+doi:10.1109/42.929615): take the air inside the body, remove the airway, split the rest into left
+and right.
 
 NumPy in, NumPy out. Arrays between the steps are in RAS order: the first axis from left to right,
 the second from back to front, the third from foot to head.
@@ -24,43 +25,44 @@ GRID_MM = 2.0
 
 #: Air is below this: half way between lung (about -850 HU) and soft tissue (about 50 HU).
 AIR_HU = -400.0
-#: Tissue is opened by so many voxels, which cuts bridges of up to 8 mm, as to the table.
+#: Voxels of the morphological opening of tissue: it cuts bridges of up to 8 mm, as to the table.
 BRIDGE_VOXELS = 2
 
 # ------------------------------------------------------------------------------------ the airway
 
-#: Thresholds that are tried for the airway. Air in the trachea has -1000 HU, lung about -850: the
-#: first leaves both in one piece, at the last noise breaks up the trachea itself.
+#: Thresholds that are tried for the airway. Air in the trachea has -1000 HU, lung about -850 HU. At
+#: the first threshold both are one component; at the last, noise breaks up the trachea itself.
 AIRWAY_HU = range(-700, -980, -20)
-#: Trachea and main bronchi have about 30 mL; more than the upper limit means that a lung leaked in.
+#: Smallest and largest volume. Trachea and main bronchi have about 30 mL; more than the upper limit
+#: means that the component has leaked into a lung.
 AIRWAY_ML = (5.0, 100.0)
-#: The least height of a piece of air that may be the trachea, which is about 100 mm long.
+#: The least height of a component that may be the trachea, which is about 100 mm long.
 AIRWAY_MM = 40.0
-#: So many voxels around the airway, its wall and the blur of it, are kept from the lungs.
+#: A margin of this many voxels around the airway, its blurred wall, is excluded from the lungs.
 WALL_VOXELS = 2
 
 # ------------------------------------------------------------------------------------- the lungs
 
-#: A smaller piece of air is not a lung: even one that disease has shrunk holds several times this.
+#: A smaller component is not a lung: even a lung shrunk by disease holds several times this.
 LUNG_ML = 100.0
 LUNG_VOXELS = LUNG_ML * 1000 / GRID_MM**3
 #: The larger of two lungs has at most this many times the smaller's volume.
 LUNG_RATIO = 5
-#: Lungs are eroded by at most this many voxels (10 mm on each side) to part them.
+#: At most this many erosions (10 mm on each side) are tried to separate the lungs.
 EROSIONS = 5
-#: Vessels and bronchi up to twice as wide as this belong to the lung around them.
+#: Radius of the closing: vessels and bronchi up to twice as wide belong to the lung around them.
 VESSEL_MM = 10.0
-#: Slices are taken to lie this far apart where a distance must stay within one.
+#: A slice distance so large that the nearest voxel is always in the same axial slice.
 FAR_MM = 1e6
 
 
 def classical_baseline(image: Volume) -> Volume:
-    """Segment lungs and trachea without learning, by thresholds, connected pieces and anatomy.
+    """Segment lungs and trachea without learning, by thresholds, components and anatomy.
 
     ``image`` is ``(I, J, K)`` in HU, of any orientation. Returns uint8 labels 0..3 on its grid; a
-    structure that no rule finds is missing. The rules hold for healthy chests that lie within the
-    field of view. They break where a disease fills the lung, where a lung reaches the edge of the
-    picture, and where emphysema is as thin as the airway.
+    structure that is not found is missing from them. The rules hold for healthy chests within the
+    field of view. They fail where disease fills the lung, where a lung is cut by the edge of the
+    image, and where emphysema is as dark as the air in the airway.
     """
     to_grid = Compose([ClipHU(), Orientation("RAS"), Spacing((GRID_MM,) * 3)])
     grid, _ = to_grid(image)
@@ -74,7 +76,7 @@ def classical_baseline(image: Volume) -> Volume:
     labels[close_slices(right)] = RIGHT_LUNG
     labels[airway] = TRACHEA
 
-    # One score a class, so that surfaces are interpolated rather than stepped.
+    # One score for each class: interpolated scores give smooth surfaces, without steps.
     one_hot = np.stack([labels == value for value in range(NUM_CLASSES)]).astype(np.float32)
     scores = Volume(one_hot, grid.affine)
     return Volume(labels_on_grid(scores, image.array.shape, image.affine), image.affine)
@@ -84,7 +86,8 @@ def air_inside_body(hu: np.ndarray) -> np.ndarray:
     """Mark air that tissue surrounds in its axial slice: lungs, airway, gas in the bowel.
 
     ``hu`` is ``(I, J, K)`` in RAS order, in voxels of :data:`GRID_MM`; the result is boolean. The
-    body is the largest piece of tissue once thin bridges, as to the table, are cut by an opening.
+    body is the largest component of tissue after an opening, which cuts thin bridges, such as one
+    to the table.
     """
     tissue = ndimage.binary_opening(hu >= AIR_HU, iterations=BRIDGE_VOXELS)
     body = cc3d.largest_k(tissue, k=1, connectivity=6) > 0
@@ -94,12 +97,12 @@ def air_inside_body(hu: np.ndarray) -> np.ndarray:
 
 
 def find_airway(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Find trachea and main bronchi: lower the threshold until they come loose from the lungs.
+    """Find trachea and main bronchi: lower the threshold until they separate from the lungs.
 
-    ``hu`` and ``inner``, the air inside the body, are ``(I, J, K)`` in RAS order; the result is
-    boolean, and empty if there is no airway. The first threshold at which a piece of air may be the
-    airway counts, so that it is as complete as can be without a leak. Blurred voxels at its wall
-    lie above the threshold: one layer is added back.
+    ``hu`` and ``inner``, the air inside the body, are ``(I, J, K)`` in RAS order. The result is
+    boolean, and empty if no airway is found. The first threshold at which a component fits an
+    airway is used, which gives the most complete airway without a leak. Blurred voxels at its wall
+    are above the threshold, so one layer of voxels is added back.
     """
     if not inner.any():
         return inner
@@ -113,10 +116,11 @@ def find_airway(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def _airway_piece(pieces: np.ndarray, middle: float) -> int | None:
-    """The number of the piece of air that is the airway, or ``None``.
+    """The number of the component that is the airway, or ``None`` if there is none.
 
-    It is tall, of a trachea's volume, and centred above ``middle``, an index along the third axis;
-    of several such pieces the largest. ``pieces`` number the voxels, 0 for none.
+    The airway is tall, has the volume of a trachea, and has its centre above ``middle``, an index
+    along the third axis. Of several such components the largest is taken. ``pieces`` gives each
+    voxel the number of its component, 0 for none.
     """
     found = cc3d.statistics(pieces)
     volumes_ml = found["voxel_counts"] * GRID_MM**3 / 1000
@@ -131,12 +135,12 @@ def _airway_piece(pieces: np.ndarray, middle: float) -> int | None:
 
 
 def split_lungs(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tell the left lung (lower index of the first axis) from the right, even where they touch.
+    """Separate left lung and right lung, even where they touch; return both in this order.
 
-    ``air`` is boolean ``(I, J, K)`` in RAS order, without the airway; so are both results. Erode
-    until two pieces of a lung's size remain; then each voxel of air joins the piece that is
-    nearest. If two never appear, the one piece counts as the side of the volume's middle on which
-    it lies.
+    ``air`` is boolean ``(I, J, K)`` in RAS order, without the airway; so are both results. The left
+    lung has the lower indices of the first axis. The air is eroded until two components of the size
+    of a lung remain; then each voxel of air joins the nearest one. If there are never two, the
+    largest component is left or right by the side of the volume's middle on which it lies.
     """
     cores = _two_cores(air)
     if cores is None:
@@ -152,7 +156,7 @@ def split_lungs(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _two_cores(air: np.ndarray) -> np.ndarray | None:
-    """The insides of two lungs, eroded until they part, as 1 and 2; ``None`` if they never do."""
+    """The cores of two lungs, eroded until they separate, as 1 and 2; ``None`` if they never do."""
     eroded = air
     for _ in range(EROSIONS + 1):
         pieces, count = cc3d.largest_k(eroded, k=2, connectivity=6, return_N=True)
@@ -164,7 +168,7 @@ def _two_cores(air: np.ndarray) -> np.ndarray | None:
 
 
 def _one_lung(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest piece of air as left or right lung, by its place; none if it is too small."""
+    """The largest component as left or right lung, by its position; neither if it is too small."""
     lung = cc3d.largest_k(air, k=1, connectivity=6) > 0
     none = np.zeros_like(air)
     if lung.sum() < LUNG_VOXELS:
@@ -179,13 +183,13 @@ def _left_to_right(mask: np.ndarray) -> float:
 
 
 def close_slices(mask: np.ndarray, radius_mm: float = VESSEL_MM) -> np.ndarray:
-    """Close each axial slice of a lung: what is at most ``2 * radius_mm`` wide is filled.
+    """Close each axial slice of a lung: gaps up to ``2 * radius_mm`` wide are filled.
 
     Vessels and small bronchi belong to a lung although they are not air. ``mask`` is boolean
-    ``(I, J, K)`` in RAS order, in voxels of :data:`GRID_MM`; returns a new array.
+    ``(I, J, K)`` in RAS order, in voxels of :data:`GRID_MM`. Returns a new array.
     """
     closed = mask.copy()
-    margin = int(radius_mm / GRID_MM) + 1  # room to grow, and one voxel of background around it
+    margin = int(radius_mm / GRID_MM) + 1  # room to grow, plus one voxel of background
     in_slice = (GRID_MM, GRID_MM, FAR_MM)
     for box in ndimage.find_objects(mask.astype(np.uint8)):
         lung = np.pad(mask[box], ((margin, margin), (margin, margin), (0, 0)))

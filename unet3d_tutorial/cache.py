@@ -1,4 +1,4 @@
-"""Prepared volumes, made once and kept: in memory, or on disk as files that all processes share."""
+"""A cache of prepared volumes: in memory, or on disk, where all processes share the files."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from .transforms import Compose, Pair, convert_files
 from .volume import Volume
 
 PACKAGE = Path(__file__).parent
-#: modules of the package, or folders of them, whose code decides what a prepared volume holds; a
-#: test sees to it that none is missing here
+#: modules of the package, or folders of them, whose code determines what a prepared volume holds; a
+#: test checks that none is missing here
 SOURCES = ("cache", "transforms", "volume", "files")
-LIBRARIES = ("numpy", "scipy", "nibabel")  #: what this code calls to compute
+LIBRARIES = ("numpy", "scipy", "nibabel")  #: the libraries that this code computes with
 
 
 class PreparedCases:
     """Cases on the working grid, each prepared when it is first used.
 
-    ``cases[n]`` is image (int16 HU) and label (uint8). Without ``folder`` they stay in memory, 3
-    bytes a voxel. With it they are written there as NumPy files and memory-mapped: only what is in
-    use takes memory, and a later run finds them. An entry's name is a hash of the files' content,
-    of the steps with their settings, and of the code of the steps, so that nothing out of date is
-    ever used; entries that no run uses any more may be deleted by hand. Several processes may share
-    a folder.
+    ``cases[n]`` is a pair of image (int16, HU) and label (uint8). If ``folder`` is ``None`` they
+    stay in memory, at 3 bytes per voxel. Otherwise they are written to that folder as NumPy files
+    and memory-mapped: only what is in use takes memory, and later runs reuse the files. An entry's
+    name is a hash of the content of the scan's files, of the steps with their settings, of the code
+    of the steps, and of the versions of :data:`LIBRARIES`, so an outdated entry is never used.
+    Entries that no run uses any more may be deleted by hand. Several processes may share a folder.
 
-    ``steps`` must give the same result each time. Errors of reading name the file.
+    ``steps`` must give the same result each time. Errors in reading a file name that file.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PreparedCases:
         )
 
     def _on_disk(self, number: int, folder: Path) -> Pair:
-        if number not in self.entries:  # the hash is taken once a process
+        if number not in self.entries:  # each process computes the hash once
             self.entries[number] = folder / key(self.recipe, self.files[number])
         entry = self.entries[number]
         if not entry.is_dir():
@@ -72,7 +72,7 @@ class PreparedCases:
         return Volume(image, affine), Volume(label, affine)
 
     def _write(self, entry: Path, number: int) -> None:
-        """Write an entry whole or not at all: into a temporary folder, which is then renamed."""
+        """Write an entry completely or not at all: to a temporary folder, which is then renamed."""
         image, label = self._prepare(number)
         folder = entry.parent
         try:
@@ -87,13 +87,13 @@ class PreparedCases:
         except OSError as error:
             name = self.files[number][0].name
             raise OSError(
-                f"{folder}: cannot keep the prepared {name} there: {error}; "
-                "make room, or choose another data.cache_path"
+                f"{folder}: cannot write the prepared {name} there: {error}; "
+                "free some space, or choose a different data.cache_path"
             ) from error
 
 
 def recipe(steps: Compose) -> str:
-    """All that decides what the steps make of a file: settings, code, and libraries."""
+    """All that determines the result of the steps for a file: settings, code and libraries."""
     settings = [(type(step).__name__, sorted(vars(step).items())) for step in steps.steps]
     libraries = [(name, version(name)) for name in LIBRARIES]
     code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in source_files()]
@@ -110,7 +110,10 @@ def source_files() -> list[Path]:
 
 
 def key(recipe: str, files: Sequence[Path]) -> str:
-    """A name for the result of ``recipe`` on the content of ``files``, whatever they are called."""
+    """A hash that names the result of ``recipe`` for the content of ``files``.
+
+    The names of the files do not count.
+    """
     digest = hashlib.sha256(recipe.encode())
     for path in files:
         with path.open("rb") as file:
@@ -122,5 +125,5 @@ def _rename(part: Path, entry: Path) -> None:
     try:
         part.rename(entry)
     except OSError:
-        if not entry.is_dir():  # else another process was faster, with the same content
+        if not entry.is_dir():  # otherwise another process was faster, with the same content
             raise

@@ -1,6 +1,6 @@
-"""Batches for training: which volumes, in what order, and how they are cut and varied.
+"""Batches for training: which volumes, in what order, and how they are cropped and augmented.
 
-All of it is decided by one seed.
+One seed determines all of this.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -57,8 +57,8 @@ READING_ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (BadScanError, ValueError, FileNotFoundError, PermissionError, OSError)
 }
-#: rows that each of MindSpore's stages holds ready; its own default of 16 is gigabytes of large
-#: crops
+#: rows that each stage of MindSpore's pipeline prefetches; with large crops, its default of 16
+#: would take gigabytes
 PREFETCHED_ROWS = 2
 
 # ------------------------------------------------------------------------------------------- files
@@ -67,7 +67,7 @@ PREFETCHED_ROWS = 2
 def list_cases(folder: str | Path) -> list[Case]:
     """Pairs of image and label file in ``folder/{image,seg}``, sorted by name.
 
-    Raises ``FileNotFoundError`` if there are none, or if an image or a label is alone.
+    Raises ``FileNotFoundError`` if there are none, or if an image or a label has no counterpart.
     """
     images = _scans_by_name(Path(folder) / "image")
     labels = _scans_by_name(Path(folder) / "seg")
@@ -94,11 +94,11 @@ def training_cases(config: Config) -> list[Case]:
 
 
 def check_cases(config: Config) -> None:
-    """Check header and length of every file of a training run, before the run costs anything.
+    """Check header and length of every file of a training run, before the run starts.
 
     Raises ``FileNotFoundError`` or :class:`~unet3d_tutorial.volume.BadScanError`, naming the file,
-    if one is missing or cut short, is no 3-D volume, or if a label does not lie on its image's
-    grid.
+    if a file is missing, truncated or not a 3-D volume, or if a label is not on the grid of its
+    image.
     """
     for split in ("train", "val"):
         for image, label in list_cases(Path(config.data.data_path) / split):
@@ -106,10 +106,10 @@ def check_cases(config: Config) -> None:
 
 
 def plain_error(error: RuntimeError) -> Exception | None:
-    """The error that a sample raised, out of MindSpore's many lines about it; or ``None``.
+    """The original error of a data worker, found in MindSpore's long message; or ``None``.
 
-    MindSpore passes a Python error on as text only, with its traceback, whatever thread or process
-    it happened in.
+    MindSpore passes on a Python error only as text with its traceback, from every thread and
+    process.
     """
     kinds = "|".join(READING_ERRORS)
     lines = re.findall(rf"^(?:[\w.]*\.)?({kinds}): (.+)$", str(error), re.MULTILINE)
@@ -123,9 +123,9 @@ def plain_error(error: RuntimeError) -> Exception | None:
 
 
 def fixed_steps(config: Config) -> Compose:
-    """The steps that give the same result each time.
+    """The deterministic steps, from files to volumes on the working grid.
 
-    They lead from files to ``(1, I, J, K)`` HU and class numbers on the working grid.
+    The image becomes ``(1, I, J, K)`` in HU, the label ``(1, I, J, K)`` with class numbers.
     """
     data = config.data
     convert = ConvertLabel(data.lower_limit, data.upper_limit)
@@ -133,12 +133,12 @@ def fixed_steps(config: Config) -> Compose:
 
 
 def random_steps(config: Config) -> Compose:
-    """The steps that differ from crop to crop.
+    """The random steps, from the working grid to the network's input.
 
-    They lead to the network's input ``(S, C, *roi_size)`` and one-hot labels ``(S, K, *roi_size)``
-    for S crops. The whole scan is varied and ``num_samples`` crops are cut from it; or, with
-    ``data.crop_first``, one crop is cut and varied, which is less work on large scans. A crop that
-    is to be bent or turned is first cut larger.
+    They give images ``(S, C, *roi_size)`` and one-hot labels ``(S, K, *roi_size)`` for S crops. By
+    default the whole scan is augmented, and ``num_samples`` crops are cut from it. With
+    ``data.crop_first``, one crop is cut and then augmented, which is less work for large scans; if
+    it will be rotated or deformed, it is cut larger first and cropped to size afterwards.
     """
     data = config.data
     intensity = _intensity_steps(data)
@@ -159,7 +159,7 @@ def random_steps(config: Config) -> Compose:
 
 
 def _intensity_steps(data: DataConfig) -> list[Step]:
-    """From HU to the network's input, with what varies the intensities on the way."""
+    """From HU to the network's input, including the augmentation of intensities."""
     steps: list[Step] = [ScaleIntensityRange(data.min_val, data.max_val)]
     if data.augment:
         steps = [RandomBlur(), RandomShift(), RandomNoise(), *steps, RandomGamma()]
@@ -174,12 +174,12 @@ def _intensity_steps(data: DataConfig) -> list[Step]:
 
 
 class TrainingCrops:
-    """Random-access source of training samples for a whole run, epoch after epoch.
+    """Random-access source of the training samples of a whole run, epoch after epoch.
 
-    Sample ``i`` of the run depends on ``train.seed`` and ``i`` alone, so it is the same whatever
-    thread or process makes it and in whatever order. Of ``rank_size`` devices, device ``rank_id``
-    has samples ``rank_id``, ``rank_id + rank_size`` and so on; all have equally many. Each volume
-    is read and brought to the working grid once (:class:`PreparedCases`).
+    Sample ``i`` of the run depends only on ``train.seed`` and ``i``. It is therefore the same in
+    every thread and process, and in any order. Of ``rank_size`` devices, device ``rank_id`` gets
+    samples ``rank_id``, ``rank_id + rank_size`` and so on; all get the same number. Each volume is
+    read and brought to the working grid once (:class:`PreparedCases`).
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class TrainingCrops:
         self.rank_id = rank_id
         self.prepared = PreparedCases(cases, fixed_steps(config), config.data.cache_path)
         self.random_steps = random_steps(config)
-        # With crop_first the random steps give one crop, and are repeated for more.
+        # With crop_first the random steps give one crop, so they run once for each crop.
         self.rounds = config.data.num_samples if config.data.crop_first else 1
 
     def __len__(self) -> int:
@@ -226,7 +226,7 @@ class TrainingCrops:
     def name(self, number: int) -> str:
         """File name of the volume that a sample is cut from.
 
-        ``number`` counts the samples of the whole run, of all devices together.
+        ``number`` counts the samples of the whole run, over all devices.
         """
         image, _ = self.prepared.files[self._case_of(number)]
         return image.name
@@ -234,19 +234,19 @@ class TrainingCrops:
     def _seed(self, number: int, round_number: int) -> list[int]:
         if round_number == 0:
             return [self.seed, number]
-        # NumPy takes [1, 2] and [1, 2, 0] for the same seed: the last 1 keeps further crops clear
-        # of the steps' numbers, which Compose appends.
+        # To NumPy, [1, 2] and [1, 2, 0] are the same seed, and Compose appends the step's number.
+        # The final 1 makes sure that no two crops get the same seed.
         return [self.seed, number, round_number, 1]
 
     def _case_of(self, number: int) -> int:
-        """Which volume: each epoch goes through all of them, in an order of its own."""
+        """The index of a sample's volume; each epoch visits all volumes in a new random order."""
         epoch, position = divmod(number, len(self.prepared))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.prepared))
         return int(order[position])
 
 
 class SampleRange:
-    """Samples ``first`` to ``last`` of another source, ``last`` not included."""
+    """Samples ``first`` to ``last`` of a source, excluding ``last``."""
 
     def __init__(self, source: TrainingCrops, first: int, last: int) -> None:
         self.source = source
@@ -264,21 +264,21 @@ class SampleRange:
 
 
 def samples_per_step(config: Config, rank_size: int = 1) -> int:
-    """Volumes that all processes together use up in one step."""
+    """Number of volumes that all processes together use in one step."""
     return config.train.batch_size * config.train.accumulate * rank_size
 
 
 def count_steps(config: Config, *, rank_size: int = 1) -> int:
     """Number of steps of a training run.
 
-    Each takes ``batch_size * accumulate`` volumes in every process; a rest is left out.
+    Each step takes ``batch_size * accumulate`` volumes in every process; a remainder is dropped.
     """
     volumes = len(training_cases(config)) * config.train.epoch_size
     return volumes // samples_per_step(config, rank_size)
 
 
 def batch_names(config: Config, step: int, *, rank_size: int = 1, rank_id: int = 0) -> list[str]:
-    """File names of the volumes that one process sees in a step."""
+    """File names of the volumes that process ``rank_id`` of ``rank_size`` uses in a step."""
     source = TrainingCrops(training_cases(config), config)
     count = samples_per_step(config, rank_size)
     numbers = range(step * count + rank_id, (step + 1) * count, rank_size)
@@ -290,11 +290,11 @@ def create_dataset(
 ) -> ds.GeneratorDataset:
     """MindSpore dataset over all steps of a training run, or over those from ``first_step`` on.
 
-    One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and ``label (N, K, D, H,
-    W)``, float32, where N is ``batch_size * num_samples``. An incomplete last step is dropped. Of
-    ``rank_size`` processes each sees every ``rank_size``-th sample, so that together they see what
-    one process with larger batches would see. The batches are the same whatever ``data.num_worker``
-    is. Only a few are made ahead, so memory stays bounded.
+    One pass gives every batch of every epoch: ``image (N, C, D, H, W)`` and
+    ``label (N, K, D, H, W)``, float32, where N is ``batch_size * num_samples``. An incomplete last
+    step is dropped. Each of ``rank_size`` processes sees every ``rank_size``-th sample; together
+    they see what one process with larger batches would see. The batches do not depend on
+    ``data.num_worker``. Only a few are made ahead of time, so memory stays bounded.
     """
     crops = TrainingCrops(training_cases(config), config, rank_size=rank_size, rank_id=rank_id)
     count = samples_per_step(config)
@@ -320,9 +320,9 @@ def _join_samples(batch: np.ndarray) -> np.ndarray:
 
 
 def validation_cases(config: Config) -> Iterator[tuple[str, Volume, Volume]]:
-    """Name, network input and class numbers of every validation volume, on the working grid.
+    """Yield name, network input and label of every validation volume, on the working grid.
 
-    The input is ``(C, I, J, K)``, the class numbers are ``(1, I, J, K)``.
+    The input is ``(C, I, J, K)``; the label is ``(1, I, J, K)`` with class numbers.
     """
     prepare = fixed_steps(config).steps
     steps = Compose([*prepare, Pad(config.inference.roi_size), *input_steps(config.data)])

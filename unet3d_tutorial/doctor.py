@@ -26,8 +26,8 @@ STEP = (2, 1, 64, 64, 64)  #: batch of the micro-benchmark, (N, C, D, H, W)
 NUM_CLASSES = 4
 FEWEST_STEPS, MOST_STEPS = 2, 50  # that are timed
 EXPECTED_S = 1.0  #: a step of the case's network takes about a third of this on two idle cores
-FEW_CORES = 4  # on so many or fewer, operations that are launched from a queue stall
-CONVOLUTIONS = {  # the report's words for what computes them
+FEW_CORES = 4  # with this many or fewer, operations that are launched from a queue stall
+CONVOLUTIONS = {  # how the report names the library that computes them
     "onednn": f"oneDNN in its own layouts ({PACKAGE})",
     "mindspore": f"MindSpore's own; those of {PACKAGE} are faster, where it can be installed",
 }
@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine(seconds: float = 10.0) -> list[Finding]:
-    """Look at versions, processor and settings, and time training steps for about ``seconds``."""
+    """Check versions, processor and settings, and time training steps for about ``seconds``."""
     setup()
     cores = _usable_cores()
     return [
@@ -60,7 +60,7 @@ def examine(seconds: float = 10.0) -> list[Finding]:
 
 
 def report(findings: list[Finding]) -> str:
-    """The findings as a table of text, with the remedy below what is wrong."""
+    """The findings as a plain-text table, with a remedy below each problem."""
     width = max(len(finding.name) for finding in findings)
     lines = []
     for finding in findings:
@@ -95,7 +95,7 @@ def step_seconds(seconds: float) -> float:
 
 
 def _make_step() -> Callable[[], None]:
-    """A training step of the case's network on noise."""
+    """A function that does one training step of the case's network on noise."""
     rng = np.random.default_rng(0)
     batch, channels, *window = STEP
     network = ResidualUNet3D(channels, NUM_CLASSES)
@@ -106,7 +106,7 @@ def _make_step() -> Callable[[], None]:
     label = Tensor(rng.integers(0, NUM_CLASSES, (batch, *window)).astype(np.int32))
 
     def step() -> None:
-        train_step(image, label)[0].asnumpy()  # waits until the loss is there
+        train_step(image, label)[0].asnumpy()  # waits until the loss is computed
 
     return step
 
@@ -129,7 +129,7 @@ def _version(name: str, found: str, expected: str) -> Finding:
 
 def _cores(cores: int) -> Finding:
     load = os.getloadavg()[0]
-    remedy = "other programs use them: close what you do not need" if load > cores else ""
+    remedy = "other programs use them: close those you do not need" if load > cores else ""
     return Finding("cores", f"{cores}, load {load:.1f}", remedy)
 
 
@@ -137,7 +137,7 @@ def _kernel(kernel: str) -> Finding:
     if "ref" not in kernel:
         return Finding("convolution kernel", kernel)
     setting = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    remedy = f"the slow kernel: set ONEDNN_MAX_CPU_ISA=AVX2 or leave it unset, it is {setting}"
+    remedy = f"the slow kernel: set ONEDNN_MAX_CPU_ISA=AVX2 or leave it unset; it is {setting}"
     return Finding("convolution kernel", kernel, remedy)
 
 

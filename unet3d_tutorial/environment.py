@@ -1,19 +1,19 @@
-"""Settings of the process that MindSpore's libraries read once, so they must come before it.
+"""Environment variables that MindSpore's libraries read once, so they are set before its import.
 
-Every module of the package that imports MindSpore imports this one first. Nothing happens where
-MindSpore is loaded already: then the program that loaded it has chosen. A value that the user set
-stays. :mod:`.cpu.runtime` says what the settings do.
+Every module of the package that imports MindSpore imports this one first. If MindSpore is already
+loaded, nothing is changed: the program that loaded it has made its choice. A value that the user
+has set is kept. :mod:`.cpu.runtime` explains the settings.
 """
 
 import os
 import sys
 
 DEFAULTS = {
-    # Without it, oneDNN runs MindSpore 2.10's 3-D convolutions on a CPU that has AVX-512 through its
+    # Without it, on a CPU with AVX-512, oneDNN runs MindSpore 2.10's 3-D convolutions with its
     # reference kernel, a plain loop that is many times slower. Read before the first convolution.
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # Threads of oneDNN that have nothing to do sleep rather than wait busily: MindSpore's threads
-    # need the same cores. Read when the library is loaded.
+    # Idle threads of oneDNN sleep instead of spinning, because MindSpore's threads need the same
+    # cores. Read when the library is loaded.
     "OMP_WAIT_POLICY": "passive",
 }
 

@@ -1,8 +1,8 @@
 """Score masks of whole scans: structure by structure, case by case, and method by method.
 
 One case gives an :class:`Evaluation`, a score for each structure. Many cases of several methods are
-:data:`Results`; :func:`summarise` says of each what the mean is, how sure it is, and which case is
-the worst.
+:data:`Results`; :func:`summarise` gives mean, confidence interval, median and worst case of each
+metric.
 """
 
 import csv
@@ -18,8 +18,7 @@ from .files.whole import written_whole
 from .labels import STRUCTURES
 from .volume import Volume, check_same_grid
 
-#: A surface this near counts as right in the surface Dice: two people who draw differ by about as
-#: much.
+#: Tolerance of the surface Dice: surfaces that two people draw by hand differ by about as much.
 TOLERANCE_MM = 2.0
 #: What a field of :class:`StructureScore` is called in tables.
 NAMES = {
@@ -50,8 +49,8 @@ INFINITE = float("inf")
 class StructureScore:
     """How well one structure was segmented.
 
-    For empty masks see the contract in :mod:`unet3d_tutorial.metrics`. Printed it is one line; in
-    Jupyter it is a table.
+    For the values of empty masks see :mod:`unet3d_tutorial.metrics`. Printed, a score is one line;
+    in Jupyter it is a table.
     """
 
     structure: str
@@ -63,7 +62,7 @@ class StructureScore:
     assd_mm: float  #: mean surface distance; inf if missed
     volume_ml: float  #: of the prediction
     reference_ml: float  #: of the reference
-    #: 1 if one of the two masks is empty and the other is not; in a mean, the number of such cases
+    #: 1 if exactly one of the two masks is empty, otherwise 0; in a mean, the number of such cases
     missed: int = 0
 
     def __str__(self) -> str:
@@ -75,14 +74,14 @@ class StructureScore:
 
 
 class Evaluation(list[StructureScore]):
-    """The scores of one mask, or their means over several: a list, one entry a structure.
+    """The scores of one mask, or their means over several: a list, one entry for each structure.
 
-    Print it for a Markdown table; a cell of Jupyter shows it as HTML.
+    ``print`` gives a Markdown table; Jupyter shows an HTML table.
     """
 
     @property
     def table(self) -> Table:
-        """One row a structure."""
+        """A table with one row for each structure."""
         rows = [[score.structure, *_score_cells(score)] for score in self]
         return Table(["structure", *SCORE_HEADINGS], rows, ["left", *SCORE_ALIGN])
 
@@ -100,8 +99,8 @@ Results = dict[str, dict[str, Evaluation]]
 def evaluate(prediction: Volume, reference: Volume) -> Evaluation:
     """Score a mask against the reference on the same grid: one score for each of ``STRUCTURES``.
 
-    Both are ``(I, J, K)`` with labels 0..3. Raises ``ValueError`` if shape or affine differ, or if
-    there are labels other than 0..3.
+    Both are ``(I, J, K)`` with labels 0..3. Raises ``ValueError`` if their shapes or affines
+    differ, or if there are labels other than 0..3.
     """
     check_same_grid("prediction", prediction.grid, "the reference", reference.grid)
     _check_labels("prediction", prediction)
@@ -115,7 +114,7 @@ def evaluate(prediction: Volume, reference: Volume) -> Evaluation:
 def _score(
     structure: str, prediction: metrics.Mask, reference: metrics.Mask, grid: Volume
 ) -> StructureScore:
-    """Score one structure from its two masks ``(I, J, K)``; of ``grid`` only the lengths count."""
+    """Score one structure from its two masks ``(I, J, K)``; ``grid`` gives the voxel size only."""
     values = metrics.score(
         prediction, reference, spacing_mm=grid.spacing_mm, tolerance_mm=TOLERANCE_MM
     )
@@ -137,7 +136,7 @@ def _score(
 
 def _check_labels(name: str, volume: Volume) -> None:
     """Raise ``ValueError`` if there are labels other than background and ``STRUCTURES``."""
-    with np.errstate(invalid="ignore"):  # NaN has no whole number, and is found below
+    with np.errstate(invalid="ignore"):  # NaN cannot be converted; it is found below
         whole = volume.array.astype(np.uint8)
     unknown = np.unique(volume.array[(whole != volume.array) | (whole > len(STRUCTURES))])
     if unknown.size:
@@ -152,8 +151,8 @@ def evaluate_cases(
 ) -> Results:
     """Score every case ``(name, image, reference)`` with every method.
 
-    ``segmenters`` takes an image and gives one mask a method, by the method's name. Cases are read
-    one at a time.
+    ``segmenters`` takes an image and returns a mask for each method, under the method's name. Cases
+    are read one at a time.
     """
     results: Results = {}
     for name, image, reference in cases:
@@ -169,29 +168,29 @@ def evaluate_cases(
 class Summary:
     """One metric of one structure over several cases.
 
-    A missed case has no distance: mean, interval and median of a distance are those of the cases
-    that were found, and ``missed`` says how many were not. The overlap of a missed case is 0 and
-    counts.
+    A missed case has no finite distance: mean, interval and median of a distance are computed over
+    the other cases, and ``missed`` is the number of missed ones. The overlap of a missed case is 0
+    and is included.
     """
 
     structure: str
     metric: str  #: a field of :class:`StructureScore`
-    mean: float  #: inf if no case was found
-    low: float  #: 95 % bootstrap interval of the mean
-    high: float
+    mean: float  #: inf if every case was missed
+    low: float  #: lower end of the 95 % bootstrap interval of the mean
+    high: float  #: its upper end
     median: float
     worst: float
-    worst_case: str  #: name of the case
-    cases: int
-    missed: int
+    worst_case: str  #: name of the case with the worst value
+    cases: int  #: number of all cases
+    missed: int  #: number of missed cases
 
 
 def summarise(
     cases: Mapping[str, Sequence[StructureScore]], metric_names: Sequence[str] = ("dice", "hd95_mm")
 ) -> list[Summary]:
-    """Sum up one method's cases: an entry for each structure and metric.
+    """Summarise the cases of one method: an entry for each structure and metric.
 
-    ``cases`` holds a score for each of ``STRUCTURES`` under each case's name. ``metric_names`` are
+    ``cases`` maps each case's name to one score for each of ``STRUCTURES``. ``metric_names`` are
     fields of :class:`StructureScore`.
     """
     summaries = []
@@ -202,7 +201,7 @@ def summarise(
 
 
 def _summary(scores: Mapping[str, StructureScore], metric: str) -> Summary:
-    """One metric of one structure; ``scores`` are by case."""
+    """Summarise one metric of one structure; ``scores`` maps case names to scores."""
     names = list(scores)
     values = np.array([getattr(score, metric) for score in scores.values()])
     worst = int(values.argmax() if _is_distance(metric) else values.argmin())
@@ -225,10 +224,11 @@ def _summary(scores: Mapping[str, StructureScore], metric: str) -> Summary:
 def bootstrap_interval(
     values: np.ndarray, *, level: float = 0.95, draws: int = 5000, seed: int = 0
 ) -> tuple[float, float]:
-    """Say how far the mean of as many other cases might have been off: the percentile bootstrap.
+    """Confidence interval of the mean of ``values`` by the percentile bootstrap (Efron, 1979).
 
-    Draws ``len(values)`` cases with replacement, again and again, and gives the middle ``level`` of
-    the means (Efron, 1979). Knows nothing of cases unlike those at hand. No values give (inf, inf).
+    Draws ``len(values)`` of the values with replacement, ``draws`` times, and returns the ends of
+    the middle ``level`` of the means. It cannot account for kinds of cases that are not among the
+    values. Without values the result is ``(inf, inf)``.
     """
     if not len(values):
         return INFINITE, INFINITE
@@ -240,7 +240,7 @@ def bootstrap_interval(
 def mean_scores(cases: Mapping[str, Sequence[StructureScore]]) -> Evaluation:
     """Mean of each structure's scores over the cases.
 
-    Distances are means over the cases that were found; ``missed`` counts the others.
+    Missed cases are left out of the mean distances; ``missed`` is their number.
     """
     return Evaluation(_mean_score(scores) for scores in zip(*cases.values(), strict=True))
 
@@ -256,7 +256,7 @@ def _mean_score(scores: Sequence[StructureScore]) -> StructureScore:
 
 
 def _score_fields() -> list[str]:
-    """The fields of :class:`StructureScore` that are measured."""
+    """Names of the fields of :class:`StructureScore` that hold measurements."""
     names = [entry.name for entry in fields(StructureScore)]
     return [name for name in names if name not in ("structure", "missed")]
 
@@ -266,7 +266,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _is_distance(metric: str) -> bool:
-    """Whether a field of :class:`StructureScore` is a length, of which more is worse."""
+    """Whether a field of :class:`StructureScore` is a distance, for which larger is worse."""
     return metric.endswith("_mm")
 
 
@@ -274,9 +274,9 @@ def _is_distance(metric: str) -> bool:
 
 
 def scores_table(results: Mapping[str, Sequence[StructureScore]]) -> Table:
-    """Lay the scores of several methods out as one table: a row for each method and structure.
+    """The scores of several methods in one table: a row for each method and structure.
 
-    ``results`` goes from method to what :func:`evaluate` or :func:`mean_scores` gives.
+    ``results`` maps each method to the result of :func:`evaluate` or :func:`mean_scores`.
     """
     rows = []
     for method, scores in results.items():
@@ -285,8 +285,8 @@ def scores_table(results: Mapping[str, Sequence[StructureScore]]) -> Table:
 
 
 def _score_cells(score: StructureScore) -> list[str]:
-    """A score's cells below :data:`SCORE_HEADINGS`."""
-    # The mean of a distance says how many cases are not in it.
+    """The cells of one score, in the order of :data:`SCORE_HEADINGS`."""
+    # A mean distance is followed by the number of cases that are not included.
     is_partial = score.missed and np.isfinite(score.hd95_mm)
     missed = f" ({score.missed} missed)" if is_partial else ""
     return [
@@ -303,7 +303,7 @@ def summary_table(
     results: Mapping[str, Mapping[str, Sequence[StructureScore]]],
     metric_names: Sequence[str] = ("dice", "hd95_mm"),
 ) -> Table:
-    """Lay :func:`summarise` of every method out as one table; the interval is that of the mean."""
+    """The result of :func:`summarise` for every method in one table; intervals are of the mean."""
     rows = []
     for method, cases in results.items():
         summaries = summarise(cases, metric_names)
@@ -314,7 +314,7 @@ def summary_table(
 
 
 def _summary_cells(summary: Summary) -> list[str]:
-    """The cells of a row of :func:`summary_table`, but for the method."""
+    """The cells of a row of :func:`summary_table`, except the method."""
     digits = 1 if _is_distance(summary.metric) else 3
     return [
         summary.structure,
@@ -333,9 +333,10 @@ def _text(value: float, digits: int) -> str:
 
 
 def write_csv(results: Mapping[str, Results], path: str | Path) -> Path:
-    """Write one line for each data set, method, case and structure; whole file or not at all.
+    """Write one line for each data set, method, case and structure; the whole file or none.
 
-    A missed distance is inf.
+    ``results`` maps the name of each data set to its results. The distances of a missed structure
+    are written as ``inf``. Returns ``path``.
     """
     columns = ["data", "method", "case", *(entry.name for entry in fields(StructureScore))]
     with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:

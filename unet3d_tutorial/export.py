@@ -1,8 +1,8 @@
-"""From a MindSpore network to files that run without it.
+"""Export a network to files that run without its Python code: MINDIR and ONNX.
 
-MINDIR is for MindSpore's own runtimes, ONNX for everybody else's. An exported file is a second
-program for the same function, so it is held to the network on the spot: the file appears under its
-name only if both give the same logits.
+MINDIR is for MindSpore's own runtimes, ONNX for all others. An exported file is a second program
+for the same function, so its logits are compared with the network's at once: the file is kept only
+if both agree.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -22,14 +22,14 @@ from .predict.engines import CONFIG_KEY, dump_config, load_onnx
 from .runs.device import setup
 from .runs.networks import load_network, predictor
 
-#: largest difference of logits between network and file, as a share of the largest logit: rounding,
-#: no more
+#: largest difference between the logits of network and file, as a share of the largest logit; this
+#: allows for rounding only
 TOLERANCE = 1e-4
-FREE_AXES = {0: "N", 2: "D", 3: "H", 4: "W"}  # of a batch (N, C, D, H, W)
+FREE_AXES = {0: "N", 2: "D", 3: "H", 4: "W"}  # dynamic axes of a batch (N, C, D, H, W)
 FILE_MODE = 0o644  # MindSpore makes its files read-only
 
 Shape = tuple[int, ...]
-Producers = dict[str, onnx.NodeProto]  # by the name of what a node computes
+Producers = dict[str, onnx.NodeProto]  # from the name of an array to the node that computes it
 
 
 class ExportError(RuntimeError):
@@ -41,8 +41,9 @@ def export_checkpoint(
 ) -> Path:
     """Export a checkpoint's network to ``output``, in the format that its suffix names.
 
-    Without ``output`` the file lies next to the checkpoint and is called as ``config`` says.
-    ``fixed`` as in :func:`to_onnx`.
+    If ``output`` is ``None``, the file is written next to the checkpoint, with the name and the
+    format from ``config.export``. ``fixed`` is as in :func:`to_onnx`. Returns the file's path.
+    Raises ``ValueError`` for a suffix other than ``.onnx`` and ``.mindir``.
     """
     setup(seed=config.train.seed, device_target=config.train.device_target)
     if output is None:
@@ -58,11 +59,11 @@ def export_checkpoint(
 def to_onnx(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool = False) -> Path:
     """Write ``network`` as ONNX (opset 11, MindSpore's highest).
 
-    The file takes any batch size and window, or with ``fixed`` one window of
-    ``inference.roi_size``. It holds ``config``'s sections data, model and inference, so that
-    whoever has it needs nothing else. Raises :class:`ExportError` if ONNX Runtime finds other
-    logits in it than the network does, and for a network with a layer that MindSpore cannot write
-    (group norm).
+    The file takes any batch size and window size, or with ``fixed`` exactly one window of
+    ``inference.roi_size``. It contains the sections data, model and inference of ``config``, so it
+    can be used without any other file. Raises :class:`ExportError` if the logits that ONNX Runtime
+    computes differ from the network's, and for a network with a layer that MindSpore cannot write
+    as ONNX (group norm).
     """
     path = _checked_path(path, ".onnx")
     network.set_train(False)
@@ -83,9 +84,9 @@ def to_onnx(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool =
 def to_mindir(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool = False) -> Path:
     """Write ``network`` as MINDIR.
 
-    The file takes any batch size and window, or with ``fixed`` one window of
-    ``inference.roi_size``. Raises :class:`ExportError` if MindSpore finds other logits in the file
-    than in the network.
+    The file takes any batch size and window size, or with ``fixed`` exactly one window of
+    ``inference.roi_size``. Raises :class:`ExportError` if the logits of the file differ from the
+    network's.
     """
     path = _checked_path(path, ".mindir")
     network.set_train(False)
@@ -100,9 +101,9 @@ def to_mindir(network: nn.Cell, path: str | Path, config: Config, *, fixed: bool
 
 
 def mindir_predictor(path: str | Path) -> Predictor:
-    """A MINDIR file as a function on NumPy arrays.
+    """Load a MINDIR file as a function on NumPy arrays.
 
-    It takes ``(N, C, D, H, W)`` and gives logits ``(N, K, D, H, W)``.
+    The function takes ``(N, C, D, H, W)`` and returns logits ``(N, K, D, H, W)``.
     """
     return predictor(nn.GraphCell(ms.load(str(path))))
 
@@ -113,11 +114,11 @@ def verify(
     shapes: list[Shape],
     name: str,
 ) -> float:
-    """Compare the logits of a file and a network on noise; give the largest difference.
+    """Compare the logits of a file and a network on noise; return the largest difference.
 
-    ``shapes`` are those of the batches to try, ``(N, C, D, H, W)``. The difference is a
-    share of the largest logit. Raises :class:`ExportError`, with the file's ``name``,
-    above :data:`TOLERANCE`.
+    ``shapes`` are the shapes of the batches to try, ``(N, C, D, H, W)``. The difference is a share
+    of the largest logit. Raises :class:`ExportError`, with the file's ``name``, if the shapes of
+    the logits differ, or if the difference is above :data:`TOLERANCE`.
     """
     rng = np.random.default_rng(0)
     differences = []
@@ -138,7 +139,7 @@ def verify(
 
 
 def _checked_path(path: str | Path, suffix: str) -> Path:
-    """The path of a file to write, whose folder is made."""
+    """The path of a file to write; its folder is made. ``ValueError`` for the wrong suffix."""
     path = Path(path)
     if path.suffix != suffix:
         raise ValueError(f"expected a name that ends in {suffix}, found {path.name!r}")
@@ -147,12 +148,12 @@ def _checked_path(path: str | Path, suffix: str) -> Path:
 
 
 def _window(config: Config) -> Shape:
-    """One window, ``(1, C, D, H, W)``."""
+    """The shape of one window, ``(1, C, D, H, W)``."""
     return 1, config.model.in_channels, *config.inference.roi_size
 
 
 def _shapes_to_verify(config: Config, fixed: bool) -> list[Shape]:
-    """The fixed window, or two small ones of different shape, the second in a batch of two."""
+    """The fixed window, or two small windows of different shape, the second in a batch of two."""
     if fixed:
         return [_window(config)]
     channels = config.model.in_channels
@@ -163,8 +164,8 @@ def _shapes_to_verify(config: Config, fixed: bool) -> list[Shape]:
 
 
 def _write_mindspores_onnx(network: nn.Cell, part: Path, config: Config, name: str) -> None:
-    """Write ONNX as MindSpore does, for one window; ``name`` is the file's in a complaint."""
-    # Writing ONNX alters the compiled graph: a second export must not find it.
+    """Write MindSpore's own ONNX, for one window; ``name`` is the file's name in errors."""
+    # Writing ONNX changes the compiled graph, so a second export must not reuse it.
     network.compile_cache.clear()
     example = Tensor(np.zeros(_window(config), np.float32))
     try:
@@ -178,7 +179,7 @@ def _write_mindspores_onnx(network: nn.Cell, part: Path, config: Config, name: s
 
 
 def _free_axes(graph: onnx.GraphProto) -> None:
-    """Make batch and volume axes dynamic; the numbers of channels stay."""
+    """Make the batch axis and the volume axes dynamic; the numbers of channels stay fixed."""
     for value in (*graph.input, *graph.output):
         axes = value.type.tensor_type.shape.dim
         for axis, name in FREE_AXES.items():
@@ -186,12 +187,12 @@ def _free_axes(graph: onnx.GraphProto) -> None:
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace what MindSpore spells out by the operator that ONNX has for it.
+    """Simplify MindSpore's graph without changing its function.
 
-    The function stays the same. MindSpore's batch-norm folds two axes into one, with sizes written
-    into the graph. In use it only scales and shifts each channel, which the convolution before it
-    can do: batch-norm and ``Reshape`` go, and the fixed sizes with them.
-    ``relu(x) - w * relu(-x)`` is one ``PRelu``.
+    The networks' batch-norm folds two axes into one, which writes fixed sizes into the graph. At
+    inference it only scales and shifts each channel, which the preceding convolution can do as
+    well. So batch-norm and ``Reshape`` are removed, together with the fixed sizes. The nodes of
+    ``relu(x) - w * relu(-x)`` become one ``PRelu``.
     """
     graph = model.graph
     producers = {node.output[0]: node for node in graph.node}
@@ -207,7 +208,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 def _producer(
     producers: Producers, node: onnx.NodeProto, place: int, *kinds: str
 ) -> onnx.NodeProto | None:
-    """The node that computes an input of another, if there is one and it is of these kinds."""
+    """The node that computes input ``place`` of ``node``; ``None`` unless it is of ``kinds``."""
     if place >= len(node.input):
         return None
     producer = producers.get(node.input[place])
@@ -215,9 +216,10 @@ def _producer(
 
 
 def _merge_batch_norm(graph: onnx.GraphProto, producers: Producers, unfold: onnx.NodeProto) -> None:
-    """Merge convolution, fold, batch-norm and ``unfold`` into the convolution, if this is a chain.
+    """Merge the chain convolution, fold, batch-norm, ``unfold`` into its convolution.
 
-    The others stay in the graph; nothing reads them any more.
+    Nothing happens if there is no such chain. The merged nodes stay in the graph, but nothing reads
+    them any more.
     """
     norm = _producer(producers, unfold, 0, "BatchNormalization")
     if norm is None:
@@ -234,7 +236,7 @@ def _merge_batch_norm(graph: onnx.GraphProto, producers: Producers, unfold: onnx
 
 
 def _merge_prelu(producers: Producers, difference: onnx.NodeProto) -> None:
-    """Make ``relu(x) - w * relu(-x)`` one node."""
+    """Replace ``relu(x) - w * relu(-x)`` by one ``PRelu`` node."""
     positive = _producer(producers, difference, 0, "Relu")
     scaled = _producer(producers, difference, 1, "Mul")
     if positive is None or scaled is None:
@@ -247,9 +249,9 @@ def _merge_prelu(producers: Producers, difference: onnx.NodeProto) -> None:
 def _scale_weights(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
     """Put a batch-norm's scale and shift into weight and bias of the convolution before it.
 
-    With the running mean and variance, which are numbers in use:
-    ``gamma * (w * x + b - mean) / sqrt(variance + epsilon) + beta``. Besides saving a layer this
-    keeps all numbers small: a running variance may be beyond what float16 can hold.
+    With the running mean and variance, which are constants at inference, both together compute
+    ``gamma * (w * x + b - mean) / sqrt(variance + epsilon) + beta``. This saves a layer. It also
+    keeps all numbers small: a running variance may be too large for float16.
     """
     stored = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -276,7 +278,7 @@ def _scale_weights(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.Node
 
 
 def _remove_unused(graph: onnx.GraphProto) -> None:
-    """Delete the nodes whose results nothing reads, and then the weights that none needs."""
+    """Delete the nodes whose results are not used, then the weights that no node uses."""
     needed = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if needed.isdisjoint(node.output):

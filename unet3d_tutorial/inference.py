@@ -2,10 +2,10 @@
 
 NumPy in, NumPy out: the network is any callable, a predictor as :mod:`.sliding_window` describes.
 
-Two grids are involved. The network was trained on the *working grid*, of one spacing and one order
-of axes, which windows tile. The mask is wanted on the *scan's grid*. Along the first axis of the
-working grid its *rows* come in *slabs*; the scan has *slices*, along whichever of its axes is
-parallel to that.
+Two grids are involved. The network was trained on the *working grid*, which has a fixed spacing and
+a fixed order of axes, and is covered by windows. The mask is needed on the *scan's grid*. Along its
+first axis, the working grid consists of *rows*, and scores arrive in *slabs* of several rows. The
+*slices* of the scan are counted along the axis of the scan that is parallel to this one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from .config import Config
 from .postprocessing import Prior, clean, hu_prior
 
-# The sliding window is a part of inference, so all its names are found here too.
+# The sliding window is part of inference, so all its names are available here too.
 from .sliding_window import Predictor as Predictor
 from .sliding_window import Shape as Shape
 from .sliding_window import SlidingWindow as SlidingWindow
@@ -29,27 +29,27 @@ from .transforms import CenterOnBody, Compose, Pad, grid_steps, input_steps
 from .transforms.resampling import apply_along, linear_weights
 from .volume import Volume
 
-#: Slices of the scan that return to its grid at once: a file may store them interleaved, and
-#: several at once use what a cache line holds.
+#: Number of slices that are labelled together. If the scan's array stores slices interleaved,
+#: working on several at once makes better use of each cache line.
 SLICES_AT_ONCE = 4
-#: Two affines that agree differ by this much of a voxel at the edge of a grid, by rounding.
+#: Tolerance for rounding of affines at the edge of a grid, in voxels.
 EDGE_TOLERANCE = 1e-3
-#: A position this near to a voxel, as a share of one, is that voxel.
+#: A position this close to the centre of a voxel, in voxels, counts as that voxel.
 ROUNDING = 1e-6
-#: Axes are parallel if they drift apart by no more than this share of a voxel along a whole scan.
+#: Axes count as parallel if they drift apart by at most this share of a voxel over a whole scan.
 MOST_DRIFT = 0.01
 
 
 def segment(
     image: Volume, predictor: Predictor, config: Config, *, progress: bool = False
 ) -> Volume:
-    """Segment a whole scan: prepare, predict in windows, return to the scan's own grid, clean.
+    """Segment a whole scan: prepare, predict windows, resample to the scan's grid, clean up.
 
     ``image`` is ``(I, J, K)`` in HU, of any orientation and spacing. The result is uint8 with 0
     background, 1 left lung, 2 right lung, 3 trachea, and has the shape and affine of ``image``.
-    ``progress`` shows a bar over the windows. Memory: the network's input, and scores for a slab of
-    it one window thick. Raises ``ValueError`` if ``image`` is not 3-D or if the predictor's number
-    of classes is not ``config.model.num_classes``.
+    ``progress`` shows a bar over the windows. Memory is needed for the network's input, and for the
+    scores of a slab that is one window thick. Raises ``ValueError`` if ``image`` is not 3-D, or if
+    the predictor's number of classes is not ``config.model.num_classes``.
     """
     if image.array.ndim != 3:
         raise ValueError(f"image: expected a 3-D volume (I, J, K), found shape {image.array.shape}")
@@ -69,9 +69,9 @@ def segment(
 
 
 def prepare(image: Volume, config: Config) -> Volume:
-    """Make what the network sees of a scan: the channels ``(C, I, J, K)`` on the working grid.
+    """Turn a scan into the network's input ``(C, I, J, K)`` on the working grid.
 
-    ``image`` is ``(I, J, K)`` in HU; the result is float32, and its affine is that of the working
+    ``image`` is ``(I, J, K)`` in HU. The result is float32, and its affine is that of the working
     grid in the scan's own coordinates.
     """
     to_working_grid = Compose([*grid_steps(config.data), Pad(config.inference.roi_size)])
@@ -82,14 +82,15 @@ def prepare(image: Volume, config: Config) -> Volume:
 
 
 def _of_classes(slabs: Iterable[np.ndarray], number: int) -> Iterator[np.ndarray]:
-    """The slabs ``(K, n, J, K)`` as they come; ``ValueError`` if K is not ``number``."""
+    """The slabs ``(classes, n, J, K)``, unchanged; ``ValueError`` unless there are ``number``."""
 
     def checked(scores: np.ndarray) -> np.ndarray:
         if len(scores) != number:
             raise ValueError(f"predictor: expected {number} classes, found {len(scores)}")
         return scores
 
-    return map(checked, slabs)  # which, unlike a loop, does not hold a slab while the next is made
+    # Unlike a loop, map does not keep a slab in memory while the next one is computed.
+    return map(checked, slabs)
 
 
 # ---------------------------------------------------------------------- back to the scan's own grid
@@ -104,16 +105,16 @@ def labels_on_grid(
 ) -> np.ndarray:
     """Find the class with the highest score at every voxel of another grid: uint8 of ``shape``.
 
-    ``logits`` is ``(K, ...)`` on its own grid. Scores are interpolated linearly and only then
-    compared: the nearest label would keep the steps of the coarse grid, and averages of labels mean
-    nothing (half way from 0 to 2 is not 1). Only scores from inside the target grid count: its
-    outermost voxels take the nearest such score, rather than mix with what was predicted for the
-    padding around a small scan.
+    ``logits`` is ``(classes, I, J, K)`` on its own grid. Scores are interpolated linearly, and only
+    then compared. Nearest-neighbour labels would show the steps of the coarse grid, and
+    interpolated labels are meaningless (half way from 0 to 2 is not 1). Only scores from inside the
+    target grid are used: its outermost voxels take the nearest such score, so that predictions for
+    the padding around a small scan have no effect.
 
-    ``prior`` gives scores that are added: it is called with an index of a box of the target, three
-    slices, and returns them for that, ``(K, ...)``. ``gain`` is by how much it raises any class
-    over class 0, at most: where class 0 leads by more, nothing is computed. Raises ``ValueError``
-    if one grid is rotated against the other.
+    ``prior`` gives scores to add, or is ``None``. It is called with a box of the target, three
+    slices, and returns scores ``(classes, ...)`` for that box. ``gain`` is the most by which it
+    raises any class over class 0: where class 0 leads by more, nothing is computed. Raises
+    ``ValueError`` if one grid is rotated relative to the other.
     """
     grid = Volume(logits.array[0], logits.affine)
     return labels_from_slabs([logits.array], grid, shape, affine, prior, gain)
@@ -127,13 +128,14 @@ def labels_from_slabs(
     prior: Prior | None = None,
     gain: float = np.inf,
 ) -> np.ndarray:
-    """Do what :func:`labels_on_grid` does with scores that come slab by slab.
+    """Like :func:`labels_on_grid`, for scores that arrive slab by slab.
 
-    ``slabs`` are ``(K, n, J, K)``, in order along the first axis of ``grid``, the working grid, of
-    which only shape and affine are used. ``shape`` and ``affine`` are those of the scan.
+    ``slabs`` are ``(classes, n, J, K)``, in order along the first axis of ``grid``, the working
+    grid. Only shape and affine of ``grid`` are used. ``shape`` and ``affine`` are those of the
+    scan; ``prior`` and ``gain`` are as in :func:`labels_on_grid`.
 
-    Each slice of the scan lies between two rows of the working grid. As soon as the scores of both
-    are there the slice's labels are found, and no more than a slab of scores is ever held::
+    Each slice of the scan lies between two rows of the working grid. It is labelled as soon as the
+    scores of both rows are available, so scores are held for one slab and one row only::
 
         rows of the working grid    0     1     2     3     4     5
         first slab                  [-----------]
@@ -146,15 +148,16 @@ def labels_from_slabs(
     labelling = _Labelling(scan, np.zeros(shape, np.uint8), prior, gain)
     for first_row, scores in _with_row_before(slabs):
         labelling.add(first_row, scores)
-        # Before the next slab is made; it may be a view of the same memory.
+        # Free it before the next slab is computed, which may use the same memory.
         del scores
     return labelling.labels
 
 
 def largest(scores: np.ndarray) -> np.ndarray:
-    """The class with the highest score, of a tie the lowest: ``(K, ...)`` to uint8 ``(...)``.
+    """The class with the highest score: ``(classes, ...)`` to uint8 ``(...)``.
 
-    The same as ``scores.argmax(axis=0)``, which NumPy is slow at along a short axis.
+    In a tie the lowest class wins. This equals ``scores.argmax(axis=0)``, which is slow in NumPy
+    along a short axis.
     """
     highest = scores[0].copy()
     winner = np.zeros(scores.shape[1:], np.uint8)
@@ -166,21 +169,21 @@ def largest(scores: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _ScanOnWorkingGrid:
-    """Where the slices of a scan lie on the working grid, one entry for each of three axes.
+    """Where the voxels of a scan lie on the working grid, one entry for each of three axes.
 
-    The axes are in *slab order*: first the scan's axis that runs along the slabs, then the scan's
-    other two.
+    The axes are in *slab order*: first the scan's axis that is parallel to the first axis of the
+    working grid, then the scan's other two.
     """
 
-    slab_axis: int  #: the scan's axis that runs along the slabs
-    #: the axis of the working grid that is parallel to each; 0, that of the rows, comes first
+    slab_axis: int  #: the scan's axis that is parallel to the first axis of the working grid
+    #: for each axis, the parallel axis of the working grid; axis 0 comes first
     grid_axes: tuple[int, ...]
-    #: for each slice of the scan its index on the working grid, a whole number or one between two
+    #: for each axis, the fractional index on the working grid of every voxel of the scan
     positions: tuple[np.ndarray, ...]
 
     @classmethod
     def locate(cls, grid: Volume, shape: Shape, affine: np.ndarray) -> "_ScanOnWorkingGrid":
-        """The grid of ``shape`` and ``affine`` as seen from the working grid."""
+        """Locate the scan's grid, of this ``shape`` and ``affine``, on the working grid."""
         parallel, scale, offset = _match_axes(grid.affine, affine, shape)
         slab_axis = parallel.index(0)
         in_plane = [axis for axis in range(3) if axis != slab_axis]
@@ -193,23 +196,23 @@ class _ScanOnWorkingGrid:
 
 
 class _Labelling:
-    """Fills in the labels of a scan from slabs of scores on the working grid."""
+    """Fill in the labels of a scan from slabs of scores on the working grid."""
 
     def __init__(
         self, scan: _ScanOnWorkingGrid, labels: np.ndarray, prior: Prior | None, gain: float
     ):
         self.scan = scan
-        self.labels = labels  #: uint8 on the scan's grid, 0 where nothing was found yet
+        self.labels = labels  #: uint8 on the scan's grid, 0 where nothing is labelled yet
         self.prior = prior
         self.gain = gain if prior else 0.0
-        self.last_row = -1.0  #: of the working grid; slices up to it are labelled
+        self.last_row = -1.0  #: row of the working grid up to which slices are labelled
 
     def add(self, first_row: int, scores: np.ndarray) -> None:
-        """Label the slices that the slab ``(K, rows, J, K)``, from ``first_row`` on, decides."""
+        """Label the slices within a slab ``(classes, rows, J, K)`` that begins at ``first_row``."""
         row_of_slice = self.scan.positions[0]
         last_row = first_row + scores.shape[1] - 1
         ready = np.flatnonzero((self.last_row < row_of_slice) & (row_of_slice <= last_row))
-        # To slab order, behind the axis of the classes.
+        # To slab order, after the axis of the classes.
         scores = scores.transpose(0, *(1 + axis for axis in self.scan.grid_axes))
         undecided = _undecided(scores, self.gain)
         for first in range(0, len(ready), SLICES_AT_ONCE):
@@ -222,7 +225,7 @@ class _Labelling:
     ) -> None:
         """Label the slices with these ``numbers``, which lie at these ``rows`` of the slab.
 
-        ``scores`` ``(K, ...)`` and ``undecided`` are in slab order.
+        ``scores`` ``(classes, ...)`` and ``undecided`` are in slab order.
         """
         positions = [rows, *self.scan.positions[1:]]
         in_plane = _undecided_box(undecided, positions)
@@ -241,34 +244,34 @@ class _Labelling:
 
 
 def _with_row_before(slabs: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Each slab with the last row of the slab before in front, and the index of its first row."""
+    """Yield the index of a slab's first row, and the slab with the row before it in front."""
     first_row, row_before = 0, None
     for slab in slabs:
         scores = slab if row_before is None else np.concatenate([row_before, slab], axis=1)
         yield first_row, scores
         first_row += scores.shape[1] - 1
         row_before = scores[:, -1:].copy()
-        del slab, scores  # before the next slab is made
+        del slab, scores  # free them before the next slab is computed
 
 
 def _undecided(scores: np.ndarray, gain: float) -> np.ndarray:
-    """Mark where a class may still beat class 0 once up to ``gain`` was added to it.
+    """Mark the voxels where a class may still beat class 0 after up to ``gain`` is added to it.
 
-    ``(K, ...)`` to boolean ``(...)``. Between voxels that are not marked class 0 wins too, for its
-    lead there is a mean of its leads at the voxels around. What is not a number is marked.
+    ``(classes, ...)`` to boolean ``(...)``. Class 0 also wins at any position between unmarked
+    voxels: its lead there is at least a weighted mean of its leads at these voxels. NaN is marked.
     """
     lead = scores[0] - scores[1:].max(axis=0, initial=-np.inf)
-    rounding = 1e-3 * (1 + np.abs(scores[0]))  # many times what rounding can do
+    rounding = 1e-3 * (1 + np.abs(scores[0]))  # many times the error of rounding
     return ~(lead > gain + rounding)
 
 
 def _undecided_box(
     undecided: np.ndarray, positions: Sequence[np.ndarray]
 ) -> tuple[slice, slice] | None:
-    """The slices of the scan, along axes 1 and 2, that touch a marked voxel; ``None`` if none do.
+    """The ranges along axes 1 and 2 of the scan that touch a marked voxel; ``None`` if none do.
 
-    ``positions`` are those of the scan's slices along each of the three axes, in order or in
-    reverse; only rows of the slab next to those along axis 0 count.
+    ``positions`` are the scan's indices on the working grid along each of the three axes, rising or
+    falling. Only the rows of the slab next to the positions along axis 0 are searched.
     """
     low = max(int(np.floor(positions[0].min())), 0)
     high = int(np.ceil(positions[0].max()))
@@ -279,7 +282,7 @@ def _undecided_box(
 
 
 def _touching(marked: np.ndarray, positions: np.ndarray) -> slice | None:
-    """The range of ``positions`` less than a voxel from the marked ones ``(n,)``, or ``None``."""
+    """The range of ``positions`` less than a voxel from the marked voxels ``(n,)``, or ``None``."""
     where = np.flatnonzero(marked)
     if not len(where):
         return None
@@ -288,7 +291,7 @@ def _touching(marked: np.ndarray, positions: np.ndarray) -> slice | None:
 
 
 def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
-    """Interpolate along one axis; where every position is a voxel, only pick."""
+    """Interpolate linearly along one axis; if every position is a voxel, only select."""
     voxels = positions.astype(int)
     if not np.array_equal(voxels, positions):
         return apply_along(linear_weights(positions, array.shape[axis]), array, axis)
@@ -300,7 +303,7 @@ def _resample(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray
 def _positions(length: int, scale: float, offset: float, source_length: int) -> np.ndarray:
     """Indices on the source's axis of ``length`` target voxels, at ``scale * index + offset``.
 
-    They are held to source voxels whose centres lie inside the target grid.
+    They are limited to the source voxels whose centres lie inside the target grid.
     """
     first, last = sorted(scale * edge + offset for edge in (-0.5, length - 0.5))
     low, high = np.ceil(first - EDGE_TOLERANCE), np.floor(last + EDGE_TOLERANCE)
@@ -315,10 +318,11 @@ def _positions(length: int, scale: float, offset: float, source_length: int) -> 
 def _match_axes(
     source: np.ndarray, target: np.ndarray, shape: Shape
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """For each axis of the target of ``shape``: the source's axis along it, scale and offset.
+    """For each axis of the target: the source's axis that is parallel to it, scale and offset.
 
-    ``scale * index + offset`` takes an index on the target's axis to one on the source's. Raises
-    ``ValueError`` if one affine is rotated against the other.
+    ``shape`` is that of the target. ``scale * index + offset`` converts an index on the target's
+    axis to one on the source's. Raises ``ValueError`` if one affine is rotated relative to the
+    other.
     """
     to_source = np.linalg.inv(source) @ target
     turn = to_source[:3, :3]

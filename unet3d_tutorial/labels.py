@@ -1,6 +1,6 @@
-"""The structures that the network learns: their names, their label values and their colours.
+"""The structures that the network learns: their names, label values and colours.
 
-They are the same in all chapters and all figures.
+All chapters and all figures use the same ones.
 
 >>> dict(enumerate(STRUCTURES, start=1))
 {1: 'left lung', 2: 'right lung', 3: 'trachea'}
@@ -13,13 +13,13 @@ LEFT_LUNG = 1
 RIGHT_LUNG = 2
 TRACHEA = 3
 
-#: Background, left lung, right lung, trachea: the classes whose HU, sides and air are known.
+#: Number of classes: background, left lung, right lung, trachea.
 NUM_CLASSES = len(STRUCTURES) + 1
 
-#: In LUNA16's masks 3 is the left lung, 4 the right lung and 5 the trachea.
+#: First label value in LUNA16's masks: 3 is the left lung, 4 the right lung and 5 the trachea.
 FIRST_IN_LUNA16 = 3
 
-#: Colours from Okabe and Ito's palette, which people with colour blindness can tell apart, too.
+#: Colours from Okabe and Ito's palette, which people with colour blindness can tell apart.
 COLORS: dict[str, str] = {
     "left lung": "#0072B2",
     "right lung": "#E69F00",
@@ -34,10 +34,10 @@ ERRORS: dict[str, str] = {
 
 
 def structure_names(lower_limit: int, upper_limit: int) -> tuple[str, ...]:
-    """Name the structures whose values in the files are ``lower_limit`` to ``upper_limit``.
+    """Names of the structures whose values in the files are ``lower_limit`` to ``upper_limit``.
 
-    Masks with the values 1 to 3 count from 1, as this package does; all others are taken for masks
-    of LUNA16. A value that neither gives to a structure becomes ``"label 6"``.
+    Limits of 1 and 3 mean masks that count from 1, as this package's masks do. All other limits
+    mean masks of LUNA16. A value without a known structure, for example 6, is named ``"label 6"``.
 
     >>> structure_names(3, 5) == structure_names(1, 3) == STRUCTURES
     True

@@ -21,16 +21,16 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Logarithm of the softmax over the class axis, same shape; finite for any finite logits."""
+    """Logarithm of the softmax over the class axis; same shape, finite for any finite logits."""
     return _log_of_softmax(logits, softmax(logits))
 
 
 def _log_of_softmax(logits: Tensor, p: Tensor) -> Tensor:
-    """Logarithm of ``p = softmax(logits)``.
+    """Logarithm of ``p = softmax(logits)``; finite for any finite logits.
 
-    Exact as long as the logarithm of ``p`` is. For a ``p`` near the smallest number of float32 it
-    is MindSpore's own, which is off by up to 5e-6 on CPU; raised by twice that, it is never the
-    smaller of the two anywhere else.
+    Where ``p`` is near the smallest float32 number, its logarithm is not exact, and MindSpore's
+    ``LogSoftmax`` is used instead. On CPU that operation is off by up to 5e-6. Twice as much is
+    added to it, so that it is the smaller of the two only for such tiny ``p``.
     """
     exact = ops.log(p + 1e-35)
     always_finite = ops.LogSoftmax(axis=1)(logits) + 1e-5
@@ -40,8 +40,8 @@ def _log_of_softmax(logits: Tensor, p: Tensor) -> Tensor:
 def sum_over_classes(x: Tensor) -> Tensor:
     """Sum over the classes, repeated for each class, so that it has the shape of ``x``.
 
-    As a product with matrices of ones, which MindSpore does several times faster on CPU than
-    ``sum(axis=1)``.
+    Computed as a product with matrices of ones, which is several times faster in MindSpore on CPU
+    than ``sum(axis=1)``.
     """
     n, k = x.shape[:2]
     ones = ops.ones((n, k, k), x.dtype)
@@ -51,9 +51,10 @@ def sum_over_classes(x: Tensor) -> Tensor:
 def soft_dice(probabilities: Tensor, target: Tensor, smooth: float) -> Tensor:
     """Dice coefficient of each class over the whole batch, ``(K,)``.
 
-    With squares in the denominator (Milletari et al., V-Net, 2016, section 3). ``smooth`` is added
-    to numerator and denominator, so that an absent class counts 1. This is the plain formula, to
-    read and to compare with; :class:`DiceLoss` gives the same from logits, faster.
+    ``probabilities`` and the one-hot ``target`` are ``(N, K, D, H, W)``. The denominator has
+    squares (Milletari et al., V-Net, 2016, section 3). ``smooth`` is added to numerator and
+    denominator, so the Dice of a class that is absent from both is 1. This is the plain formula,
+    for reading and for comparison; :class:`DiceLoss` computes the same from logits, faster.
     """
     overlap = sum_over_voxels(probabilities * target).sum(0)
     size = sum_over_voxels(probabilities * probabilities + target * target).sum(0)
@@ -63,24 +64,24 @@ def soft_dice(probabilities: Tensor, target: Tensor, smooth: float) -> Tensor:
 def sum_over_voxels(x: Tensor) -> Tensor:
     """Sum over all axes but the first two: ``(N, K, ...) -> (N, K)``.
 
-    As rows of a matrix, which is MindSpore's fastest way on CPU.
+    Computed as the row sums of a matrix, which is fastest in MindSpore on CPU.
     """
     n, k = x.shape[:2]
     return x.reshape((n * k, -1)).sum(1).reshape((n, k))
 
 
 class ClassSums(nn.Cell):
-    """What each loss is made of: sums over the voxels, one for each sample and class.
+    """The sums over voxels that every loss is made of, one for each sample and class.
 
     Takes logits and one-hot labels. With probabilities ``p = softmax(logits)`` and labels ``t`` it
-    gives three tensors ``(N, K)``:
+    returns three tensors ``(N, K)``:
 
     - the overlap, the sum of ``p * t``;
     - the size, the sum of ``p * p``, or of ``p`` unless ``squared``;
     - the log-likelihood, the sum of ``t * log(p)``.
 
-    A fourth, ``p`` itself, is for :meth:`bprop` only. The gradient is written by hand there,
-    because what automatic differentiation makes of the softmax takes several times as long on CPU.
+    A fourth result, ``p`` itself, is for :meth:`bprop` only. The gradient is written by hand there:
+    automatic differentiation of the softmax takes several times as long on CPU.
     """
 
     def __init__(self, squared: bool = True) -> None:
@@ -97,10 +98,10 @@ class ClassSums(nn.Cell):
     def bprop(
         self, logits: Tensor, target: Tensor, out: tuple, dout: tuple
     ) -> tuple[Tensor, Tensor]:
-        """Gradient for the logits, from the gradients ``dout`` for the sums; none for the labels.
+        """Gradient of the logits, from the gradients ``dout`` of the sums; zero for the labels.
 
-        With ``g`` the gradient for ``log(p)``, that for the logits is ``g - p * sum(g)``, the sum
-        over the classes.
+        If ``g`` is the gradient of ``log(p)``, the gradient of the logits is ``g - p * sum(g)``,
+        with the sum over the classes.
         """
         n, k = logits.shape[:2]
         target = target.reshape((n, k, -1))
@@ -117,7 +118,7 @@ class ClassSums(nn.Cell):
 def scale_classes(x: Tensor, factors: Tensor) -> Tensor:
     """Multiply each class of ``(N, K, V)`` by its factor in ``(N, K)``.
 
-    As a product with diagonal matrices, which is fast on CPU.
+    Computed as a product with diagonal matrices, which is fast on CPU.
     """
     n, k = factors.shape
     diagonal = ops.eye(k, k, x.dtype) * factors.reshape((n, 1, k))
@@ -125,15 +126,14 @@ def scale_classes(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def in_float32(logits: Tensor) -> Tensor:
-    """The logits as float32, unchanged if they are."""
+    """The logits as float32; unchanged if they already are."""
     return logits if logits.dtype == ms.float32 else logits.astype(ms.float32)
 
 
 def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
-    """Labels as float32 of the logits' shape: one-hot ones unchanged, class numbers expanded.
+    """Labels in the logits' shape: one-hot labels unchanged, class numbers as float32 one-hot.
 
-    Raises ``ValueError`` if the shapes do not fit, and for a class number that is not one of 0 to
-    ``K - 1``.
+    Raises ``ValueError`` if the shapes do not fit, and for a class number outside 0 to ``K - 1``.
     """
     if logits.ndim != 5:
         raise ValueError(f"logits: expected five axes (N, K, D, H, W), found shape {logits.shape}")
@@ -156,18 +156,19 @@ def as_one_hot(labels: Tensor, logits: Tensor) -> Tensor:
 class DiceLoss(nn.Cell):
     """``1 - Dice`` on softmax probabilities, one Dice for each class. Takes logits and labels.
 
-    Dice is ``(2 * overlap + smooth) / (size + smooth)``, where size is that of the probabilities
-    plus that of the labels: the sum of their squares (Milletari et al., V-Net, 2016), or of the
-    values themselves if not ``squared`` (Dice, 1945). Where a class is absent from both, ``smooth``
-    makes Dice 1 and keeps the gradient finite.
+    Dice is ``(2 * overlap + smooth) / (size + smooth)``. Here ``size`` is the size of the
+    probabilities plus that of the labels: the sum of their squares (Milletari et al., V-Net, 2016),
+    or of the values themselves if not ``squared`` (Dice, 1945). Where a class is absent from both,
+    ``smooth`` makes Dice 1 and keeps the gradient finite.
 
-    With ``batch`` the sums go over all samples before the division, so that a structure missing
-    from one crop does no harm; without it each sample has its own Dice. Without
-    ``include_background`` class 0 is left out. The result is a scalar if ``reduction`` is
-    ``"mean"`` or ``"sum"``; if it is ``"none"``, ``(K,)``, or ``(N, K)`` without ``batch``.
+    With ``batch``, sums are taken over all samples before the division, so a structure that is
+    missing from one crop does no harm. Without it, each sample has its own Dice. Without
+    ``include_background``, class 0 is left out. The result is a scalar if ``reduction`` is
+    ``"mean"`` or ``"sum"``. If it is ``"none"``, the result has one entry for each class that
+    counts: ``(K,)``, or ``(N, K)`` without ``batch``. Other reductions raise ``ValueError``.
 
-    The same as MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True, smooth_nr=smooth,
-    smooth_dr=smooth)``.
+    The default equals MONAI's ``DiceLoss(softmax=True, squared_pred=True, batch=True,
+    smooth_nr=smooth, smooth_dr=smooth)``.
     """
 
     def __init__(
@@ -208,16 +209,16 @@ class DiceLoss(nn.Cell):
         return (1 - dice)[..., self.first_class :]
 
     def reduce(self, loss: Tensor) -> Tensor:
-        """Mean or sum over the classes, or nothing."""
+        """Mean or sum over all entries, or no change, depending on ``reduction``."""
         if self.reduction == "none":
             return loss
         return loss.mean() if self.reduction == "mean" else loss.sum()
 
 
 class CrossEntropyLoss(nn.Cell):
-    """Mean over all voxels of minus the log-probability of the true class.
+    """Cross-entropy: mean over all voxels of minus the log-probability of the true class.
 
-    Takes logits and labels.
+    Takes logits and labels; returns a scalar.
     """
 
     def __init__(self) -> None:
@@ -233,10 +234,10 @@ class CrossEntropyLoss(nn.Cell):
 class DiceCELoss(nn.Cell):
     """Weighted sum: ``lambda_dice * Dice loss + lambda_ce * cross-entropy``.
 
-    Takes logits and labels; gives the sum, the cross-entropy and the Dice loss, which come from one
-    softmax. With ``per_class`` the Dice loss of each class, before its reduction, comes as a
-    fourth; it costs next to nothing. ``options`` are those of :class:`DiceLoss`; cross-entropy
-    always counts the background.
+    Takes logits and labels; returns the sum, the cross-entropy and the Dice loss. All share one
+    softmax. With ``per_class`` there is a fourth result, the Dice loss of each class before its
+    reduction, at almost no cost. ``options`` are those of :class:`DiceLoss`; cross-entropy always
+    includes the background. Raises ``ValueError`` for ``reduction="none"``.
     """
 
     def __init__(
@@ -273,16 +274,16 @@ class DiceCELoss(nn.Cell):
 
 
 def count_voxels(logits: Tensor) -> int:
-    """Number of voxels of a batch: all entries but for the classes."""
+    """Number of voxels of a batch, ``N * D * H * W``."""
     return logits.size // logits.shape[1]
 
 
 def make_loss(name: str, *, per_class: bool = False) -> DiceCELoss:
     """The loss of a training run by its name, one of ``LOSSES``.
 
-    It is always a :class:`DiceCELoss`, with its ``per_class``: of ``DiceLoss`` and
-    ``CrossEntropyLoss`` the other part is only reported. Raises ``ValueError`` with the nearest
-    name for an unknown one.
+    It is always a :class:`DiceCELoss` with this ``per_class``. For ``DiceLoss`` and
+    ``CrossEntropyLoss``, the other term has weight 0 and is only reported. Raises ``ValueError``
+    for an unknown name and suggests the nearest known one.
     """
     one_of("train.loss", name, LOSSES)
     return DiceCELoss(

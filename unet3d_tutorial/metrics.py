@@ -1,13 +1,14 @@
-"""How well one mask agrees with another.
+"""Metrics of how well one mask agrees with another: overlap, volume and surface distances.
 
-Overlap is a share, volume is in mL, distances between surfaces are in millimetres.
+Overlap is a share from 0 to 1, volume is in mL, surface distances are in mm.
 
 Every metric takes ``(prediction, reference)``, two boolean arrays ``(I, J, K)`` of one structure on
-one grid, and gives one number. Distances and volumes need the size of a voxel, ``spacing_mm``, the
-distance between voxels along I, J and K; overlap does not, and takes it only so that all can be
-called alike. :func:`score` gives all metrics of one pair, and measures the surfaces once.
+the same grid, and returns one number. Distances and volumes need ``spacing_mm``, the distance
+between voxels along I, J and K. Overlap metrics do not need it, and accept it only so that all
+metrics have the same signature. :func:`score` computes all metrics of a pair, and measures the
+surfaces only once.
 
-What an empty mask gives is a contract, so that no ``NaN`` drops a missed structure from a mean:
+The values for empty masks are fixed, so that no ``NaN`` can drop a missed structure from a mean:
 
 ================================  ==========  ===============  ================
 metric                            both empty  prediction       reference empty
@@ -21,13 +22,13 @@ relative_volume_difference        0           -1               inf
 hd95, asd, assd                   0           inf              inf
 ================================  ==========  ===============  ================
 
-:mod:`unet3d_tutorial.book.contract` holds these cases and others (the border, one voxel,
-anisotropic voxels) with values worked out by hand.
+:mod:`unet3d_tutorial.book.contract` lists these cases and others (the border, a single voxel,
+anisotropic voxels) with values computed by hand.
 
-The definitions are those of MedPy (``medpy.metric.binary``), which raises for empty masks, and that
-of MONAI for ``surface_dice``. On choosing: Maier-Hein et al., "Metrics reloaded", 2024. All raise
-``ValueError`` for masks that are not boolean, not 3-D or of different shape, and for a spacing that
-is not three positive lengths.
+The definitions are those of MedPy (``medpy.metric.binary``), which raises errors for empty masks;
+``surface_dice`` follows MONAI. For advice on choosing a metric see Maier-Hein et al., "Metrics
+reloaded", 2024. All metrics raise ``ValueError`` for masks that are not boolean, not 3-D or of
+different shapes, and for a spacing that is not three positive lengths.
 """
 
 from collections.abc import Sequence
@@ -89,8 +90,8 @@ def sensitivity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None
 def specificity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
     """Share of the background that was left as background, 0..1.
 
-    It grows with the empty space around a structure, so it is close to 1 for any small one, found
-    or not. 1 if the prediction is empty, and if there is no background.
+    It grows with the empty space around a structure, so it is close to 1 for any small structure,
+    whether found or not. 1 if the prediction is empty, and if there is no background.
     """
     common, predicted, true = _voxels(prediction, reference, spacing_mm)
     background = reference.size - true
@@ -101,9 +102,9 @@ def specificity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None
 
 
 def volume_difference(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
-    """Volume of the prediction less that of the reference, in mL.
+    """Volume of the prediction minus that of the reference, in mL.
 
-    Blind to where either lies. An empty mask has a volume of 0.
+    The positions of the two do not matter. An empty mask has a volume of 0.
     """
     _check(prediction, reference)
     _check_spacing(spacing_mm)
@@ -116,8 +117,8 @@ def relative_volume_difference(
 ) -> float:
     """:func:`volume_difference` as a share of the reference's volume, -1 to inf.
 
-    Positive for too much. 0 if both masks are empty, -1 if the prediction is, inf if the reference
-    is.
+    Positive if the prediction is too large. 0 if both masks are empty, -1 if only the prediction
+    is, inf if only the reference is.
     """
     _, predicted, true = _voxels(prediction, reference, spacing_mm)
     if not true:
@@ -129,7 +130,7 @@ def relative_volume_difference(
 
 
 class SurfaceDistances(NamedTuple):
-    """Distances in mm between two surfaces, one for each voxel of a border, in no useful order."""
+    """Distances in mm between two surfaces, one for each border voxel, in no particular order."""
 
     to_reference_mm: np.ndarray  #: from each border voxel of the prediction
     to_prediction_mm: np.ndarray  #: from each border voxel of the reference
@@ -138,8 +139,8 @@ class SurfaceDistances(NamedTuple):
 def hd95(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     """95th percentile of the distances from each surface to the other, in mm: the near-worst error.
 
-    The distances of both directions are pooled (Huttenlocher et al., 1993, take their maximum). 0
-    if both masks are empty, inf if one is.
+    The distances of both directions are pooled; Huttenlocher et al. (1993) take the maximum of the
+    two directions instead. 0 if both masks are empty, inf if one is.
 
     >>> prediction, reference = np.zeros((2, 4, 8, 8), bool)
     >>> prediction[2, 3, 4] = reference[2, 3, 5] = True
@@ -160,7 +161,8 @@ def assd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
 def asd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     """Mean distance from the prediction's surface to the reference's, in mm.
 
-    Directed: missed parts may not show. 0 if both masks are empty, inf if one is.
+    This distance is directed: parts that the prediction misses may have no effect. 0 if both masks
+    are empty, inf if one is.
     """
     borders = _borders(prediction, reference, spacing_mm)
     return _mean_mm(_to_nearest_mm(*borders, spacing_mm))
@@ -171,7 +173,7 @@ def surface_dice(
 ) -> float:
     """Share of both surfaces that lies within ``tolerance_mm`` of the other, 0..1.
 
-    Nikolov et al., 2018. Each border voxel counts as one piece of surface, as in MONAI's
+    See Nikolov et al., 2018. Each border voxel counts as one element of the surface, as in MONAI's
     ``compute_surface_dice``. 1 if both masks are empty, 0 if one is. Raises ``ValueError`` for a
     negative tolerance.
     """
@@ -182,12 +184,12 @@ def surface_dice(
 def hd95_of(to_reference_mm: np.ndarray, to_prediction_mm: np.ndarray) -> float:
     """:func:`hd95` from the two arrays of :func:`surface_distances`, in mm.
 
-    For whoever needs several distances of one pair.
+    Use this if you need several distance metrics of one pair of masks.
     """
     pooled_mm = np.concatenate([to_reference_mm, to_prediction_mm])
     if not pooled_mm.size:
         return 0.0
-    # Of infinite distances NumPy's percentile would be NaN, with a warning.
+    # NumPy's percentile of infinite distances would be NaN, with a warning.
     return float(np.percentile(pooled_mm, 95)) if np.isfinite(pooled_mm).all() else float("inf")
 
 
@@ -199,7 +201,10 @@ def assd_of(to_reference_mm: np.ndarray, to_prediction_mm: np.ndarray) -> float:
 def surface_dice_of(
     to_reference_mm: np.ndarray, to_prediction_mm: np.ndarray, *, tolerance_mm: float = 2.0
 ) -> float:
-    """:func:`surface_dice` from the two arrays of :func:`surface_distances`, 0..1."""
+    """:func:`surface_dice` from the two arrays of :func:`surface_distances`, 0..1.
+
+    Raises ``ValueError`` for a negative tolerance.
+    """
     if not tolerance_mm >= 0:
         raise ValueError(f"tolerance_mm: expected a length of at least 0 mm, found {tolerance_mm}")
     pooled_mm = np.concatenate([to_reference_mm, to_prediction_mm])
@@ -209,10 +214,10 @@ def surface_dice_of(
 def surface_distances(
     prediction: Mask, reference: Mask, *, spacing_mm: Spacing
 ) -> SurfaceDistances:
-    """Measure from every border voxel of one mask to the nearest border voxel of the other, in mm.
+    """Distances from every border voxel of one mask to the nearest one of the other, in mm.
 
-    Gives two 1-D arrays: from the prediction's border to the reference's, and back. If both masks
-    are empty, the arrays are empty; if one is, each holds one infinite distance.
+    Returns two 1-D arrays: from the prediction's border to the reference's, and the reverse. If
+    both masks are empty, both arrays are empty; if one is, each array holds one infinite distance.
     """
     predicted, true = _borders(prediction, reference, spacing_mm)
     return SurfaceDistances(
@@ -221,9 +226,9 @@ def surface_distances(
 
 
 def border(mask: Mask) -> Mask:
-    """Mark the voxels of a mask ``(I, J, K)`` that have one of their six neighbours outside it.
+    """Mark the voxels of a mask ``(I, J, K)`` with at least one of six neighbours outside the mask.
 
-    Outside the array is outside it. An empty mask has no border.
+    Everything beyond the edge of the array counts as outside. An empty mask has no border.
     """
     inside = mask.copy()
     for axis in range(3):
@@ -238,9 +243,10 @@ def border(mask: Mask) -> Mask:
 def score(
     prediction: Mask, reference: Mask, *, spacing_mm: Spacing, tolerance_mm: float = 2.0
 ) -> dict[str, float]:
-    """All metrics of one pair by name, each as its own function gives it.
+    """All metrics of one pair of masks, by name, with the same values as the separate functions.
 
-    The surfaces are measured once, and all but specificity within the box that holds both masks.
+    The surfaces are measured once. All metrics except specificity are computed within the smallest
+    box that contains both masks.
     """
     _check(prediction, reference)
     _check_spacing(spacing_mm)
@@ -265,9 +271,9 @@ def score(
 
 
 def _borders(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> tuple[Mask, Mask]:
-    """Both borders, within the box that holds both masks.
+    """Both borders, within the smallest box that contains both masks.
 
-    The rest of the grid has no part in a distance.
+    The rest of the grid does not affect the distances.
     """
     _check(prediction, reference)
     _check_spacing(spacing_mm)
@@ -276,7 +282,7 @@ def _borders(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> tuple[Ma
 
 
 def _crop(prediction: Mask, reference: Mask) -> tuple[Mask, Mask]:
-    """Cut both masks to the smallest box that holds both, of no voxels if both are empty."""
+    """Crop both masks to the smallest box that contains both; it is empty if both masks are."""
     box = []
     for axis in range(3):
         across = tuple({0, 1, 2} - {axis})
@@ -287,18 +293,18 @@ def _crop(prediction: Mask, reference: Mask) -> tuple[Mask, Mask]:
 
 
 def _to_nearest_mm(here: Mask, there: Mask, spacing_mm: Spacing) -> np.ndarray:
-    """Distance from each voxel of ``here`` to the nearest of ``there``, in mm, ``(voxels,)``.
+    """Distance from each voxel of ``here`` to the nearest one of ``there``, in mm, ``(voxels,)``.
 
-    One infinite distance if only one of the two is empty, none if both are.
+    A single infinite distance if only one of the two is empty, no distances if both are.
     """
     if here.any() != there.any():
         return np.array([np.inf])
     distances_mm = np.zeros(np.count_nonzero(here))
-    alone = ~there[here]  # voxels of both are 0 mm away, without a search
+    alone = ~there[here]  # voxels that are in both have distance 0 and need no search
     if alone.any():
         voxel_mm = np.asarray(spacing_mm, float)
-        # A tree split at midpoints, with loose boxes: the same answers, five times faster where
-        # surfaces lie far apart.
+        # A tree that is split at midpoints, without tight boxes: the same distances, but five times
+        # faster where surfaces are far apart.
         tree = KDTree(
             np.argwhere(there) * voxel_mm, leafsize=32, balanced_tree=False, compact_nodes=False
         )
@@ -307,12 +313,12 @@ def _to_nearest_mm(here: Mask, there: Mask, spacing_mm: Spacing) -> np.ndarray:
 
 
 def _mean_mm(distances_mm: np.ndarray) -> float:
-    """The mean distance; of none at all, which is what two empty masks have, 0."""
+    """The mean distance; 0 if there are no distances, as for two empty masks."""
     return float(np.mean(distances_mm)) if distances_mm.size else 0.0
 
 
 def _voxels(prediction: Mask, reference: Mask, spacing_mm: Spacing | None) -> tuple[int, int, int]:
-    """Count the voxels in both masks, in the prediction, in the reference."""
+    """Count the voxels in both masks, in the prediction and in the reference."""
     _check(prediction, reference)
     if spacing_mm is not None:
         _check_spacing(spacing_mm)
@@ -321,7 +327,7 @@ def _voxels(prediction: Mask, reference: Mask, spacing_mm: Spacing | None) -> tu
 
 
 def _check(prediction: Mask, reference: Mask) -> None:
-    """Raise ``ValueError`` unless both are boolean, 3-D and of one shape."""
+    """Raise ``ValueError`` unless both masks are boolean, 3-D and of the same shape."""
     for name, mask in (("prediction", prediction), ("reference", reference)):
         dtype = getattr(mask, "dtype", type(mask).__name__)
         if dtype != np.bool_:

@@ -1,4 +1,4 @@
-"""The two networks, block by block: the case's residual 3D U-Net and the 3D U-Net of its paper.
+"""The two networks, block by block: the case's residual 3D U-Net, and the 3D U-Net of the paper.
 
 Tensors are ``(N, C, D, H, W)``: batch, channel, then the three axes of the volume. This package
 feeds volumes in RAS order, so D runs from left to right, H from posterior to anterior, W from
@@ -18,7 +18,8 @@ from mindspore.common.initializer import HeNormal
 
 from .config import one_of
 
-#: What can follow a convolution: statistics of the batch, of some channels, of each channel, none.
+#: Normalisations that can follow a convolution: over the batch, over groups of channels, over each
+#: channel of a sample, or none.
 NORMALISATIONS = ("batch", "group", "instance", "none")
 
 
@@ -41,10 +42,11 @@ class PReLU(nn.Cell):
 
 
 class BatchNorm3d(nn.Cell):
-    """Batch normalisation of ``(N, C, D, H, W)`` by the 2-D kernel.
+    """Batch normalisation of ``(N, C, D, H, W)``, computed by the 2-D kernel.
 
-    D and H are folded into one axis. The statistics run over all axes but C, so folding changes
-    nothing. The checkpoints of MindSpore's public model zoo were written with this layout.
+    D and H are folded into one axis. Statistics are taken over all axes except C, so folding does
+    not change them. The checkpoints of MindSpore's public model zoo were written with this layout.
+    ``momentum`` is the share of the old value in the running statistics.
     """
 
     def __init__(self, channels: int, momentum: float):
@@ -61,7 +63,7 @@ def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
     """The layer between a convolution and its activation, by its name in ``NORMALISATIONS``.
 
     ``"group"`` has at most 8 groups. Instance norm is group norm with one group for each channel;
-    MindSpore has a CPU kernel for it only in that form.
+    only in this form does MindSpore have a CPU kernel for it. Only batch-norm uses ``momentum``.
     """
     if kind == "batch":
         return BatchNorm3d(channels, momentum)
@@ -73,9 +75,9 @@ def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
 
 
 def he_normal() -> HeNormal:
-    """First weights that keep the spread of the values through a PReLU of slope 0.25.
+    """Initial weights that preserve the variance of the values through a PReLU of slope 0.25.
 
-    He et al., 2015, equation 15.
+    See He et al., 2015, equation 15.
     """
     return HeNormal(nonlinearity="leaky_relu", negative_slope=0.25)
 
@@ -83,7 +85,7 @@ def he_normal() -> HeNormal:
 def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Conv3d:
     """A convolution whose output has the input's size divided by ``stride``.
 
-    It has no bias: the batch-norm that follows would take it away again.
+    It has no bias, because the batch-norm that follows would subtract it again.
     """
     return nn.Conv3d(
         in_channels,
@@ -96,13 +98,14 @@ def conv3d(in_channels: int, out_channels: int, kernel_size: int = 3, stride: in
     )
 
 
-# ---------------------------------------------------------------- what both networks have in common
+# ------------------------------------------------------------------------- shared by both networks
 
 
 class SegmentationNetwork(nn.Cell):
-    """A network that refuses an input that does not fit in one line, before any layer sees it.
+    """A network that checks the shape of its input before any layer runs.
 
-    D, H and W of the input are multiples of ``multiple``: each halving needs an even size.
+    The input is ``(N, in_channels, D, H, W)``. D, H and W must be multiples of ``multiple``: each
+    halving needs an even size. The logits are float32, also after :func:`half_precision`.
     """
 
     def __init__(self, in_channels: int, multiple: int):
@@ -111,7 +114,7 @@ class SegmentationNetwork(nn.Cell):
         self.multiple = multiple
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Here and not in construct, so that an exported graph has no checks.
+        # Here and not in construct, so that an exported graph contains no checks.
         self.check_input(x.shape)
         logits = super().__call__(x)
         if logits.dtype != ms.float32:  # after half_precision
@@ -119,7 +122,7 @@ class SegmentationNetwork(nn.Cell):
         return logits
 
     def check_input(self, shape: tuple[int, ...]) -> None:
-        """Raise ``ValueError`` unless a batch of this shape fits."""
+        """Raise ``ValueError`` unless the network can process a batch of this shape."""
         if len(shape) != 5 or shape[1] != self.in_channels:
             expected = f"shape (N, {self.in_channels}, D, H, W)"
             raise ValueError(f"input: expected {expected}, found {shape}")
@@ -133,7 +136,7 @@ class SegmentationNetwork(nn.Cell):
 
 
 class ResidualUnit(nn.Cell):
-    """Two convolutions and a shortcut around them, which is a convolution too.
+    """Two convolutions, and a shortcut around them that is a convolution, too.
 
     ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``
     """
@@ -163,7 +166,7 @@ class ResidualUnit(nn.Cell):
 
 
 class IdentityUnit(nn.Cell):
-    """One convolution and the identity around it: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
+    """One convolution with an identity shortcut: ``(N, C, D, H, W) -> (N, C, D, H, W)``."""
 
     def __init__(self, channels: int, momentum: float, norm: str = "batch"):
         super().__init__()
@@ -176,7 +179,7 @@ class IdentityUnit(nn.Cell):
 
 
 class OutputUnit(nn.Cell):
-    """One convolution with nothing behind it, so that logits can take any value.
+    """One convolution without normalisation or activation, so that logits can take any value.
 
     ``(N, C, D, H, W) -> (N, C, D, H, W)``
     """
@@ -190,7 +193,7 @@ class OutputUnit(nn.Cell):
 
 
 class Down(nn.Cell):
-    """One level of the encoder; ``stride=2`` halves the volume.
+    """One level of the encoder; ``stride=2`` halves the size along each axis.
 
     ``(N, C_in, D, H, W) -> (N, C_out, D / stride, H / stride, W / stride)``
     """
@@ -214,7 +217,7 @@ class Down(nn.Cell):
 
 
 class Up(nn.Cell):
-    """One level of the decoder: join the skip connection, double the volume, refine.
+    """One level of the decoder: concatenate the skip connection, double the size, refine.
 
     ``(N, C_in, D, H, W)`` and ``(N, C_skip, D, H, W) -> (N, C_out, 2 D, 2 H, 2 W)``
     """
@@ -256,12 +259,11 @@ class ResidualUNet3D(SegmentationNetwork):
     """The case's network: five residual levels down, four of them with stride 2, and four up.
 
     ``momentum`` is the share of the old value in the running statistics of batch-norm, per step.
-    ``norm`` is one of ``NORMALISATIONS``; the case has batch-norm, and the layers keep its names
-    when there is another one in its place.
+    ``norm`` is one of ``NORMALISATIONS``. The case uses batch-norm; the layers keep its names even
+    if ``norm`` selects a different normalisation.
 
-    Logits come out at the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``,
-    where D, H and W are multiples of 16. Raises ``ValueError`` unless ``channels`` has five
-    entries.
+    Logits have the input's size: ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``, where
+    D, H and W are multiples of 16. Raises ``ValueError`` unless ``channels`` has five entries.
     """
 
     def __init__(
@@ -290,7 +292,7 @@ class ResidualUNet3D(SegmentationNetwork):
         self.down2 = down(c1, c2)
         self.down3 = down(c2, c3)
         self.down4 = down(c3, c4)
-        # The lowest level keeps its size, so its shortcut needs no more than one voxel.
+        # The lowest level keeps its size, so a 1x1x1 convolution is enough for its shortcut.
         self.down5 = down(c4, c5, stride=1, shortcut_kernel=1)
         self.up1 = up(c5, c4, c3)
         self.up2 = up(c3, c3, c2)
@@ -313,7 +315,7 @@ class ResidualUNet3D(SegmentationNetwork):
 
 
 class ConvUnit(nn.Cell):
-    """3x3x3 convolution, normalisation, ReLU; without padding every axis gets 2 voxels shorter."""
+    """3x3x3 convolution, normalisation, ReLU; without padding, each axis shrinks by 2 voxels."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: str, same: bool):
         super().__init__()
@@ -334,15 +336,18 @@ class ConvUnit(nn.Cell):
 class UNet3D(SegmentationNetwork):
     """The network of the 3D U-Net paper: max-pooling down, transposed convolutions up.
 
-    Cicek et al., 2016, figure 2. ``channels`` are the feature maps at each level, as many levels as
-    entries; the first convolution of a level in the encoder has half of them, so that they double
-    before the pooling. ``norm`` is one of ``NORMALISATIONS``.
+    See Cicek et al., 2016, figure 2. ``channels`` gives the number of feature maps at each level.
+    The first convolution of an encoder level has half as many, so the number doubles before the
+    pooling. ``norm`` is one of ``NORMALISATIONS``.
 
-    With ``padding="same"`` logits come out at the input's size, ``(N, in_channels, D, H, W) -> (N,
-    num_classes, D, H, W)``, where D, H and W are multiples of 2 to the number of poolings, 8 with
-    four levels. With ``"valid"``, the paper's form, no convolution sees beyond the border and the
-    logits are smaller: :func:`valid_size` tells by how much. Three input channels and three classes
-    give the paper's 19,069,955 parameters, its batch-norms not counted.
+    With ``padding="same"``, logits have the input's size:
+    ``(N, in_channels, D, H, W) -> (N, num_classes, D, H, W)``. D, H and W are then multiples of 2
+    to the power of the number of poolings, which is 8 for four levels. With ``"valid"``, as in the
+    paper, convolutions are not padded and the logits are smaller; :func:`valid_size` gives their
+    size. Three input channels and three classes give the paper's 19,069,955 parameters, without
+    those of batch-norm.
+
+    Raises ``ValueError`` for fewer than two levels, and for a level of fewer than 2 channels.
     """
 
     def __init__(
@@ -380,7 +385,7 @@ class UNet3D(SegmentationNetwork):
         encoder = zip(before_levels, channels, strict=True)
         self.down = nn.CellList([two_convolutions(a, b // 2, b) for a, b in encoder])
 
-        # From the bottom up: the channels that arrive from below, and those of the skip connection.
+        # From the bottom up: the channels from the level below, and those of the skip connection.
         from_bottom = channels[::-1]
         decoder = list(zip(from_bottom[:-1], from_bottom[1:], strict=True))
         self.up = nn.CellList([double(below) for below, _ in decoder])
@@ -410,7 +415,7 @@ class UNet3D(SegmentationNetwork):
 
 
 def crop(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The middle of ``x``, as large as ``shape`` in its last three axes."""
+    """The centre of ``x`` ``(N, C, D, H, W)``, with the last three sizes of ``shape``."""
     d = (x.shape[2] - shape[2]) // 2
     h = (x.shape[3] - shape[3]) // 2
     w = (x.shape[4] - shape[4]) // 2
@@ -418,9 +423,9 @@ def crop(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
-    """Size of the logits of ``UNet3D(padding="valid")`` for an input of ``size``.
+    """Size ``(D, H, W)`` of the logits of ``UNet3D(padding="valid")`` for an input of ``size``.
 
-    Raises ``ValueError`` if a level has an odd size to halve or nothing left.
+    Raises ``ValueError`` if a level would have to halve an odd size, or has no voxels left.
 
     >>> valid_size((132, 132, 116))
     (44, 44, 28)
@@ -430,7 +435,7 @@ def valid_size(size: tuple[int, ...], levels: int = 4) -> tuple[int, ...]:
 
 def _valid_length(n: int, levels: int) -> int:
     """:func:`valid_size` along one axis."""
-    # Two convolutions without padding take 2 voxels each.
+    # Two convolutions without padding remove 2 voxels each.
     length = n - 4
     for _ in range(levels - 1):
         if length % 2:
@@ -460,26 +465,27 @@ NETWORKS: dict[str, type[ResidualUNet3D] | type[UNet3D]] = {
 def make_network(
     name: str, in_channels: int, num_classes: int, channels: tuple[int, ...], norm: str = "batch"
 ) -> SegmentationNetwork:
-    """A network by its name, with ``norm`` of ``NORMALISATIONS``.
+    """Build a network by its name in ``NETWORKS``; ``norm`` is one of ``NORMALISATIONS``.
 
-    Raises ``ValueError`` with the nearest name for an unknown one.
+    Raises ``ValueError`` for an unknown name and suggests the nearest known one.
     """
     one_of("model.name", name, tuple(NETWORKS))
     return NETWORKS[name](in_channels, num_classes, channels, norm=norm)
 
 
 def half_precision(network: nn.Cell, level: str = "O2") -> nn.Cell:
-    """The network in float16, by MindSpore's own ``amp``: weights and logits stay float32.
+    """Make a network compute in float16 with MindSpore's ``amp``; weights and logits stay float32.
 
-    ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``); ``"O3"``
-    is float16 throughout. Changes ``network`` in place, except for the names and values of its
-    parameters, and gives it back; done twice it is done once. ``train.mixed_precision`` asks for
-    it, and ``train.loss_scale`` belongs to it: small gradients vanish in float16. The tests run it
-    on a CPU only; nothing in it depends on the device.
+    Level ``"O2"`` keeps batch-norm in float32, as the case does on a GPU (``enable_fp16_gpu``);
+    ``"O3"`` is float16 throughout. ``network`` is changed in place and returned; the names and
+    values of its parameters do not change. A second call has no effect. The setting
+    ``train.mixed_precision`` enables this. Use it together with ``train.loss_scale``, because small
+    gradients vanish in float16. The tests run it on a CPU only; nothing in it depends on the
+    device.
     """
     one_of("level", level, ("O2", "O3"))
     if not hasattr(network, "half_precision_level"):
-        # What it returns casts the logits, as __call__ does.
+        # It returns a wrapper that casts the logits; __call__ does that already.
         ms.amp.auto_mixed_precision(network, level, ms.float16)
         network.half_precision_level = level
     return network

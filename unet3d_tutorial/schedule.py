@@ -10,7 +10,7 @@ def warmup_cosine(
 
     In the first ``warmup_step`` steps the rate rises linearly from ``warmup_ratio * lr`` to ``lr``.
     It then follows ``lr * (1 + cos(pi * t)) / 2`` with ``t`` from 0 to 1 over the *remaining*
-    steps, so that it ends next to zero (Loshchilov and Hutter, SGDR, 2017, equation 5, without
+    steps, so that it ends close to zero (Loshchilov and Hutter, SGDR, 2017, equation 5, without
     restarts).
 
     Raises ``ValueError`` if the warm-up is not shorter than the run, the rate is not positive, or
@@ -43,9 +43,9 @@ def warmup_cosine(
 def warmup_steps(*, epochs: float, steps_per_epoch: float) -> int:
     """Convert a warm-up in epochs, as the case's text gives it, to steps.
 
-    The number of steps is rounded, and at least one unless ``epochs`` is 0. An epoch need not have
-    a whole number of steps: one step may take volumes of two epochs. Raises ``ValueError`` if
-    either is negative.
+    The result is rounded, and at least 1 unless ``epochs`` is 0. An epoch need not have a whole
+    number of steps, because one step may use volumes of two epochs. Raises ``ValueError`` if either
+    argument is negative.
 
     >>> warmup_steps(epochs=3, steps_per_epoch=40)
     120
@@ -65,8 +65,8 @@ def case_cosine(
 ) -> list[float]:
     """Return the rates of the original case's formula, to compare with :func:`warmup_cosine`.
 
-    Its cosine is stretched over *all* steps but begins after the warm-up, so the run stops before
-    the rate is near zero.
+    Its cosine is stretched over *all* steps but begins after the warm-up, so the run ends before
+    the rate is close to zero. The arguments are those of :func:`warmup_cosine`.
     """
     rates = warmup_cosine(
         lr=lr, total_steps=total_steps, warmup_step=warmup_step, warmup_ratio=warmup_ratio

@@ -1,10 +1,10 @@
-"""The sliding window: a volume of any size through a network that sees one window at a time.
+"""Sliding-window inference: predict a volume of any size with a network that sees one window.
 
 NumPy in, NumPy out: the network is any callable.
 
-A *predictor* takes a float32 batch ``(N, C, *roi)`` and gives class scores (logits)
-``(N, K, *roi)`` as anything that ``numpy.asarray`` reads. It may be a MindSpore cell, an ONNX
-session, a PyTorch module or a threshold.
+A *predictor* takes a float32 NumPy batch ``(N, C, *roi)`` and returns class scores (logits)
+``(N, K, *roi)`` in any form that ``numpy.asarray`` accepts. It may wrap a MindSpore cell, an ONNX
+session, a PyTorch module or a simple threshold.
 """
 
 import itertools
@@ -25,16 +25,16 @@ Box = tuple[slice, ...]  #: a part of a volume: one slice for each of I, J, K
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Where windows lie in a volume, what each voxel of one counts, and how many go at once.
+    """The settings of a sliding window: size, overlap, weight, batch size and placement.
 
-    Raises ``ValueError`` for what cannot work, by the rules of the configuration's section
-    ``inference``, where these settings are described.
+    The section ``inference`` of the configuration describes these settings. Raises ``ValueError``
+    for values that its rules do not allow.
     """
 
-    roi_size: Shape  #: voxels of a window, of any number
+    roi_size: Shape  #: size of a window in voxels; any three positive numbers
     overlap: float = 0.25  #: share of a window that neighbours have in common, 0 <= overlap < 1
     mode: str = "constant"  #: see :func:`window_weight`
-    batch_size: int = 1  #: windows that the predictor is given at once
+    batch_size: int = 1  #: number of windows that the predictor gets at once
     placement: str = "fixed"  #: see :func:`window_slices`
 
     def __post_init__(self) -> None:
@@ -47,11 +47,11 @@ class SlidingWindow:
 
     @property
     def weight(self) -> np.ndarray:
-        """How much each voxel of a window counts."""
+        """The weight of each voxel of a window, see :func:`window_weight`."""
         return window_weight(self.roi_size, self.mode)
 
     def slices(self, shape: Shape) -> list[Box]:
-        """Where the windows lie in a volume of ``shape``."""
+        """The positions of the windows in a volume of ``shape``, see :func:`window_slices`."""
         return window_slices(shape, self.roi_size, self.overlap, self.placement)
 
 
@@ -66,26 +66,26 @@ def sliding_window_inference(
     placement: str = "fixed",
     progress: bool = False,
 ) -> np.ndarray:
-    """Predict windows that overlap, and average them.
+    """Predict overlapping windows and average their logits.
 
     ``image`` is ``(C, I, J, K)``; the result is ``(classes, I, J, K)``, float32.
 
-    Windows of ``roi_size`` voxels lie ``roi * (1 - overlap)`` voxels apart (see
-    :func:`window_slices` for ``placement``) and go to ``predictor`` in batches of ``batch_size``.
-    In their average each voxel of a window counts the same (``mode`` ``"constant"``), or less the
-    nearer it is to the window's border, where the network saw little context (``"gaussian"``).
-    ``progress`` shows a bar.
+    Windows of ``roi_size`` voxels are ``roi * (1 - overlap)`` voxels apart (see
+    :func:`window_slices` for ``placement``) and are passed to ``predictor`` in batches of
+    ``batch_size``. In the average, all voxels of a window have the same weight (``mode``
+    ``"constant"``), or a lower weight the closer they are to the window's border, where the network
+    had little context (``"gaussian"``). ``progress`` shows a bar.
 
     An axis shorter than the window is padded on both sides with 0.0, the scaled value of air, and
-    cropped again. With ``placement="fixed"`` the result is that of MONAI's function of this name,
-    with its default settings. Memory: the output, one slab of it, and one batch;
-    :func:`sliding_window_slabs` does without the output. Raises ``ValueError`` for a setting or a
-    predictor's shape that cannot work.
+    the padding is cropped from the result. With ``placement="fixed"`` the result equals that of
+    MONAI's function of the same name with its default settings. Memory is needed for the output,
+    one slab of it, and one batch; :func:`sliding_window_slabs` does not need the output. Raises
+    ``ValueError`` for invalid settings, and for scores of the wrong shape.
     """
     window = SlidingWindow(roi_size, overlap, mode, batch_size, placement)
     whole, row = np.empty(0, np.float32), 0
     for slab in sliding_window_slabs(image, window, predictor, progress=progress):
-        if row == 0:  # the first slab says how many classes there are
+        if row == 0:  # the first slab shows the number of classes
             whole = np.empty((len(slab), *image.shape[1:]), np.float32)
         rows = slab.shape[1]
         whole[:, row : row + rows] = slab
@@ -96,12 +96,12 @@ def sliding_window_inference(
 def sliding_window_slabs(
     image: np.ndarray, window: SlidingWindow, predictor: Predictor, *, progress: bool = False
 ) -> Iterator[np.ndarray]:
-    """Give the result of :func:`sliding_window_inference` slab by slab, in order along I.
+    """Yield the result of :func:`sliding_window_inference` slab by slab, in order along I.
 
-    ``image`` is ``(C, I, J, K)``, a slab ``(classes, n, J, K)``. Windows are visited from low to
-    high I. Once the next one starts further along, no window will touch the rows before it: they
-    are finished, handed out and forgotten. A scan of any length needs scores for one window's
-    thickness only::
+    ``image`` is ``(C, I, J, K)``; each slab is ``(classes, n, J, K)``. Windows are visited from low
+    to high I. Once the next window starts further along I, no window will touch the rows before it:
+    they are complete, so they are yielded and dropped. For a scan of any length, scores are kept
+    only for the thickness of one window::
 
         rows along I     0 . . . . . . . . . . . . . . . . . .
         first windows    [-------------]
@@ -121,7 +121,7 @@ def sliding_window_slabs(
         if box[0].start > mean.first_row:
             yield mean.finish(box[0].start)[:, :, *inner[1:]]
         mean.add(box, scores)
-    # An axis is padded only if one window covers it: then this slab is the only one.
+    # The axis I is padded only if one window covers it, and then this slab is the only one.
     rows = slice(None) if mean.first_row else inner[0]
     yield mean.rest()[:, rows, *inner[1:]]
 
@@ -136,20 +136,20 @@ class _MovingMean:
         self.first_row = 0
         self.weight = weight
         self.weight_sums = np.zeros((len(weight), *shape[1:]), np.float32)
-        # (classes, window, J, K); the first window's scores say how many classes there are.
+        # (classes, window, J, K); the first window's scores show the number of classes.
         self.score_sums = np.zeros((0, *self.weight_sums.shape), np.float32)
 
     def add(self, box: Box, scores: np.ndarray) -> None:
         """Add the scores ``(classes, *roi)`` of a window whose first row is ``first_row``."""
         if not len(self.score_sums):
             self.score_sums = np.zeros((len(scores), *self.weight_sums.shape), np.float32)
-        # One class at a time, so that the weighted scores need memory for one class only.
+        # One class at a time, so that memory for weighted scores is needed for one class only.
         for sums, of_class in zip(self.score_sums, scores, strict=True):
             sums[:, *box[1:]] += self.weight * of_class
         self.weight_sums[:, *box[1:]] += self.weight
 
     def finish(self, next_row: int) -> np.ndarray:
-        """Means ``(classes, n, J, K)`` of the rows before ``next_row``, which then is the first."""
+        """Means ``(classes, n, J, K)`` of the rows before ``next_row``, the new first row."""
         rows = next_row - self.first_row
         means = self.score_sums[:, :rows] / self.weight_sums[:rows]
         for sums in (*self.score_sums, self.weight_sums):
@@ -162,7 +162,7 @@ class _MovingMean:
     def rest(self) -> np.ndarray:
         """Means ``(classes, window, J, K)`` of all rows that are left.
 
-        They take the place of the sums: nothing can be added after.
+        They overwrite the sums, so nothing can be added afterwards.
         """
         return np.divide(self.score_sums, self.weight_sums, out=self.score_sums)
 
@@ -174,7 +174,7 @@ def _predictions(
     batch_size: int,
     progress: bool,
 ) -> Iterator[tuple[Box, np.ndarray]]:
-    """Give each window's box and scores ``(classes, *roi)``; a batch is predicted at a time."""
+    """Yield each window's box and scores ``(classes, *roi)``, predicting one batch at a time."""
     with tqdm(total=len(boxes), desc="windows", disable=not progress) as bar:
         for start in range(0, len(boxes), batch_size):
             batch = boxes[start : start + batch_size]
@@ -195,9 +195,9 @@ def _check_scores(scores: np.ndarray, crops: np.ndarray) -> None:
 
 
 def _pad_to(image: np.ndarray, roi_size: Shape) -> tuple[np.ndarray, Box]:
-    """Pad ``(C, I, J, K)`` with 0 to at least one window, as float32.
+    """Pad ``(C, I, J, K)`` with 0 to at least the size of one window, as float32.
 
-    The box, three slices, takes the padding away again.
+    Also returns the box, three slices, that removes the padding again.
     """
     shape = image.shape[1:]
     lacking = [max(roi - length, 0) for roi, length in zip(roi_size, shape, strict=True)]
@@ -213,13 +213,13 @@ def _pad_to(image: np.ndarray, roi_size: Shape) -> tuple[np.ndarray, Box]:
 def window_slices(
     shape: Shape, roi_size: Shape, overlap: float, placement: str = "fixed"
 ) -> list[Box]:
-    """Where the windows lie in a volume that is nowhere smaller than one.
+    """The positions of the windows in a volume that is at least as large as one window.
 
-    Three slices each, in order along I, J, K.
+    Each position is three slices; they are in order along I, J, K.
 
-    ``"fixed"``: at intervals of ``roi * (1 - overlap)`` voxels, the last one flush with the border,
-    so that it overlaps its neighbour more than the others do (the original case, MONAI).
-    ``"even"``: no more windows, but the same distance between all of them, to a voxel (nnU-Net).
+    With ``placement="fixed"``, windows are ``roi * (1 - overlap)`` voxels apart. The last one ends
+    at the border, so it overlaps its neighbour more than the others do (the original case, MONAI).
+    With ``"even"``, there are as many windows, but at equal distances, to within a voxel (nnU-Net).
     """
     starts = [
         _starts(length, roi, overlap, placement)
@@ -235,7 +235,7 @@ def window_slices(
 def _starts(length: int, roi: int, overlap: float, placement: str) -> list[int]:
     """First voxels of the windows along one axis."""
     interval = max(int(roi * (1 - overlap)), 1)
-    # The division rounded up: enough steps to reach the far border.
+    # Rounded up: enough steps to reach the far border.
     steps = -(-(length - roi) // interval)
     if placement == "even" and steps:
         return [round(step * (length - roi) / steps) for step in range(steps + 1)]
@@ -243,12 +243,12 @@ def _starts(length: int, roi: int, overlap: float, placement: str) -> list[int]:
 
 
 def window_weight(roi_size: Shape, mode: str) -> np.ndarray:
-    """How much each voxel of a window counts, float32 of shape ``roi_size``.
+    """The weight of each voxel of a window in the average, float32 of shape ``roi_size``.
 
-    ``"constant"`` is 1 everywhere. ``"gaussian"`` has a standard deviation of an eighth of the
-    window, as in nnU-Net (Isensee et al., 2021) and MONAI. It all but vanishes in the window's
-    corners, and a voxel seen by one window only would be divided by almost nothing: no weight is
-    less than a thousandth.
+    ``"constant"`` is 1 everywhere. ``"gaussian"`` has a standard deviation of one eighth of the
+    window, as in nnU-Net (Isensee et al., 2021) and MONAI. It is almost zero in the window's
+    corners. No weight is below 0.001, so that a voxel covered by a single window is not divided by
+    almost zero.
     """
     if mode == "constant":
         return np.ones(roi_size, np.float32)
@@ -264,13 +264,14 @@ def window_weight(roi_size: Shape, mode: str) -> np.ndarray:
 
 
 def with_flips(predictor: Predictor, axes: Sequence[int], *, position: bool = False) -> Predictor:
-    """A predictor that also sees the window mirrored, and averages: test-time flips.
+    """A predictor with test-time flips: the average over mirrored copies of the window.
 
-    ``axes`` are spatial axes of the window in RAS order, 0 from left to right; every combination is
-    tried, so n axes cost 2**n predictions. A mirror from left to right makes a left lung of a right
-    one: their scores are exchanged back, and with ``position`` the sign of channel 1, the distance
-    from the body's middle plane, is turned. Raises ``ValueError`` for axis 0 if the scores are not
-    of the four classes background, left lung, right lung and trachea.
+    ``axes`` are spatial axes of the window in RAS order; axis 0 runs from left to right. Every
+    combination is used, so n axes cost 2**n predictions. Mirroring axis 0 turns a right lung into a
+    left lung, so the scores of the two are exchanged back. With ``position``, the sign of channel
+    1, the distance from the body's middle plane, is reversed, too. The predictor raises
+    ``ValueError`` for axis 0 if its scores are not of the four classes background, left lung, right
+    lung and trachea.
     """
     flips: list[tuple[int, ...]] = []
     for number in range(len(axes) + 1):
@@ -288,7 +289,7 @@ def with_flips(predictor: Predictor, axes: Sequence[int], *, position: bool = Fa
 def _flipped(
     predictor: Predictor, batch: np.ndarray, axes: Sequence[int], position: bool
 ) -> np.ndarray:
-    """Scores of ``(N, C, *roi)`` by way of its mirror image along ``axes``."""
+    """Scores of ``(N, C, *roi)``, predicted from its mirror image along ``axes``."""
     array_axes = tuple(axis + 2 for axis in axes)
     mirrored = np.ascontiguousarray(np.flip(batch, array_axes))
     if position and 0 in axes:
@@ -300,8 +301,8 @@ def _flipped(
     if classes != NUM_CLASSES:
         raise ValueError(
             f"inference.flip_axes: expected no 0 for a network of {classes} classes, "
-            f"found {axes}; what a mirror exchanges is known of background, left lung, right lung "
-            "and trachea only"
+            f"found {axes}; mirroring left to right needs the classes background, left lung, "
+            "right lung and trachea"
         )
     order = np.arange(classes)
     order[[LEFT_LUNG, RIGHT_LUNG]] = RIGHT_LUNG, LEFT_LUNG

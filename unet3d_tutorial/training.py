@@ -1,7 +1,7 @@
 """The training loop: steps, validations between them, and checkpoints to continue from.
 
-What one step does is in :mod:`unet3d_tutorial.training_step`, what a run keeps and survives in
-:mod:`unet3d_tutorial.runs`.
+A single step is in :mod:`unet3d_tutorial.training_step`. The files that a run writes, and how it
+recovers from interruptions, are in :mod:`unet3d_tutorial.runs`.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -57,24 +57,26 @@ __all__ = [
     "validate",
 ]
 
-WATCH_EVERY = 20  #: steps between calls of ``watch``
+WATCH_EVERY = 20  #: number of steps between calls of ``watch``
 
 
 def train(config: Config, *, overwrite: bool = False, watch: Watch | None = None) -> TrainingResult:
-    """Train the network of ``config`` on ``data.data_path``, and keep all in ``train.output_path``.
+    """Train the network of ``config`` on ``data.data_path``; write to ``train.output_path``.
 
-    A finished run of the same configuration is read back instead of repeated, and what
-    ``remote.train_url`` lacks of it is copied there. An unfinished one continues from its last
-    checkpoint, and ends with the bits that it would have ended with anyway. A run of another
-    configuration raises ``ValueError`` unless ``overwrite``. ``watch`` is called now and then with
-    the tables so far.
+    A finished run of the same configuration is loaded instead of repeated, and files of it that are
+    missing at ``remote.train_url`` are copied there. An unfinished run continues from its last
+    checkpoint, and its final weights are bit for bit those of an uninterrupted run. If the folder
+    holds a run of a different configuration, ``ValueError`` is raised, unless ``overwrite``.
+    ``watch`` is called from time to time with the tables recorded so far.
 
-    Every file's header and length, and the warm-up, are checked first. Raises
-    ``FileNotFoundError`` or ``BadScanError``, naming the file, if a scan is missing or damaged,
-    ``ValueError`` if the warm-up is longer than the run, ``FloatingPointError`` if the loss is not
-    finite, ``RuntimeError`` if another process uses the folder or a data worker was killed,
-    ``OSError`` if something cannot be written, ``KeyboardInterrupt`` after Ctrl-C, once the step is
-    finished and saved.
+    The header and length of every file, and the warm-up, are checked first. Raises:
+
+    - ``FileNotFoundError`` or ``BadScanError``, naming the file, if a scan is missing or damaged;
+    - ``ValueError`` if the warm-up is not shorter than the run;
+    - ``FloatingPointError`` if the loss is not finite;
+    - ``RuntimeError`` if another process uses the folder, or a data worker was killed;
+    - ``OSError`` if a file cannot be written;
+    - ``KeyboardInterrupt`` after Ctrl-C, once the current step is finished and saved.
     """
     folder = Path(config.train.output_path)
     is_done = not overwrite and is_finished(folder, config)
@@ -100,7 +102,7 @@ def _train(
     config: Config, folder: Path, group: Group, *, overwrite: bool, watch: Watch | None
 ) -> None:
     copy_data(config, group)
-    # Whatever may be wrong with data and settings is found before the folder is touched.
+    # Problems with data and settings are found before the folder is changed.
     check_cases(config)
     learning_rates(config, count_steps(config, rank_size=group.rank_size))
     with ExitStack() as stack:
@@ -135,7 +137,7 @@ def validate(
     """Mean Dice of each structure over the cases, on the working grid, without post-processing.
 
     ``cases`` are those of :func:`~unet3d_tutorial.dataset.validation_cases`. The processes of a
-    group share them; all get the mean over all.
+    group divide them among themselves; each gets the mean over all cases.
     """
     options = config.inference
     scores = np.zeros((len(cases), config.model.num_classes - 1))
@@ -160,7 +162,7 @@ def validate(
 
 
 class Run:
-    """One training run: its parts, and how far it has come. :meth:`go` is the loop."""
+    """One training run: its parts and its progress. :meth:`go` is the loop."""
 
     def __init__(self, config: Config, folder: Path, group: Group = ALONE) -> None:
         options = config.train
@@ -192,13 +194,13 @@ class Run:
             average=self.average.parameters,
         )
         self.profile = Profile(folder, is_enabled=options.enable_profiling and group.leads)
-        self.started = 0.0  # as the clock would have been, had the run never stopped
+        self.started = 0.0  # start time in s, as if the run had never been interrupted
         self.feed: WatchedFeed | None = None
 
     # ------------------------------------------------------------------------------------- the loop
 
     def go(self, watch: Watch | None = None) -> None:
-        """Do the steps that are left, then write the final weights."""
+        """Do the remaining steps, then write the final weights."""
         self.resume()
         self.profile.start()
         self.started = time.perf_counter() - self.state.seconds
@@ -219,16 +221,16 @@ class Run:
                 if watch and (self._validation_is_due() or self.state.step % WATCH_EVERY == 0):
                     watch(*self.record.tables())
                 if is_stopping:
-                    self._check_workers()  # a worker's death comes as a signal, too
+                    self._check_workers()  # the death of a worker is signalled, too
                     raise KeyboardInterrupt
         self.profile.close()
         self.finish()
 
     def step(self, batches: Sequence[Batch], wait: float) -> dict[str, float]:
-        """Change the weights once, and record it; ``wait`` is how long the batches took to come."""
+        """Update the weights once and record it; ``wait`` is the time spent on data, in s."""
         with self.profile.clock.phase("steps"):
             number = self.state.step
-            rate = self.rates[number - self.state.skipped]  # the optimiser counts no skipped step
+            rate = self.rates[number - self.state.skipped]  # as the optimiser counts its steps
             try:
                 losses = self.group.sum(self.train_step(batches)) / self.group.rank_size
             except FloatingPointError as error:
@@ -258,7 +260,7 @@ class Run:
         return row
 
     def validate(self) -> dict[str, float]:
-        """Score the held-out volumes, record it, and remember the best."""
+        """Score the validation volumes, record the scores, and remember the best ones."""
         with self.profile.clock.phase("validation"):
             with self.average.in_place():
                 scores = validate(self.network, self.config, self.held_out, self.group)
@@ -274,7 +276,7 @@ class Run:
         return row
 
     def save(self) -> None:
-        """Write a checkpoint to continue from; after a validation it is kept for longer."""
+        """Write a checkpoint to continue from; one after a validation is kept longer."""
         with self.profile.clock.phase("checkpoints"):
             try:
                 self.record.save(self.state)
@@ -286,31 +288,31 @@ class Run:
             self.record.copy(self.state)
 
     def resume(self) -> None:
-        """Continue from the last checkpoint, if there is one; otherwise begin at step 0."""
+        """Continue from the last checkpoint, if there is one; otherwise start at step 0."""
         stored = self.record.load()
         if stored:
-            # The step has a reference to the same state.
+            # Updated in place, because the training step refers to the same object.
             vars(self.state).update(vars(stored))
         else:
             self.record.load_first_weights()
         self.record.rewind(self.state)
         if self.state.step and self.group.leads:
             print(
-                f"{self.folder}: goes on from step {self.state.step} of {self.total_steps}",
+                f"{self.folder}: continues from step {self.state.step} of {self.total_steps}",
                 flush=True,
             )
         if self._validation_is_due():
             self.record.keep_validated(self.state)
 
     def finish(self) -> None:
-        """Write the final weights: with a moving average, those are the averages."""
+        """Write the final weights: the averages, if there is a moving average."""
         with self.average.in_place():
             self.record.finish()
 
     # ---------------------------------------------------------------------------- parts of the loop
 
     def _batches(self) -> Generator[tuple[list[Batch], float], None, None]:
-        """For each step that is left: its batches, and the seconds that they took to come."""
+        """Yield the batches of each remaining step, and the time spent waiting for them, in s."""
         dataset = create_dataset(
             self.config,
             rank_size=self.group.rank_size,
@@ -334,7 +336,8 @@ class Run:
             if cause is None:
                 raise
             raise type(cause)(
-                f"step {self.state.step}: {cause}. Once that is mended, the same command goes on"
+                f"step {self.state.step}: {cause}. Once this is fixed, run the same command again "
+                "to continue"
             ) from error
         finally:
             stream.stop()
@@ -358,24 +361,24 @@ class Run:
         return self.state.step % self.config.train.save_every == 0
 
     def _anywhere(self, is_so: bool) -> bool:
-        """Whether it is so in at least one of the processes."""
+        """Whether ``is_so`` holds in at least one of the processes."""
         return self.group.sum(np.array([float(is_so)]))[0] > 0
 
     def _check_workers(self) -> None:
-        """Raise ``WorkerKilled`` if a process that makes crops was killed."""
+        """Raise ``WorkerKilled`` if a data worker was killed."""
         if self.feed:
             try:
                 self.feed.check()
             except WorkerKilled as error:
                 raise WorkerKilled(self._describe_death(error)) from error
 
-    # -------------------------------------------------------------------- what to say when it broke
+    # ----------------------------------------------------------------------------- error messages
 
     def _describe_death(self, error: WorkerKilled) -> str:
         return f"step {self.state.step}: {error}; {describe_last_checkpoint(self.folder)}"
 
     def _describe_broken(self, step: int, problem: str) -> str:
-        """What to tell the user when ``step`` made numbers that are not finite."""
+        """The message for the user if ``step`` gave numbers that are not finite."""
         names = batch_names(
             self.config, step, rank_size=self.group.rank_size, rank_id=self.group.rank_id
         )

@@ -1,7 +1,7 @@
-"""One step of training: the gradient, what may be done to it, and the change of the weights.
+"""One training step: compute the gradient, process it, and update the weights.
 
-Weights get new values by ``ops.assign`` here, never by ``Parameter.set_data``: that gives them
-other memory, and the optimiser, compiled at its first step, goes on to change the old one.
+Weights get new values by ``ops.assign`` here, never by ``Parameter.set_data``. The latter gives
+them new memory, but the optimiser, compiled at its first step, would still update the old memory.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -21,14 +21,14 @@ from .runs.processes import ALONE, Group
 
 #: image ``(N, C, D, H, W)`` and label ``(N, K, D, H, W)``
 Batch: TypeAlias = tuple[Tensor, Tensor]
-#: the number to minimise, and what is only reported
+#: the loss to minimise, and values that are only reported
 Losses: TypeAlias = tuple[Tensor, ...]
-#: from logits and label to losses; the package's are in :mod:`unet3d_tutorial.losses`
+#: from logits and label to losses; see :mod:`unet3d_tutorial.losses`
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Losses]
 
 SLOW_HALF = (
-    "train.mixed_precision: a processor takes longer in 16 bits than in 32; "
-    "it pays on a GPU or on Ascend"
+    "train.mixed_precision: a CPU takes longer in 16 bits than in 32 bits; "
+    "use it on a GPU or on Ascend"
 )
 SCALE_GROWS_AFTER = 1000  #: steps without overflow after which the dynamic loss scale is doubled
 
@@ -36,9 +36,10 @@ SCALE_GROWS_AFTER = 1000  #: steps without overflow after which the dynamic loss
 def make_gradients(
     network: nn.Cell, loss_fn: LossFunction, weights: Sequence[Parameter]
 ) -> Callable[[Tensor, Tensor], tuple[Losses, tuple[Tensor, ...]]]:
-    """Make a function from a batch to what ``loss_fn`` gives, and the gradient of the first of it.
+    """Make a function that returns the losses of a batch and the gradient of the first one.
 
-    The gradient is a tuple with one tensor for each of the ``weights``.
+    It takes image and label, and returns the result of ``loss_fn``, and a tuple with one gradient
+    for each of the ``weights``.
     """
 
     def forward(image: Tensor, label: Tensor) -> Losses:
@@ -50,9 +51,9 @@ def make_gradients(
 def make_train_step(
     network: nn.Cell, loss_fn: LossFunction, optimizer: nn.Optimizer
 ) -> Callable[[Tensor, Tensor], Losses]:
-    """Make a function that takes a batch and changes the weights once.
+    """Make a function that takes a batch and updates the weights once.
 
-    It returns what ``loss_fn`` gives: loss, cross-entropy and Dice loss.
+    It returns the result of ``loss_fn``: loss, cross-entropy and Dice loss.
     """
     loss_and_gradients = make_gradients(network, loss_fn, optimizer.parameters)
 
@@ -65,10 +66,10 @@ def make_train_step(
 
 
 class TrainStep:
-    """The step with everything that ``config.train`` may put around it.
+    """A training step with all options of ``config.train``.
 
-    With the defaults it is :func:`make_train_step`. ``state`` keeps the loss scale and counts the
-    steps that were skipped because a gradient overflowed.
+    With the default options it does the same as :func:`make_train_step`. ``state`` keeps the loss
+    scale, and counts the steps that were skipped because a gradient overflowed.
     """
 
     def __init__(
@@ -87,25 +88,26 @@ class TrainStep:
         self.state = state
         self.group = group
         if options.mixed_precision:
-            half_precision(network)  # all but batch-norm in 16 bits; the loss gets 32
+            half_precision(network)  # float16 except for batch-norm; the loss gets float32
             if ms.get_context("device_target") == "CPU" and group.leads:
                 print(SLOW_HALF, flush=True)
         self.is_scaled = options.loss_scale != 1 or options.dynamic_loss_scale
-        self.scale = state.loss_scale  #: of the last step
-        self.norm = 0.0  #: length of its gradient
+        self.scale = state.loss_scale  #: loss scale of the last step
+        self.norm = 0.0  #: length of the gradient of the last step
         self.loss_and_gradients = make_gradients(
             network, self._scaled_loss if self.is_scaled else loss_fn, optimizer.parameters
         )
         self.statistics = [p for p in network.get_parameters() if not p.requires_grad]
 
     def __call__(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Change the weights once, from one batch or several.
+        """Update the weights once, from one batch or several.
 
-        Returns in one array the means of what the loss function gives: loss, cross-entropy, Dice
-        loss and, if it tells them, the Dice loss of each class.
+        Returns the mean results of the loss function in one array: loss, cross-entropy, Dice loss
+        and, if the loss function gives them, the Dice loss of each class.
 
-        Raises ``FloatingPointError``, and leaves the weights alone, if loss or gradient is not
-        finite. The loss alone does not tell: ``relu`` makes a zero of a number that is none.
+        Raises ``FloatingPointError``, and does not change the weights, if loss or gradient is not
+        finite. With a loss scale, a step whose gradient overflows is skipped instead. Checking the
+        loss alone would not be enough, because ``relu`` turns NaN into 0.
         """
         losses, gradients = self._accumulate(batches)
         gradients = self.group.mean_gradients(gradients)
@@ -130,7 +132,7 @@ class TrainStep:
         return loss * self.state.loss_scale, *parts
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[np.ndarray, Sequence[Tensor]]:
-        """Means of losses and gradients over the batches."""
+        """Means of losses and of gradients over the batches."""
         losses, gradients = self.loss_and_gradients(*batches[0])
         sums = as_one_array(losses)
         for batch in batches[1:]:
@@ -144,9 +146,9 @@ class TrainStep:
         return sums / len(batches), gradients
 
     def _adapt_scale(self, is_finite: bool) -> None:
-        """Count an overflow; change a dynamic loss scale.
+        """Count a skipped step, and adapt a dynamic loss scale.
 
-        Micikevicius et al., Mixed Precision Training, 2018.
+        See Micikevicius et al., Mixed Precision Training, 2018.
         """
         state = self.state
         state.skipped += not is_finite
@@ -162,7 +164,7 @@ class TrainStep:
             state.scale_age = 0
 
     def _change_weights(self, gradients: Sequence[Tensor]) -> None:
-        """Undo the loss scale, clip, let the weights decay, and let the optimiser move them."""
+        """Undo the loss scale, clip the gradient, decay the weights, and run the optimiser."""
         clip = self.options.clip_norm
         shortening = clip / self.norm if clip and self.norm > clip else 1.0
         factor = shortening / self.scale
@@ -172,9 +174,9 @@ class TrainStep:
         self.optimizer(gradients)
 
     def _decay(self) -> None:
-        """Shrink the weights of convolutions a little.
+        """Decay the weights of convolutions, but not biases and slopes.
 
-        Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
+        See Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
         """
         if not self.options.weight_decay:
             return
@@ -185,15 +187,15 @@ class TrainStep:
 
 
 def as_one_array(values: Sequence[Tensor]) -> np.ndarray:
-    """Numbers and vectors behind each other in one array, float64."""
+    """Concatenate scalars and vectors to one float64 array."""
     arrays = [np.ravel(value.asnumpy()) for value in values]
     return np.concatenate(arrays).astype(np.float64)
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> float:
-    """Length of all gradients as one vector.
+    """Euclidean length of all gradients together, as one vector.
 
-    In NumPy, in place: a hundred small kernels cost far more.
+    Computed in NumPy, because a hundred small kernels would take far longer.
     """
     squares = 0.0
     for gradient in gradients:
@@ -203,17 +205,17 @@ def gradient_norm(gradients: Sequence[Tensor]) -> float:
 
 
 class MovingAverage:
-    """Exponential moving average of all weights and statistics of a network.
+    """Exponential moving average of all weights and running statistics of a network.
 
-    That is ``decay * average + (1 - decay) * weight`` after each step. With a decay of 0 there is
-    none: nothing is kept, and the network computes with its weights.
+    After each step it is ``decay * average + (1 - decay) * weight``. A decay of 0 switches it off:
+    nothing is stored, and the network computes with its weights.
     """
 
     def __init__(self, network: nn.Cell, decay: float) -> None:
         self.decay = decay
         self.weights = list(network.get_parameters()) if decay else []
         self.parameters = [
-            # Plus 0 for memory of its own.
+            # Adding 0 makes a copy.
             Parameter(weight.value() + 0, name=weight.name, requires_grad=False)
             for weight in self.weights
         ]
@@ -224,7 +226,7 @@ class MovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """For a while the network computes with the averages."""
+        """Within this context the network computes with the averages."""
         own_values = [weight.value() + 0 for weight in self.weights]
         for weight, average in zip(self.weights, self.parameters, strict=True):
             ops.assign(weight, average.value())

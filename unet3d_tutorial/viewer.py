@@ -1,10 +1,10 @@
-"""Scroll through a scan with its labels: live in Jupyter, and alive on a page that has no kernel.
+"""Scroll through a scan with its labels: in Jupyter, and on a web page without a kernel.
 
-Show a :class:`SliceViewer` as the last line of a cell. With a kernel the browser gets the voxels
-themselves, as they are. The cell also stores a page of its own, a coarser volume with the program
-that shows it, which needs nothing but a browser and stays hidden next to a live viewer. Both are
-drawn by ``view/viewer.js``; nothing is asked of the kernel for a slice, and nothing of the network
-ever. NumPy in, no MindSpore.
+Put a :class:`SliceViewer` on the last line of a cell. With a kernel, the browser gets the original
+voxels. The cell also stores a self-contained page: a coarser volume, and the program that shows it.
+The page needs only a browser, and stays hidden while there is a live viewer. Both are drawn by
+``view/viewer.js``. No slice is requested from the kernel, and nothing is loaded from the network.
+NumPy in, no MindSpore.
 """
 
 import base64
@@ -29,30 +29,33 @@ from .view.scene import Scene
 from .view.windows import window_at_start
 from .volume import Volume
 
-MAX_BYTES = 2_500_000  #: of a stored viewer
-#: of what a browser is asked to hold; larger scans are shown coarser, as on a page
+MAX_BYTES = 2_500_000  #: default limit for the size of a stored viewer
+#: limit for the data that a live viewer sends to the browser; larger scans are shown coarser, as on
+#: a page
 MAX_LIVE_BYTES = 1_000_000_000
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-STEP_FACTORS = (1, 1.25, 1.5)  # coarser values, which are tried before coarser voxels
-HOPELESS, TOO_LARGE = 1.5, 1.03  # estimated sizes of a page, as shares of its budget
+STEP_FACTORS = (1, 1.25, 1.5)  # coarser steps of the values, tried before coarser voxels
+HOPELESS, TOO_LARGE = 1.5, 1.03  # limits for the estimated size of a page, as shares of its budget
 
 
 class SliceViewer:
     """Three linked slices of a scan, with labels, predictions and their errors.
 
-    ``image`` is ``(I, J, K)``, a NumPy array in HU (or another ``unit``) or a :class:`Volume`.
-    ``label`` holds whole numbers on the same grid; ``prediction`` does too, or is a mapping of up
-    to two names to such arrays, which can be compared. Booleans count as label 1, floats are taken
-    if they are whole. A plain array needs ``spacing_mm``, three lengths, and has its axes in RAS
-    order then; or an ``affine``, as in :class:`Volume`. The grid may be oblique: slices follow its
-    axes, the letters name the side that each axis is nearest to, positions in mm are exact.
+    ``image`` is ``(I, J, K)``, a NumPy array in HU (or a different ``unit``) or a :class:`Volume`.
+    ``label`` holds whole numbers on the same grid, or is ``None``. So does ``prediction``, which
+    may also be a mapping of up to two names to such arrays, to compare them. ``True`` counts as
+    label 1; floats are accepted if they are whole numbers. A plain array needs either
+    ``spacing_mm``, three lengths, and then its axes are in RAS order; or an ``affine``, as in
+    :class:`Volume`. The grid may be oblique: slices follow its axes, letters name the side that is
+    nearest to each axis, and positions in mm are exact.
 
-    ``structures`` names the label values; ``None`` takes the book's. ``window`` is black and white
-    at the start. ``max_bytes`` is the most that the stored page may take: voxels are averaged in
-    blocks until it fits, and the page says so. ``live=False`` shows this page in Jupyter too, for
-    notebooks that are published as they are saved.
+    ``structures`` maps label values to names; ``None`` means those of the book. ``window`` gives
+    the values shown as black and white at the start; ``None`` chooses them from the image.
+    ``max_bytes`` limits the size of the stored page: voxels are averaged in blocks until it fits,
+    and the page says so. ``live=False`` shows this page in Jupyter, too, for notebooks that are
+    published as they are saved.
 
-    Arrays are referred to, not copied. Raises ``ValueError`` for shapes, label values or numbers
+    Arrays are referenced, not copied. Raises ``ValueError`` for shapes, label values or numbers
     that cannot be shown.
     """
 
@@ -109,10 +112,10 @@ class SliceViewer:
     # ---------------------------------------------------------------------------------- in Jupyter
 
     def _ipython_display_(self) -> None:
-        """Display two outputs: the live viewer at once, and the page, which takes a second to pack.
+        """Display two outputs: the live viewer at once, then the page, which takes a second.
 
-        Both carry the same key, by which the page knows that a live viewer is there, and stays
-        hidden. Where there is no kernel, the first output is blank and the page is seen.
+        Both have the same key. By this key the page recognises that there is a live viewer, and
+        stays hidden. Without a kernel, the first output is empty and the page is shown.
         """
         from IPython.display import display
 
@@ -122,7 +125,7 @@ class SliceViewer:
         display(self._repr_mimebundle_(), raw=True)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """The stored page, and a line of text for where there is no browser."""
+        """The stored page as HTML, and a line of plain text for programs that cannot show HTML."""
         page = with_key(self._fragment, self._key) if self._is_live else self._fragment
         return {"text/plain": repr(self), "text/html": page}
 
@@ -138,7 +141,7 @@ class SliceViewer:
 
     @cached_property
     def _key(self) -> str:
-        """The same for the same picture: a chapter that is run again is stored as it was."""
+        """A key that depends only on the picture, so re-running a chapter does not change it."""
         seed = zlib.crc32(repr(self).encode())
         for bounds in self.scene.first_boxes():
             for part in self.scene.box(bounds):
@@ -148,11 +151,14 @@ class SliceViewer:
     # ---------------------------------------------------------------------------- without a kernel
 
     def to_html(self) -> str:
-        """The viewer as a piece of HTML that needs nothing else, of at most ``max_bytes``."""
+        """The viewer as a self-contained piece of HTML of at most ``max_bytes``.
+
+        Raises ``ValueError`` if even the coarsest volume does not fit.
+        """
         return self._fragment
 
     def save_html(self, path: str | Path) -> Path:
-        """Write the viewer as a page of its own, whole file or not at all."""
+        """Write the viewer as a self-contained page; return ``path``."""
         path = Path(path)
         with written_whole(path) as part:
             part.write_text(self._page(), encoding="utf-8")
@@ -163,9 +169,9 @@ class SliceViewer:
 
     @cached_property
     def _fragment(self) -> str:
-        """The finest page within the budget: coarser values are tried first, then coarser voxels.
+        """The finest page within the budget; coarser values are tried before coarser voxels.
 
-        Packing a volume takes long, so the size of each page is estimated from some of its slices.
+        Packing a whole volume is slow, so the size of a page is first estimated from some slices.
         """
         scene = self.scene
         low = scene.value_range[0]
@@ -192,5 +198,5 @@ class SliceViewer:
 
 
 def has_anywidget() -> bool:
-    """Whether the live viewer can be shown; without it a viewer is shown as on a page."""
+    """Whether anywidget is installed; without it, only the stored page can be shown."""
     return find_spec("anywidget") is not None

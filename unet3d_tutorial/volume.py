@@ -1,6 +1,6 @@
-"""A scan is an array and a place: voxels, and the map from their indices to the patient.
+"""A scan is an array and an affine: voxels, and the map from their indices to the patient.
 
-Files are read into a :class:`Volume`, and written from one, by the modules of ``files``.
+The modules of ``files`` read a :class:`Volume` from a file, and write one to a file.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-#: Headers are printed with six digits; grids that truly differ are a voxel apart or more.
+#: Tolerance for comparing grids. Headers may be rounded to six digits; grids that really differ are
+#: a voxel apart or more.
 GRID_TOLERANCE_MM = 0.05
-#: The values' range is not looked up for printing above this size: it takes a tenth of a second.
+#: Above this number of voxels the range of values is not printed, as finding it takes 0.1 s.
 LARGE_VOXELS = 2**27
 
-Grid = tuple[tuple[int, ...], np.ndarray]  #: shape, of which the last three count, and affine
+Grid = tuple[tuple[int, ...], np.ndarray]  #: shape, whose last three entries are I, J, K; affine
 
 
 class BadScanError(ValueError):
@@ -30,9 +31,9 @@ class BadScanError(ValueError):
 class Volume:
     """Voxels and the map from voxel index to patient position.
 
-    ``array`` is ``(I, J, K)``, or ``(C, I, J, K)`` once a channel axis was added. ``affine`` is 4 x
-    4 and takes an index ``(i, j, k, 1)`` to millimetres towards the patient's right, front and head
-    (RAS+, nibabel's convention).
+    ``array`` is ``(I, J, K)``, or ``(C, I, J, K)`` once a channel axis has been added. ``affine``
+    is a 4 x 4 matrix that maps an index ``(i, j, k, 1)`` to a position in mm towards the patient's
+    right, front and head (RAS+, the convention of nibabel).
 
     >>> scan = Volume(np.zeros((40, 50, 60)), np.diag([-2.0, -2.0, 3.0, 1.0]))
     >>> scan
@@ -40,9 +41,9 @@ class Volume:
     >>> scan.spacing_mm, scan.axis_codes
     ((2.0, 2.0, 3.0), 'LPS')
 
-    Volumes are equal if all of this is: type, shape and values of the arrays, where "not a number"
-    counts as equal to itself, and the affines. They cannot be put into a set or be the key of a
-    dictionary, because their arrays can change.
+    Volumes are equal if their arrays have the same type, shape and values, with NaN equal to NaN,
+    and if their affines are equal. They are not hashable, because their arrays can change: they
+    cannot be in a set or be the key of a dictionary.
     """
 
     array: np.ndarray
@@ -50,7 +51,7 @@ class Volume:
 
     @property
     def grid(self) -> Grid:
-        """Shape and affine."""
+        """Shape and affine of the volume."""
         return self.array.shape, self.affine
 
     @property
@@ -63,7 +64,7 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of a voxel in mL.
 
-        Spacing alone does not give it: with a tilted gantry the axes are not at right angles.
+        The spacing alone is not enough: with a tilted gantry the axes are not at right angles.
         """
         i, j, k = self.affine[:3, :3].T
         return abs(float(i @ np.cross(j, k))) / 1000
@@ -83,7 +84,7 @@ class Volume:
         return f"Volume({facts})"
 
     def _repr_html_(self) -> str:
-        """A small table, which Jupyter shows in place of the line of text."""
+        """A small HTML table, which Jupyter shows instead of the line of text."""
         rows = "".join(
             f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
             for name, value in self._facts().items()
@@ -91,7 +92,7 @@ class Volume:
         return f"<table>{rows}</table>"
 
     def _facts(self) -> dict[str, str]:
-        """What a reader wants to know first, as text."""
+        """The most important properties, as text: shape, type, spacing, axes, values."""
         facts = {
             "shape": str(self.array.shape),
             "type": str(self.array.dtype),
@@ -105,7 +106,7 @@ class Volume:
 
 
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same type, shape and values, NaN being equal to NaN."""
+    """Whether two arrays have the same type, shape and values; NaN counts as equal to NaN."""
     return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
@@ -113,10 +114,10 @@ def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def grid_distance_mm(shape: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> float:
-    """Return how far apart two grids of one shape lie, in mm.
+    """How far apart two grids of the same shape are, in mm.
 
-    ``a`` and ``b`` are their affines. The distance is the largest one between a corner of the first
-    grid and the same corner of the second.
+    ``a`` and ``b`` are their affines. The result is the largest distance between a corner of the
+    first grid and the same corner of the second.
     """
     ends = [(0, count - 1) for count in shape[-3:]]
     corners = np.array([(*corner, 1) for corner in product(*ends)]).T
@@ -127,10 +128,10 @@ def grid_distance_mm(shape: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> fl
 def check_same_grid(
     name: str | Path, grid: Grid, reference_name: str | Path, reference: Grid
 ) -> None:
-    """Raise :class:`BadScanError` unless a grid has the shape and the place of a reference.
+    """Raise :class:`BadScanError` unless a grid has the shape and position of a reference.
 
-    Places may differ by :data:`GRID_TOLERANCE_MM`. The names, of files for example, are for the
-    message.
+    Positions may differ by up to :data:`GRID_TOLERANCE_MM`. The names, for example of files, are
+    used in the message.
     """
     shape, affine = grid
     reference_shape, reference_affine = reference
@@ -150,7 +151,7 @@ def check_finite(array: np.ndarray, name: str | Path) -> None:
     """Raise :class:`BadScanError` if a voxel is infinite or not a number."""
     if array.dtype.kind != "f":
         return
-    # The least and the greatest value tell, and unlike np.isfinite(array) they need no memory.
+    # Checking minimum and maximum is enough, and unlike np.isfinite(array) it needs no memory.
     if np.isfinite(array.min()) and np.isfinite(array.max()):
         return
     count = np.count_nonzero(~np.isfinite(array))

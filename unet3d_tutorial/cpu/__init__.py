@@ -1,12 +1,13 @@
-"""What makes a network fast on a CPU, put on from outside: nothing in :mod:`.model` knows of it.
+"""Make networks fast on a CPU, without any change to the code in :mod:`unet3d_tutorial.model`.
 
-:func:`accelerate` is called in the one place that builds networks from a configuration,
-:func:`unet3d_tutorial.runs.networks.build_network`. Whoever builds a network by hand calls it too::
+The function that builds networks from a configuration,
+:func:`unet3d_tutorial.runs.networks.build_network`, calls :func:`accelerate`. If you build a
+network by hand, call it yourself::
 
     network = accelerate(ResidualUNet3D())
 
-Parameters, their names, checkpoints, graphs and exported files stay what they are. Results agree
-with the plain network's to rounding.
+Parameters, their names, checkpoints, graphs and exported files do not change. Results agree with
+the plain network's to within rounding.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -22,9 +23,9 @@ from .units import fuse
 
 
 def accelerate(network: nn.Cell) -> nn.Cell:
-    """Make ``network``, or one block of it, fast on a CPU, in place, and give it back.
+    """Make ``network``, or one block of it, fast on a CPU, in place, and return it.
 
-    On another device nothing is changed. Done twice it is done once.
+    On other devices nothing is changed. A second call has no effect.
     """
     if ms.get_context("device_target") != "CPU":
         return network

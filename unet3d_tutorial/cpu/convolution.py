@@ -1,12 +1,12 @@
 """A 3-D convolution and its two gradients as programs of oneDNN.
 
-MindSpore hands its own copy of oneDNN plain ``(N, C, D, H, W)`` arrays. For those oneDNN has no
-AVX-512 kernel and multiplies matrices in AVX2. Here oneDNN is asked for the layouts that it likes
-best (memory format ``any``), in which 16 channels are next to each other, and each array is
-reordered on its way in and out; PyTorch does the same. See oneDNN's developer guide,
+MindSpore passes plain ``(N, C, D, H, W)`` arrays to its own copy of oneDNN. For these, oneDNN has
+no AVX-512 kernel and computes matrix products in AVX2. Here oneDNN chooses the layouts itself
+(memory format ``any``): usually 16 channels are next to each other. Each array is reordered before
+and after; PyTorch does the same. See oneDNN's developer guide,
 https://uxlfoundation.github.io/oneDNN, "Memory Format Propagation" and "Convolution".
 
-There is no second derivative.
+Second derivatives are not supported.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -36,16 +36,16 @@ from .library import (
 )
 from .program import Memory, Program, empty, reorder, round_up
 
-BLOCK = 16  #: float32 numbers of a cache line
-FEW = 3  #: channels of a convolution's input up to which oneDNN has kernels of their own
+BLOCK = 16  #: float32 numbers in a cache line
+FEW = 3  #: oneDNN has special kernels for convolutions with at most this many input channels
 
 
 class Geometry(NamedTuple):
-    """Sizes of a convolution that takes ``x`` with the weight ``w`` to ``y``.
+    """Sizes of a convolution that maps ``x`` with the weight ``w`` to ``y``.
 
     ``x`` is ``(N, C, D, H, W)``, ``w`` is ``(K, C, d, h, w)``, ``y`` is ``(N, K, ...)``. A
-    transposed convolution is the same thing read backwards: it takes ``y`` to ``x``. Its *source*
-    is what goes in, its *result* what comes out.
+    transposed convolution has the same geometry, but maps ``y`` to ``x``. In both cases, *source*
+    is the input and *result* the output.
     """
 
     x: Shape
@@ -65,7 +65,7 @@ class Geometry(NamedTuple):
 
     @property
     def form(self) -> tuple[ctypes.Array, ...]:
-        """Stride, dilation, padding before and padding behind, as oneDNN takes them."""
+        """Stride, dilation, padding before and padding after, as oneDNN expects them."""
         dilation = (0, 0, 0)
         behind = []
         for axis in range(3):
@@ -75,7 +75,7 @@ class Geometry(NamedTuple):
 
     @property
     def keeps_size(self) -> bool:
-        """Whether stride is 1 and padding half a kernel on both sides."""
+        """Whether the result has the source's size: stride 1, and a padding of half the kernel."""
         half = all(2 * p == k - 1 for p, k in zip(self.pad, self.w[2:], strict=True))
         return half and set(self.stride) == {1}
 
@@ -113,7 +113,7 @@ class ConvolutionPrimitives:
     def add_result(
         self, program: Program, source: Memory, w: Memory, target: Memory | None = None
     ) -> Memory:
-        """Add the convolution; gives the array that it writes (see :meth:`.Program.add`)."""
+        """Add the convolution; return the array that it writes (see :meth:`.Program.add`)."""
         if self.geometry.transposed:
             return self._add_to_x(program, source, w, target)
         return self._add_to_y(program, source, w, target)
@@ -121,7 +121,7 @@ class ConvolutionPrimitives:
     def add_source_gradient(
         self, program: Program, result_gradient: Memory, w: Memory, target: Memory | None = None
     ) -> Memory:
-        """Add the gradient of the source, from that of the result."""
+        """Add the gradient of the source, computed from that of the result."""
         if self.geometry.transposed:
             return self._add_to_y(program, result_gradient, w, target)
         return self._add_to_x(program, result_gradient, w, target)
@@ -129,7 +129,7 @@ class ConvolutionPrimitives:
     def add_weight_gradient(
         self, program: Program, source: Memory, result_gradient: Memory, target: Memory
     ) -> None:
-        """Add the gradient of the weight, from the source and the result's gradient."""
+        """Add the gradient of the weight, computed from source and gradient of the result."""
         x, y = source, result_gradient
         if self.geometry.transposed:
             x, y = result_gradient, source
@@ -140,7 +140,7 @@ class ConvolutionPrimitives:
             program.add(self.to_w, {SRC: x, DIFF_DST: y}, {DIFF_WEIGHTS: target})
 
     def result_layout(self) -> c_void_p:
-        """The layout that oneDNN likes best for the result."""
+        """The layout that oneDNN prefers for the result."""
         if self.geometry.transposed:
             return self.dnnl.layout_of(self.to_x, DIFF_SRC)
         return self.dnnl.layout_of(self.to_y, DST)
@@ -156,10 +156,10 @@ class ConvolutionPrimitives:
     ) -> None:
         """Add the gradient of the weight for a few channels of ``x`` at a time.
 
-        oneDNN has a kernel for a few channels; for all of them at once it multiplies matrices,
-        which is slower where they do not fill its blocks. The kernel wants ``y`` in whole blocks of
-        channels. Zeros fill the last block, so the same bytes are an array with more channels; what
-        those give for the weight is left out.
+        oneDNN has a kernel for a few channels. For all channels at once it computes matrix
+        products, which are slower if the channels do not fill whole blocks. The kernel needs ``y``
+        in whole blocks of channels. The last block is padded with zeros, so the same bytes can be
+        read as an array with more channels; the gradients for these are discarded.
         """
         dnnl = self.dnnl
         geometry = self.geometry
@@ -193,7 +193,7 @@ class ConvolutionPrimitives:
 
 
 class ConvolutionPrograms:
-    """The programs of a convolution and of its two gradients. They live as long as the process."""
+    """The programs of a convolution and its two gradients, cached until the process ends."""
 
     def __init__(self, geometry: Geometry):
         self.geometry = geometry
@@ -232,10 +232,10 @@ class ConvolutionPrograms:
         return result
 
     def source_gradient(self, result_gradient: Tensor, w: Tensor) -> Tensor:
-        """The gradient of the source, from that of the result."""
+        """The gradient of the source, computed from that of the result."""
         geometry = self.geometry
         if not geometry.transposed and geometry.keeps_size and geometry.x[1] < BLOCK:
-            # Few channels: a convolution forwards, with a mirrored weight, is faster.
+            # With few channels, a forward convolution with the mirrored weight is faster.
             mirrored = ops.flip(w, (2, 3, 4)).swapaxes(0, 1).contiguous()
             forwards = geometry._replace(x=geometry.y, w=mirrored.shape, y=geometry.x)
             return convolution_programs(forwards).result(result_gradient, mirrored)
@@ -244,7 +244,7 @@ class ConvolutionPrograms:
         return source
 
     def weight_gradient(self, source: Tensor, result_gradient: Tensor) -> Tensor:
-        """The gradient of the weight, from the source and the result's gradient."""
+        """The gradient of the weight, computed from source and gradient of the result."""
         w = empty(self.geometry.w)
         self._weight_gradient(source=source, result=result_gradient, w=w)
         return w
@@ -254,7 +254,7 @@ convolution_programs = cache(ConvolutionPrograms)
 
 
 class Convolution(_Function):
-    """Source and weight to result, with gradients."""
+    """The convolution of source and weight as a differentiable function."""
 
     @staticmethod
     def forward(ctx: Any, source: Tensor, w: Tensor, programs: ConvolutionPrograms) -> Tensor:

@@ -1,10 +1,11 @@
 """The case's network in evaluation mode as one program of oneDNN, from the image to the logits.
 
-A prediction keeps nothing for a gradient, and batch-norm is a factor and a shift for each channel.
-So a convolution does the rest of its unit while it writes its result: factor, shift, PReLU and the
-sum with the shortcut are its *post-ops*. No array between image and logits is plain, and arrays
-that are not needed at the same time share memory. MindSpore sees one call. Results are the layers'
-own, to rounding. :func:`can_run_as_one` says when the layers run instead.
+At inference nothing is kept for gradients, and batch-norm is a factor and a shift for each channel.
+So each convolution can do the rest of its unit while it writes its result: factor, shift, PReLU and
+the sum with the shortcut are its *post-ops*. All arrays between image and logits keep oneDNN's
+layouts, and arrays that are not needed at the same time share memory. For MindSpore it is a single
+call. Results agree with those of the layers to within rounding. :func:`can_run_as_one` decides
+whether the program or the layers run.
 
 Sources: oneDNN's developer guide, https://uxlfoundation.github.io/oneDNN, "Primitive Attributes:
 Post-ops", "Deconvolution".
@@ -51,9 +52,9 @@ from .units import (
     operation_of,
 )
 
-#: Input channels up to which a transposed convolution may have post-ops. From 192 on, oneDNN 3.2
-#: was found to apply them more than once, to sums over some of the channels. Above this limit they
-#: run as primitives of their own; maps with many channels are small.
+#: The most input channels with which a transposed convolution has post-ops. From 192 channels on,
+#: oneDNN 3.2 was found to apply them more than once, to partial sums over channels. Above this
+#: limit they are separate primitives, at little cost, because maps with many channels are small.
 POST_OPS_UP_TO = 64
 
 
@@ -92,9 +93,9 @@ def layers_of(network: nn.Cell) -> list[Layer]:
 
 
 def is_as_built(network: nn.Cell) -> bool:
-    """Whether each level and unit is still the package's own.
+    """Whether each level and each unit is still of the package's own class.
 
-    One that somebody put in its place may do something else.
+    A user's replacement may compute something different.
     """
     kinds = []
     for level in network.cells():
@@ -108,15 +109,15 @@ def is_as_built(network: nn.Cell) -> bool:
 
 
 class ChannelFactors(NamedTuple):
-    """What follows a convolution in use, a number for each channel."""
+    """The parameters of what follows a convolution at inference, one number for each channel."""
 
     factor: np.ndarray  #: ``x * factor + shift`` is batch-norm
     shift: np.ndarray
-    slope: np.ndarray  #: of PReLU
+    slope: np.ndarray  #: slope of PReLU
 
 
 def channel_factors(layer: Layer) -> ChannelFactors:
-    """Batch-norm in use as a factor and a shift (arXiv:1502.03167, algorithm 2), and PReLU."""
+    """Batch-norm at inference as factor and shift (arXiv:1502.03167, algorithm 2), and PReLU."""
     assert layer.norm is not None and layer.act is not None
     norm = layer.norm.bn2d
     variance = norm.moving_variance.asnumpy()
@@ -130,24 +131,24 @@ def channel_factors(layer: Layer) -> ChannelFactors:
 
 
 class FeatureMaps(NamedTuple):
-    """Feature maps, ``(N, C, D, H, W)``, in a layout of oneDNN's choice."""
+    """Feature maps ``(N, C, D, H, W)`` in a layout that oneDNN has chosen."""
 
     memory: Memory
     shape: Shape
 
 
 class NetworkProgram:
-    """The program of :func:`layers_of` for one shape of image.
+    """The program of :func:`layers_of` for images of one shape.
 
-    It keeps the layers' sizes, and reads their weights at each call.
+    It depends only on the sizes of the layers; their weights are read at each call.
     """
 
     def __init__(self, layers: list[Layer], shape: Shape):
         self.dnnl = library()
         self.program = Program(self.dnnl)
         self.layers = enumerate(layers)
-        # Three convolutions for each level of the encoder, two for each of the decoder, which has
-        # one level less.
+        # Three convolutions for each level of the encoder, and two for each level of the decoder,
+        # which has one level fewer.
         levels = (len(layers) + 2) // 5
         x = FeatureMaps(self.program.plain("image", shape), shape)
         skips = []
@@ -168,7 +169,7 @@ class NetworkProgram:
     ) -> FeatureMaps:
         """Add the next convolution with the rest of its unit, then the sum with ``plus``.
 
-        With a name as ``result`` the array is the caller's, row after row.
+        If ``result`` is a name, the result is a plain array of the caller with this name.
         """
         number, layer = next(self.layers)
         geometry = geometry_of(layer.operation, x.shape, layer.conv.weight.shape)
@@ -193,7 +194,7 @@ class NetworkProgram:
     def post_ops(
         self, factors: dict[str, Memory], plus: FeatureMaps | None
     ) -> tuple[c_void_p, dict[int, Memory]]:
-        """What a primitive does with its result, in this order, and the arrays that takes."""
+        """The post-ops of a primitive, in order, and the arrays that they read."""
         operands = dict(factors)
         if plus:
             operands["plus"] = plus.memory
@@ -213,7 +214,7 @@ class NetworkProgram:
         return attributes, reads
 
     def add_factors(self, y: Memory, channels: int, factors: dict[str, Memory]) -> Memory:
-        """Add factor, shift and PReLU as primitives of their own."""
+        """Add factor, shift and PReLU as separate primitives."""
         layout = y.layout
         factor = factors["factor"]
         attributes, post_op_reads = self.post_ops({"shift": factors["shift"]}, None)
@@ -226,7 +227,7 @@ class NetworkProgram:
         return self.program.add(prelu, {SRC: y, WEIGHTS: factors["slope"]}, {DST: None})[DST]
 
     def add_concatenation(self, x: FeatureMaps, skip: FeatureMaps) -> FeatureMaps:
-        """Add the concatenation along the channels."""
+        """Add the concatenation of two maps along the channels."""
         channel_axis = 1
         layouts = (c_void_p * 2)(x.memory.layout, skip.memory.layout)
         concatenation = self.dnnl.describe("concat", None, 2, channel_axis, layouts, None)
@@ -235,7 +236,7 @@ class NetworkProgram:
         return FeatureMaps(both, (x.shape[0], x.shape[1] + skip.shape[1], *x.shape[2:]))
 
     def __call__(self, image: Tensor, layers: list[Layer]) -> Tensor:
-        """Logits of a batch of images, with the weights that the layers have now."""
+        """Logits of a batch of images, with the current weights of the layers."""
         logits = empty(self.shape)
         inputs = {}
         for number, layer in enumerate(layers):
@@ -250,7 +251,7 @@ class NetworkProgram:
 def weight_layout(dnnl: Library, geometry: Geometry) -> c_void_p:
     """The layout of MindSpore's weights.
 
-    oneDNN has the first two axes of a transposed convolution's weight in the other order.
+    oneDNN swaps the first two axes of the weight of a transposed convolution.
     """
     if not geometry.transposed:
         return dnnl.plain(geometry.w)
@@ -284,7 +285,7 @@ _PROGRAMS: dict[tuple, NetworkProgram] = {}
 
 
 def network_program(layers: list[Layer], shape: Shape) -> NetworkProgram:
-    """The program for these layers and images of ``shape``. It lives as long as the process."""
+    """The program for these layers and images of ``shape``, cached until the process ends."""
     sizes = [(layer.conv.weight.shape, layer.operation.stride) for layer in layers]
     key = (shape, *sizes)
     if key not in _PROGRAMS:
@@ -296,10 +297,10 @@ def network_program(layers: list[Layer], shape: Shape) -> NetworkProgram:
 
 
 def can_run_as_one(network: nn.Cell, image: Tensor) -> bool:
-    """Whether a call can be one program.
+    """Whether a call can run as one program.
 
-    That takes evaluation mode, PyNative mode, no gradient, no hooks, the units of the case, and
-    what :func:`.units.can_fuse` asks for: batch-norm, 32-bit floats, oneDNN.
+    This requires evaluation mode, PyNative mode, no gradient, no hooks, the units of the case, and
+    what :func:`.units.can_fuse` requires: batch-norm, float32, oneDNN.
     """
     if network.training or ms.get_context("mode") != ms.PYNATIVE_MODE:
         return False
@@ -327,7 +328,7 @@ def run_as_one(network: nn.Cell, image: Tensor) -> Tensor:
 
 
 class OneProgramResidualUNet3D(ResidualUNet3D):
-    """The case's network, whose layers are one program in use, where that can be."""
+    """The case's network, which runs as one program at inference where possible."""
 
     def __call__(self, x: Tensor) -> Tensor:
         self.check_input(x.shape)
@@ -337,9 +338,9 @@ class OneProgramResidualUNet3D(ResidualUNet3D):
 
 
 def make_one_program(network: nn.Cell) -> None:
-    """Let ``network`` run as one program, in place, if it is the case's own.
+    """Let ``network`` run as one program, in place, if it is exactly the case's network.
 
-    A derived class may do something else.
+    A derived class does not change, because it may compute something different.
     """
     if type(network) is ResidualUNet3D:
         network.__class__ = OneProgramResidualUNet3D

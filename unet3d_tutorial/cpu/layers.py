@@ -1,9 +1,9 @@
 """The convolutions of a network, computed by a second copy of oneDNN.
 
-:func:`exchange_convolutions` exchanges only what happens when PyNative mode calls a convolution.
-Parameters, graph mode and exported files know nothing of it. Results agree with MindSpore's to
-rounding, and repeat to the bit with the same number of threads. Without the library MindSpore's own
-kernels run, as they do with ``UNET3D_CONVOLUTIONS=mindspore``.
+:func:`exchange_convolutions` changes only what happens when PyNative mode calls a convolution.
+Parameters, graph mode and exported files are not affected. Results agree with MindSpore's to within
+rounding, and are repeatable bit for bit with the same number of threads. Without the library, or
+with ``UNET3D_CONVOLUTIONS=mindspore``, MindSpore's own kernels run.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -24,9 +24,10 @@ from .runtime import launch_mode
 def kernels() -> str:
     """``"onednn"`` or ``"mindspore"``: what computes the convolutions of an accelerated network.
 
-    MindSpore does where the user asks for it or the library is missing, on other devices than a
-    CPU, with the launch queue, which fills arrays later, and in processes that ``msrun`` started,
-    which share the cores.
+    The answer is ``"mindspore"`` if the user asks for it, if the library is missing, on devices
+    other than a CPU, with the launch queue, which fills arrays later, and in processes started by
+    ``msrun``, which share the cores. Raises ``ValueError`` for an unknown value of
+    ``UNET3D_CONVOLUTIONS``.
     """
     choice = os.environ.get("UNET3D_CONVOLUTIONS", "")
     if choice not in ("", "mindspore"):
@@ -41,8 +42,8 @@ def kernels() -> str:
 def exchange_convolutions(network: nn.Cell) -> None:
     """Let oneDNN compute the 3-D convolutions of ``network``, in place.
 
-    Each keeps its operation, name and attributes, so graphs are what they were; only the
-    operation's class changes.
+    Each layer keeps its operation, name and attributes, so graphs do not change; only the class of
+    the operation does.
     """
     for _, layer in network.cells_and_names():
         if isinstance(layer, nn.Conv3d):
@@ -55,7 +56,7 @@ def exchange_convolutions(network: nn.Cell) -> None:
 
 def _exchange(operation: ops.Primitive, kind: type, layer: nn.Cell) -> None:
     operation.__class__ = kind
-    # Set in MindSpore's own way it would become an attribute of the graph.
+    # A normal assignment would make it an attribute of the graph.
     object.__setattr__(operation, "layer", layer)
 
 
@@ -87,7 +88,7 @@ def is_supported(operation: Operation, padding: Shape) -> bool:
     if operation.group != 1 or set(operation.dilation) != {1}:
         return False
     if operation.pad_mode == "same":
-        # Even only then: MindSpore pads an odd number of voxels more behind than before.
+        # Only then is padding equal on both sides: MindSpore puts an odd voxel at the end.
         odd_kernel = all(k % 2 for k in operation.kernel_size)
         if set(operation.stride) != {1} or not odd_kernel:
             return False
@@ -95,10 +96,10 @@ def is_supported(operation: Operation, padding: Shape) -> bool:
 
 
 def can_run(operation: Operation, x: Tensor, w: Tensor) -> bool:
-    """Whether this call can be computed by oneDNN.
+    """Whether oneDNN can compute this call.
 
-    That takes 32-bit floats, no mixed precision, no graph under construction, and the process that
-    loaded the library: a forked child has none of its threads.
+    This requires float32, no mixed precision, no graph under construction, and the process that
+    loaded the library, because a forked child does not have its threads.
     """
     layer = getattr(operation, "layer", None)
     if layer is None:  # a copy of the operation has none
@@ -110,7 +111,7 @@ def can_run(operation: Operation, x: Tensor, w: Tensor) -> bool:
 
 
 def geometry_of(operation: Operation, source: Shape, w: Shape) -> Geometry:
-    """Sizes of what ``operation`` makes of a source ``(N, C, D, H, W)``."""
+    """The geometry of ``operation`` for a ``source`` shape and a weight shape ``w``."""
     stride = operation.stride[-3:]
     if isinstance(operation, ops.Conv3D):
         pad = padding_before(operation, operation.padding, w)
@@ -130,9 +131,9 @@ def geometry_of(operation: Operation, source: Shape, w: Shape) -> Geometry:
 
 
 def padding_before(operation: Operation, padding: Shape, w: Shape) -> Shape:
-    """Voxels of zeros before the volume along its three axes.
+    """Voxels of zero padding before the volume along its three axes.
 
-    :func:`is_supported` has made sure that there are as many behind.
+    :func:`is_supported` has made sure that the padding after the volume is the same.
     """
     if operation.pad_mode == "same":
         return tuple(k // 2 for k in w[2:])

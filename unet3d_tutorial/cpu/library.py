@@ -1,4 +1,4 @@
-"""oneDNN's C interface, as far as this room needs it, by ``ctypes``.
+"""The part of oneDNN's C interface that this package needs, called with ``ctypes``.
 
 The library comes from the package ``onednn-cpu-gomp``. See oneDNN's developer guide,
 https://uxlfoundation.github.io/oneDNN, and its header ``dnnl_types.h`` for the numbers below.
@@ -26,10 +26,10 @@ IN_ORDER = 1
 
 # Number types and memory formats.
 FLOAT32 = 3
-ANY = 1  #: the format that a primitive likes best
+ANY = 1  #: the format that a primitive prefers
 BLOCKED = 121  #: ``aBcde16b``: 16 channels next to each other
 
-# What a primitive is for, and how it computes.
+# Propagation kinds and algorithms of primitives.
 TRAINING = 64
 INFERENCE = 96
 BACKWARD = 128
@@ -64,7 +64,7 @@ EACH_CHANNEL = 2
 
 
 class Library:
-    """oneDNN, loaded from ``path``, with all kernels that the processor has.
+    """oneDNN, loaded from ``path``, with all kernels that the processor supports.
 
     Raises ``OSError`` if it cannot be loaded.
     """
@@ -89,17 +89,17 @@ class Library:
             raise RuntimeError(f"oneDNN: expected status 0 from {name}, found {status}")
 
     def create(self, name: str, *arguments: Any) -> c_void_p:
-        """Call ``dnnl_name``, whose first argument is the place for what it creates."""
+        """Call ``dnnl_name``, whose first argument receives the object; return that object."""
         created = c_void_p()
         self.call(name, byref(created), *arguments)
         return created
 
     def describe(self, primitive: str, *arguments: Any) -> c_void_p:
-        """The descriptor of a primitive on this engine: which kernel, which layouts."""
+        """The descriptor of a primitive on this engine: its kernel and its layouts."""
         return self.create(f"{primitive}_primitive_desc_create", self.engine, *arguments)
 
     def plain(self, shape: Shape) -> c_void_p:
-        """The layout of a float32 array, row after row."""
+        """The layout of a contiguous float32 array (row-major)."""
         return self.strided(shape, strides_of(shape))
 
     def strided(self, shape: Shape, strides: Sequence[int]) -> c_void_p:
@@ -109,7 +109,7 @@ class Library:
         )
 
     def layout(self, shape: Shape, tag: int = ANY) -> c_void_p:
-        """The layout of a float32 array in the format ``tag``; ``ANY`` leaves it to oneDNN."""
+        """The layout of a float32 array in the format ``tag``; with ``ANY``, oneDNN chooses."""
         return self.create("memory_desc_create_with_tag", len(shape), int64s(shape), FLOAT32, tag)
 
     def box(self, layout: c_void_p, shape: Shape, start: Shape) -> c_void_p:
@@ -121,17 +121,17 @@ class Library:
         return bool(self.functions.dnnl_memory_desc_equal(a, b))
 
     def layout_of(self, descriptor: c_void_p, argument: int) -> c_void_p:
-        """The layout in which a primitive takes or gives an argument."""
+        """The layout in which a primitive reads or writes an argument."""
         query = self.functions.dnnl_primitive_desc_query_md
         return c_void_p(query(descriptor, LAYOUT_OF_ARGUMENT, argument))
 
     def size(self, layout: c_void_p) -> int:
-        """Bytes of an array in a layout."""
+        """Size in bytes of an array in a layout."""
         return self.functions.dnnl_memory_desc_get_size(layout)
 
 
 def strides_of(shape: Shape) -> list[int]:
-    """Numbers from one entry to the next along each axis, row after row.
+    """Strides of a contiguous (row-major) array of this shape, in entries.
 
     >>> strides_of((2, 3, 4))
     [12, 4, 1]
@@ -157,7 +157,7 @@ def load_library() -> Library | None:
 
 
 def library() -> Library:
-    """The library, where :func:`load_library` has found one."""
+    """The library that :func:`load_library` finds; ``RuntimeError`` if there is none."""
     loaded = load_library()
     if loaded is None:
         raise RuntimeError(f"oneDNN: expected the package {PACKAGE}, found none that loads")

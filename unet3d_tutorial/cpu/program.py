@@ -1,9 +1,9 @@
-"""oneDNN's operations one after the other, on arrays in layouts of its own choice.
+"""Sequences of oneDNN operations, on arrays in layouts that oneDNN chooses.
 
-A *primitive* is something that oneDNN can do. A *program* is a list of primitives with the arrays
-between them: what comes from outside has a name, what the primitives hand to each other keeps the
-layout that oneDNN likes best and shares one buffer. A MindSpore tensor on CPU is memory with an
-address, so nothing is copied on the way in or out.
+A *primitive* is an operation of oneDNN. A *program* is a list of primitives with the arrays between
+them. Arrays from outside have names. Arrays that primitives pass to each other keep the layout that
+oneDNN prefers, and share one buffer. A MindSpore tensor on CPU is memory with an address, so a
+program reads and writes it without a copy.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -20,25 +20,25 @@ LINE = 64  #: bytes of a cache line, and of an AVX-512 register
 
 
 class Memory:
-    """An array in a layout, without an address yet."""
+    """An array in a certain layout, which gets its address later."""
 
     def __init__(self, dnnl: Library, layout: c_void_p):
         self.dnnl = dnnl
         self.layout = layout
         self.bytes = round_up(dnnl.size(layout), LINE)
         self.handle = dnnl.create("memory_create", layout, dnnl.engine, None)
-        self.whole = self  #: the array whose bytes these are
+        self.whole = self  #: the array that owns these bytes
         self.views: list[Memory] = []
 
     def seen_as(self, layout: c_void_p) -> "Memory":
-        """The same bytes in another layout."""
+        """A view of the same bytes in a different layout."""
         view = Memory(self.dnnl, layout)
         view.whole = self.whole
         self.whole.views.append(view)
         return view
 
     def put_at(self, address: int) -> None:
-        """Give the array, and all views of it, an address."""
+        """Set the address of the array and of all its views."""
         for memory in (self, *self.views):
             self.dnnl.call("memory_set_data_handle", memory.handle, c_void_p(address))
 
@@ -50,7 +50,7 @@ class Argument(ctypes.Structure):
 
 
 class Primitive:
-    """Something that oneDNN can do, with the arrays that it reads and writes."""
+    """An operation of oneDNN, with the arrays that it reads and writes."""
 
     def __init__(self, dnnl: Library, descriptor: c_void_p, memories: dict[int, Memory]):
         self.dnnl = dnnl
@@ -68,26 +68,26 @@ class Primitive:
 
 
 class Program:
-    """Primitives one after the other, and the arrays that they need."""
+    """A sequence of primitives, and the arrays that they need."""
 
     def __init__(self, dnnl: Library):
         self.dnnl = dnnl
         self.steps: list[Primitive] = []
-        self.outside: dict[str, Memory] = {}  #: arrays of the caller, by name
-        self.inside: list[Memory] = []  #: arrays of the program's own
-        self.places: dict[Memory, int] = {}  #: where those begin, once the program is complete
+        self.outside: dict[str, Memory] = {}  #: the caller's arrays, by name
+        self.inside: list[Memory] = []  #: the program's own arrays
+        self.places: dict[Memory, int] = {}  #: their offsets in the buffer, set at the first call
 
     def given(self, name: str, layout: c_void_p) -> Memory:
-        """An array of the caller's, in any layout."""
+        """An array of the caller, in any layout."""
         self.outside[name] = Memory(self.dnnl, layout)
         return self.outside[name]
 
     def plain(self, name: str, shape: Shape) -> Memory:
-        """An array of the caller's, row after row."""
+        """A contiguous (row-major) array of the caller."""
         return self.given(name, self.dnnl.plain(shape))
 
     def own(self, layout: c_void_p) -> Memory:
-        """An array of the program's own, which lives from its first use to its last."""
+        """An array of the program itself, which exists from its first use to its last."""
         self.inside.append(Memory(self.dnnl, layout))
         return self.inside[-1]
 
@@ -98,11 +98,11 @@ class Program:
         writes: dict[int, Memory | None],
         as_it_is: dict[int, Memory] | None = None,
     ) -> dict[int, Memory]:
-        """Add a primitive, and a reorder wherever it wants another layout than an array has.
+        """Add a primitive, and a reorder for each array whose layout differs from the required one.
 
-        ``reads`` and ``writes`` go from the number of an argument to an array; ``None`` writes to
-        a new array of the program's own. Arrays of ``as_it_is`` are read in the layout that they
-        have. Gives the arrays that the primitive itself writes, before any reorder.
+        ``reads`` and ``writes`` map the number of an argument to an array; ``None`` in ``writes``
+        means a new array of the program. Arrays in ``as_it_is`` are read without a reorder. Returns
+        the arrays that the primitive itself writes, before any reorder.
         """
         used = {}
         for index, memory in reads.items():
@@ -125,7 +125,7 @@ class Program:
         return written
 
     def read(self, memory: Memory, layout: c_void_p) -> Memory:
-        """``memory`` in ``layout``: itself, or a copy."""
+        """``memory`` in ``layout``: the array itself, or a reordered copy."""
         if self.dnnl.is_same(layout, memory.layout):
             return memory
         copy = self.own(layout)
@@ -133,13 +133,13 @@ class Program:
         return copy
 
     def __call__(self, **tensors: Tensor) -> None:
-        """Read and write the memory of contiguous tensors on CPU, one for each name."""
+        """Run on contiguous tensors on CPU, one for each named array; write results into them."""
         with self.dnnl.lock:
             if not self.places:
                 self.places = share_buffer(self.inside, self.steps)
             ends = [start + memory.bytes for memory, start in self.places.items()]
-            # From MindSpore's pool, which keeps its pages: new ones from the system would cost more
-            # than the reorders.
+            # Taken from MindSpore's memory pool, which keeps its pages: new pages from the system
+            # would cost more time than the reorders.
             buffer = empty_bytes(max(ends, default=0))
             address = round_up(buffer.data_ptr(), LINE)
 
@@ -153,7 +153,7 @@ class Program:
 
 
 def reorder(dnnl: Library, source: Memory, target: Memory) -> Primitive:
-    """The copy of ``source`` to the layout of ``target``."""
+    """The primitive that copies ``source`` to ``target``, in the layout of ``target``."""
     descriptor = dnnl.create(
         "reorder_primitive_desc_create",
         source.layout,
@@ -169,10 +169,10 @@ def reorder(dnnl: Library, source: Memory, target: Memory) -> Primitive:
 
 
 def share_buffer(memories: list[Memory], steps: list[Primitive]) -> dict[Memory, int]:
-    """Where each array begins in one buffer, in bytes.
+    """The offset of each array in a shared buffer, in bytes.
 
-    Arrays that no step needs at the same time may lie at the same place. The largest are placed
-    first, each as low as it fits: "greedy by size" of arXiv:2001.03288.
+    Arrays that are not needed at the same time may overlap. The largest arrays are placed first,
+    each at the lowest offset where it fits: "greedy by size" of arXiv:2001.03288.
     """
     lives = lifetimes(steps)
     places: dict[Memory, int] = {}
@@ -198,7 +198,7 @@ def lifetimes(steps: list[Primitive]) -> dict[Memory, tuple[int, int]]:
 
 
 def lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
-    """The lowest place for ``size`` bytes outside ``taken``, intervals sorted by their start.
+    """The lowest offset for ``size`` bytes outside ``taken``, intervals sorted by their start.
 
     >>> lowest_gap([(0, 64), (128, 192)], 64)
     64
@@ -212,7 +212,7 @@ def lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The next multiple.
+    """Round ``number`` up to a multiple of ``multiple``.
 
     >>> round_up(65, 64)
     128
@@ -221,10 +221,10 @@ def round_up(number: int, multiple: int) -> int:
 
 
 def empty(shape: Shape) -> Tensor:
-    """A float32 tensor with whatever its memory holds."""
+    """A float32 tensor with uninitialised values."""
     return mint.empty(shape, dtype=ms.float32)
 
 
 def empty_bytes(size: int) -> Tensor:
-    """Memory for ``size`` bytes, with room to let them begin at a cache line."""
+    """Memory for ``size`` bytes, with extra room to align them to a cache line."""
     return mint.empty(size + LINE, dtype=ms.uint8)

@@ -1,6 +1,6 @@
-"""A faster way through MindSpore's own kernels for a 3x3x3 convolution of few channels, on a CPU.
+"""A faster 3x3x3 convolution with few channels on a CPU, computed by MindSpore's own kernels.
 
-For where :mod:`.layers` cannot compute the convolutions.
+It is used where :mod:`.layers` cannot compute the convolutions.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -12,17 +12,18 @@ from ..model import OutputUnit
 
 
 class TiledConv3d(nn.Conv3d):
-    """A 3x3x3 convolution of few channels that, in training, computes tiles of 2x2x2 voxels.
+    """A 3x3x3 convolution with few channels that computes tiles of 2x2x2 voxels in training.
 
-    ``(N, C, D, H, W)``, even axes. MindSpore turns a convolution into a product of matrices with
-    one column for each output channel. Four columns waste the processor, and each voxel is copied
-    27 times to make the rows. A tile depends on 4x4x4 voxels, so a convolution of that kernel and
-    stride 2 gives the 8 voxels of each tile as ``8 C`` channels, with 8 copies of each voxel; a
-    transposed convolution with zeros and ones then lays the tiles out. The weight is the plain
-    layer's, and so are the results, to rounding. In evaluation mode this is the plain layer, so
-    that an exported network stays simple.
+    The input is ``(N, C, D, H, W)`` with even D, H and W. MindSpore turns a convolution into a
+    matrix product with one column for each output channel. Only four columns use the processor
+    badly, and each voxel is copied 27 times to make the rows. A tile depends on 4x4x4 voxels, so a
+    convolution with this kernel size and stride 2 gives the 8 voxels of each tile as ``8 C``
+    channels, with only 8 copies of each voxel. A transposed convolution with a weight of zeros and
+    ones then puts the voxels of the tiles in place. The weight is that of the plain layer, and
+    results agree to within rounding. In evaluation mode this is the plain layer, so that an
+    exported network stays simple.
 
-    Made of a plain layer by :func:`tile`.
+    :func:`tile` turns a plain layer into this one.
     """
 
     taps: Tensor
@@ -40,7 +41,10 @@ class TiledConv3d(nn.Conv3d):
 
 
 def tile(layer: nn.Conv3d) -> None:
-    """Let a 3x3x3 convolution with as many channels out as in compute tiles, in place."""
+    """Let a 3x3x3 convolution with equal numbers of input and output channels compute tiles.
+
+    ``layer`` is changed in place.
+    """
     channels = layer.out_channels
     taps, layout = tile_weights(channels)
     layer.__class__ = TiledConv3d
@@ -58,10 +62,10 @@ def tile_outputs(network: nn.Cell) -> None:
 
 
 def tile_weights(channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Zeros and ones of :class:`TiledConv3d`: where the taps and the voxels of a tile go.
+    """The constant weights of :class:`TiledConv3d`, zeros and ones, for taps and for voxels.
 
-    Taps, ``(27, 8 * 64)``: tap ``t`` of a 3x3x3 kernel, for the voxel at corner ``v`` of a tile,
-    falls on place ``t + v`` of the 4x4x4 kernel. Voxels, ``(8 * channels, channels, 2, 2, 2)``:
+    Taps, ``(27, 8 * 64)``: tap ``t`` of a 3x3x3 kernel, for the voxel at corner ``v`` of a tile, is
+    at position ``t + v`` of the 4x4x4 kernel. Voxels, ``(8 * channels, channels, 2, 2, 2)``:
     channel ``8 c + v`` becomes the voxel at corner ``v`` of channel ``c``.
     """
     taps = np.zeros((3, 3, 3, 2, 2, 2, 4, 4, 4), np.float32)

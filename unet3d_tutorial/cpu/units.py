@@ -1,10 +1,10 @@
 """Convolution, batch-norm and PReLU as one operation of oneDNN, in the case's network.
 
-Alone, each of the three gives a plain array back, and what is between them is copied and read once
-more. Together, on CPU and in PyNative mode, they hand each other oneDNN's own layout, in which
-oneDNN's batch-norm and PReLU are fastest too; PyTorch reorders around each convolution. Results
-are the layers' own, to rounding. Where a hook watches a layer, or :func:`.layers.can_run` says no,
-the layers run as they are.
+Separately, each of the three returns a plain array, so the arrays between them are copied and read
+again. Together, on CPU and in PyNative mode, they pass on arrays in oneDNN's own layout, which is
+also the fastest for oneDNN's batch-norm and PReLU; PyTorch reorders around each convolution.
+Results agree with those of the layers to within rounding. If a layer has a hook, or
+:func:`.layers.can_run` is false, the layers run separately.
 
 Sources: arXiv:1502.03167 for batch-norm; the pages of oneDNN's developer guide on convolution,
 batch-norm and PReLU.
@@ -50,10 +50,10 @@ from .program import Memory, Program, empty, empty_bytes
 
 
 class UnitPrograms:
-    """The programs of one unit of fixed sizes, forward and backward. They live with the process.
+    """The forward and backward programs of one unit of fixed sizes, cached in the process.
 
-    The convolution makes ``y`` of ``x``, batch-norm ``n`` of ``y``, and PReLU ``z`` of ``n``. The
-    way back needs ``y`` and ``n``, so the caller keeps them.
+    The convolution maps ``x`` to ``y``, batch-norm ``y`` to ``n``, and PReLU ``n`` to ``z``. The
+    backward pass needs ``y`` and ``n``, so the caller keeps them.
     """
 
     def __init__(self, geometry: Geometry, training: bool, epsilon: float):
@@ -117,7 +117,7 @@ class UnitPrograms:
             SHIFT: self._channel_vector(program, "beta"),
         }
         writes: dict[int, Memory | None] = {DST: n}
-        # In training the statistics are this batch's own, otherwise the running ones.
+        # In training, this batch's statistics are written; otherwise the running ones are read.
         if self.training:
             writes |= statistics
         else:
@@ -177,7 +177,8 @@ unit_programs = cache(UnitPrograms)
 class Unit(_Function):
     """A unit with gradients for ``x``, ``w``, ``gamma``, ``beta`` and ``slopes``.
 
-    Writes the batch's statistics to ``mean`` and ``variance`` in training, reads them otherwise.
+    In training it writes the batch's statistics to ``mean`` and ``variance``; otherwise it reads
+    the running statistics from them.
     """
 
     @staticmethod
@@ -229,7 +230,7 @@ class Unit(_Function):
 
 
 def unit(conv: nn.Conv3d | nn.Conv3dTranspose, norm: nn.Cell, act: PReLU, x: Tensor) -> Tensor:
-    """``act(norm(conv(x)))``, as one operation where that can be."""
+    """``act(norm(conv(x)))``, as one operation where possible."""
     if not can_fuse(conv, norm, act, x):
         return act(norm(conv(x)))
     bn = norm.bn2d
@@ -244,7 +245,7 @@ def unit(conv: nn.Conv3d | nn.Conv3dTranspose, norm: nn.Cell, act: PReLU, x: Ten
     z = Unit.apply(x.contiguous(), conv.weight, bn.gamma, bn.beta, slopes, mean, variance, programs)
     if bn.training:
         count = z.size // programs.channels
-        # The running variance is the unbiased one, the batch's is divided by the count.
+        # The running variance is unbiased; the batch's variance is divided by the count.
         unbiased = variance * (count / max(count - 1, 1))
         move_towards(bn.moving_mean, mean, bn.momentum)
         move_towards(bn.moving_variance, unbiased, bn.momentum)
@@ -252,7 +253,7 @@ def unit(conv: nn.Conv3d | nn.Conv3dTranspose, norm: nn.Cell, act: PReLU, x: Ten
 
 
 def move_towards(running: ms.Parameter, new: Tensor, share: float) -> None:
-    """Take ``share`` of the new value into a running statistic."""
+    """Update a running statistic with ``share`` of the new value."""
     running.set_data(running * (1 - share) + new * share)
 
 
@@ -262,10 +263,10 @@ def operation_of(conv: nn.Conv3d | nn.Conv3dTranspose) -> Conv3D | Conv3DTranspo
 
 
 def can_fuse(conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
-    """Whether the three may run as one.
+    """Whether convolution, normalisation and activation can run as one operation.
 
-    That takes a convolution without bias that :mod:`.layers` has exchanged, batch-norm, PReLU, and
-    no hooks. Derived classes may do something else, so the types must be exact.
+    This requires a convolution without bias that :mod:`.layers` has exchanged, batch-norm, PReLU,
+    and no hooks. Types must match exactly, because a derived class may compute something different.
     """
     operation = operation_of(conv)
     if not isinstance(operation, Conv3D | Conv3DTranspose) or conv.has_bias:
@@ -282,7 +283,7 @@ def can_fuse(conv: nn.Cell, norm: nn.Cell, act: nn.Cell, x: Tensor) -> bool:
 
 
 def is_watched(cell: nn.Cell) -> bool:
-    """Whether a hook waits for a cell's inputs or results, or its call does more than construct."""
+    """Whether a cell has hooks, or its call does more than ``construct``."""
     hooks = (
         cell._forward_pre_hook,
         cell._forward_hook,
@@ -296,7 +297,7 @@ def is_watched(cell: nn.Cell) -> bool:
 
 
 class FusedCell(nn.Cell):
-    """A cell that in PyNative mode runs ``units``, which does what ``construct`` does, faster."""
+    """A cell that runs ``units`` in PyNative mode: the same as ``construct``, but faster."""
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         is_pynative = ms.get_context("mode") == ms.PYNATIVE_MODE and not jit_context()
@@ -306,7 +307,7 @@ class FusedCell(nn.Cell):
 
 
 class FusedResidualUnit(FusedCell, ResidualUnit):
-    """Two operations and the shortcut."""
+    """A residual unit that runs as two operations and the shortcut."""
 
     def units(self, x: Tensor) -> Tensor:
         y = unit(self.down_conv_1, self.batchNormal1, self.relu1, x)
@@ -315,14 +316,14 @@ class FusedResidualUnit(FusedCell, ResidualUnit):
 
 
 class FusedIdentityUnit(FusedCell, IdentityUnit):
-    """One operation and the identity."""
+    """An identity unit that runs as one operation and the identity."""
 
     def units(self, x: Tensor) -> Tensor:
         return x + unit(self.down_conv_1, self.batchNormal1, self.relu1, x)
 
 
 class FusedUp(FusedCell, Up):
-    """The transposed convolution as one operation."""
+    """A decoder level whose transposed convolution, batch-norm and PReLU are one operation."""
 
     def units(self, x: Tensor, skip: Tensor) -> Tensor:
         x = ops.concat((x, skip), axis=1)
@@ -335,9 +336,9 @@ FUSED = {ResidualUnit: FusedResidualUnit, IdentityUnit: FusedIdentityUnit, Up: F
 
 
 def fuse(network: nn.Cell) -> None:
-    """Let the units of ``network`` run as one operation each in PyNative mode, in place.
+    """Fuse convolution, batch-norm and PReLU of ``network`` in PyNative mode, in place.
 
-    A class of the reader's own stays what it is: only the package's own are in :data:`FUSED`.
+    Only the package's own classes, listed in :data:`FUSED`, are replaced; a user's class is not.
     """
     for _, cell in network.cells_and_names():
         cell.__class__ = FUSED.get(type(cell), type(cell))

@@ -1,8 +1,8 @@
 """What is under a phantom's diaphragm: liver, spleen, fat, and the gas that looks like lung.
 
 All functions paint in the patient's frame: mm from the carina, x to the left, y to the back, z to
-the head. ``below`` is the signed distance to the space inside the ribs and under the diaphragm, to
-which all organs keep some millimetres.
+the head. ``below`` is the signed distance in mm to the surface of the space inside the ribs and
+under the diaphragm, negative inside. Most organs keep a few mm away from this surface.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ MOST_COLON_LENGTHS = 3
 
 STOMACH_WALL_MM = 4
 BOWEL_WALL_MM = 3
-BOWEL_MARGIN_MM = 30  #: how far a bent loop may reach out of its box
+BOWEL_MARGIN_MM = 30  #: how far a bent loop may extend beyond its box
 
 
 def paint_abdomen(
@@ -57,7 +57,7 @@ def paint_abdomen(
 def paint_liver(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, below: np.ndarray
 ) -> None:
-    """Paint the liver: all under the diaphragm from the right to an uneven border near the middle.
+    """Paint the liver, under the diaphragm from the right side to an uneven border in the middle.
 
     It reaches 90 to 170 mm below the right dome.
     """
@@ -79,9 +79,9 @@ def paint_spleen(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> 
 def paint_soft_tissue(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, below: np.ndarray
 ) -> None:
-    """Paint folds of soft tissue into the fat of the upper abdomen, 90 mm down from the domes.
+    """Paint folds of soft tissue into the fat of the upper abdomen, down to 90 mm below the domes.
 
-    They are what is far from zero in a random field.
+    They are the voxels where a random field is far from zero.
     """
     folds = -np.abs(canvas.noise(rng, 28)) * 20 + rng.uniform(5, 14)
     lower_edge = patient.domes.min() - 30 - canvas.z - 60
@@ -91,7 +91,7 @@ def paint_soft_tissue(
 def paint_stomach(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, below: np.ndarray
 ) -> None:
-    """Paint a stomach under the left dome: contents, and gas above a level, whichever way is up."""
+    """Paint a stomach under the left dome: contents, and gas above them, also if prone."""
     radii = rng.uniform(20, 58, 3)
     sideways = rng.uniform(25, 75)
     backwards = rng.uniform(-40, 20)
@@ -110,8 +110,8 @@ def paint_bowel_loop(
 ) -> None:
     """Paint one loop of colon or small bowel, with gas or contents.
 
-    It is in front or in the middle, 15 mm or more below the lower dome: often right under the
-    diaphragm, where its gas is next to lung.
+    Its centre is in front or in the middle, 15 mm or more below the lower dome. Loops are often
+    directly under the diaphragm, where their gas is next to lung.
     """
     radii = rng.uniform(6, 26) * rng.uniform(0.7, 1.3, 3)
     place = rng.uniform([-0.6, -1, 0], [1, 0.6, 0]) * [*_reach(patient), 0]
@@ -129,7 +129,7 @@ def paint_bowel_loop(
 def paint_colon(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, below: np.ndarray
 ) -> None:
-    """Paint a length of colon full of gas, which looks much like a trachea.
+    """Paint a section of colon full of gas, which looks much like a trachea.
 
     It runs through three points in the front or the middle, 10 to 150 mm below the lower dome.
     """
@@ -141,5 +141,5 @@ def paint_colon(
 
 
 def _reach(patient: Patient) -> np.ndarray:
-    """Half width and half depth of the abdomen that organs are placed in, in mm."""
+    """Half width and half depth of the region where organs are placed, in mm."""
     return patient.cavity * [0.8, 0.75]

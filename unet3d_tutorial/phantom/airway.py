@@ -19,7 +19,7 @@ LOBAR_WALL_HU = 0.0
 #: How far below the carina the label ends in the main bronchi, at scale 1.
 LABEL_BELOW_CARINA_MM = (16, 24)
 
-#: Radii at the points of each path, in relation to the trachea's.
+#: Radii at the points of each path, relative to the trachea's radius.
 RIGHT_BRONCHUS_RADII = np.array([0.9, 0.8, 0.65])
 LEFT_BRONCHUS_RADII = np.array([0.9, 0.75, 0.6])
 TRACHEA_RADII = np.ones(3)
@@ -28,7 +28,7 @@ LARYNX_RADIUS = 0.9
 
 @dataclass(frozen=True)
 class Airway:
-    """Middle lines of trachea and main bronchi, ``(3, 3)`` each: three points x, y, z in mm.
+    """Centre lines of trachea and main bronchi, ``(3, 3)`` each: three points x, y, z in mm.
 
     The trachea runs upwards from the carina, the bronchi downwards from it.
     """
@@ -50,7 +50,7 @@ class Airway:
         is shorter and steeper than the left one.
         """
         top = patient.trachea_top
-        bow = rng.uniform(0.3, 0.55)  # y half way up, in relation to that of the top
+        bow = rng.uniform(0.3, 0.55)  # y half way up, relative to that of the top
         half_way = top * [0.5, bow, 0.5] - [2, 0, 0]
         right_bend = [-rng.uniform(14, 21), 3, -rng.uniform(8, 14)]
         right_end = [-rng.uniform(29, 38), 6, -rng.uniform(17, 34)]
@@ -68,8 +68,8 @@ def paint_airway(
 ) -> None:
     """Paint larynx, trachea and bronchi: first the walls, then the air in them.
 
-    In this order no wall closes off the air where branches meet. The label holds wall and air of
-    the trachea below the larynx, and of the main bronchi to about 20 mm below the carina.
+    In this order, no wall blocks the air where branches meet. The label includes wall and air of
+    the trachea below the larynx, and of the main bronchi down to about 20 mm below the carina.
     """
     radius = patient.trachea_radius
     larynx = airway.trachea[-1] + np.array([[0, 0, 0], [0, -4, 30], [0, 5, 110]])
@@ -104,10 +104,10 @@ def paint_airway(
 
 
 def _lobar_bronchi(airway: Airway, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
-    """The bronchi to the lobes: path in mm, and radius at first in relation to the trachea's.
+    """The lobar bronchi: path in mm, and initial radius relative to the trachea's.
 
-    They are not labelled, though at first as wide as the main bronchi: where the trachea's label
-    ends is a convention that a network has to learn.
+    They are not labelled, although they begin almost as wide as the main bronchi: the end of the
+    trachea's label is a convention that a network has to learn.
     """
     right_end, left_end = airway.right[-1], airway.left[-1]
     lower_right = np.array([right_end, right_end + [-6, 5, -18], right_end + [-14, 12, -45]])
@@ -125,7 +125,7 @@ def _lobar_bronchi(airway: Airway, rng: np.random.Generator) -> list[tuple[np.nd
 def paint_mouth_and_nose(
     canvas: Canvas, rng: np.random.Generator, throat: np.ndarray, air: float
 ) -> None:
-    """Paint up to three hollows with air around and in front of the throat, for scans that high."""
+    """Paint up to three air cavities around and in front of the throat, for scans with the neck."""
     for _ in range(rng.integers(0, 4)):
         place = throat + rng.normal(0, 1, 3) * [10, 20, 20] + [0, -20, 15]
         canvas.ellipsoid(place, rng.uniform(6, 22, 3), air)

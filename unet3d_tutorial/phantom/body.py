@@ -14,21 +14,21 @@ from .tissues import FAT, MUSCLE, SKIN
 TRUNK_SQUARENESS = 2.4  #: exponent of the trunk's superellipse
 SKIN_MM = 2.0  #: thickness of the skin
 HEAD_MM = 30  #: how much larger the head's radius is than the neck's
-NECK_FAT = 0.3  #: thickness of the fat at the neck, in relation to that of the trunk
+NECK_FAT = 0.3  #: thickness of the fat at the neck, relative to that of the trunk
 
 BLANKET_CHANCE = 0.35
 BLANKET_HU = -300.0
 
-# An arm is a tube of fat with muscle, bone and marrow inside; it ends far out of the picture.
+# An arm is a tube of fat with muscle, bone and marrow inside; it ends far outside the image.
 ARM_RADIUS_MM = (28, 50)  #: of a slim arm
-ARM_FAT = 0.3  #: how much of the trunk's fat is added to that
-ARM_MUSCLE = 0.8  #: radius of the muscle in relation to the arm's
+ARM_FAT = 0.3  #: share of the trunk's fat thickness that is added to this radius
+ARM_MUSCLE = 0.8  #: radius of the muscle, relative to the arm's
 ARM_BONE_RADIUS_MM = (10, 14)
 ARM_BONE_HU = 500.0
 MARROW_RADIUS_MM = 6.0
 MARROW_HU = 50.0
-HAND_ABOVE_SHOULDERS_MM = 220  #: of an arm that is up
-HAND_Z_MM = -400  #: of an arm that hangs down
+HAND_ABOVE_SHOULDERS_MM = 220  #: if the arms are up
+HAND_Z_MM = -400  #: if the arms are down
 
 GLANDS_HU = (-60, 40)
 
@@ -36,7 +36,7 @@ GLANDS_HU = (-60, 40)
 def paint_body(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
     """Paint arms, blanket, skin, fat, breasts and muscle.
 
-    The chest is filled with muscle: what is inside is painted later.
+    The chest is filled with muscle; the organs inside are painted later.
     """
     shoulders = patient.apex + rng.uniform(-5, 25)  # z at which they begin to narrow
     slope = rng.uniform(25, 75)  # height of the shoulders, in mm
@@ -65,13 +65,13 @@ def _muscle_distance(
     shoulders: float,
     neck: np.ndarray,
 ) -> np.ndarray:
-    """Signed distance to the surface of the muscles of trunk, neck and head.
+    """Signed distance in mm to the surface of the muscles of trunk, neck and head.
 
-    A stack of superellipses around the body's axis, which blends into circles of the neck.
+    The surface is a stack of superellipses around the body's axis; at the neck they become circles.
     """
     z = canvas.z
     half_width, half_depth = patient.cavity + patient.wall
-    # Arms that hang down go with broad shoulders.
+    # If the arms are down, the shoulders are broad.
     breadth = rng.uniform(25, 60) if patient.arms == "down" else rng.uniform(0, 35)
     shoulder_width = ramp(z, patient.apex - 90, shoulders) * breadth
     neck_radius = rng.uniform(48, 70) + HEAD_MM * ramp(z, shoulders + 120, shoulders + 160)
@@ -90,9 +90,9 @@ def paint_arms(
     half_width: float,
     shoulders: float,
 ) -> None:
-    """Paint two arms with a bone each, next to the head or next to the trunk, with air between.
+    """Paint two arms, each with one bone: up next to the head, or down next to the trunk.
 
-    ``half_width`` is that of the trunk, ``shoulders`` their z, both in mm.
+    ``half_width`` is that of the trunk, ``shoulders`` the z of the shoulders, both in mm.
     """
     for side in (-1, 1):
         radius = rng.uniform(*ARM_RADIUS_MM) + ARM_FAT * patient.fat

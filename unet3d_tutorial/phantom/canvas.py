@@ -1,7 +1,7 @@
 """The canvas of a phantom: a grid of HU and labels that is painted with signed distances.
 
-A voxel that a surface cuts is blended by the share of it that lies inside, as a real scanner
-averages over a voxel (partial volume effect).
+A voxel that is cut by a surface is blended according to the share that is inside, because a real
+scanner averages over each voxel (partial volume effect).
 """
 
 from types import EllipsisType
@@ -14,13 +14,13 @@ from .field_of_view import FieldOfView
 from .shapes import Coordinates, capsule, ellipsoid
 from .tissues import AIR
 
-BACKGROUND = 0  #: label of whatever is neither lung nor airway
+BACKGROUND = 0  #: label of everything that is neither lung nor airway
 
 #: A part of the grid, or ``...`` for all of it.
 Box = tuple[slice, ...] | EllipsisType
 
-WARP_SCALE_MM = 70.0  #: width of the bumps by which the body is bent
-#: The warped body may reach this far out of the straight box that is searched for it.
+WARP_SCALE_MM = 70.0  #: width of the bumps that warp the body
+#: A warped shape may extend this far beyond the bounding box of the straight one.
 ELLIPSOID_MARGIN_MM = 30
 TUBE_MARGIN_MM = 25
 
@@ -28,10 +28,10 @@ TUBE_MARGIN_MM = 25
 class Canvas:
     """A grid of HU and labels that is painted with signed distances.
 
-    ``hu`` (float32) and ``label`` (uint8) are ``(I, J, K)``. ``x``, ``y``, ``z`` are arrays of that
-    shape with the patient's coordinates in mm, already tilted and smoothly warped once
-    :meth:`bend` was called, so that simple shapes come out bent like anatomy. ``straight_x`` and
-    ``straight_y`` stay as they were: they are what the scanner goes by.
+    ``hu`` (float32) and ``label`` (uint8) are ``(I, J, K)``. ``x``, ``y``, ``z`` are arrays of the
+    same shape with the patient's coordinates in mm. After :meth:`bend` they are tilted and smoothly
+    warped, so that simple shapes are bent like real anatomy. ``straight_x`` and ``straight_y``
+    remain unchanged: they are the scanner's coordinates.
     """
 
     def __init__(self, view: FieldOfView):
@@ -73,9 +73,10 @@ class Canvas:
         self.x, self.y, self.z = warped
 
     def noise(self, rng: np.random.Generator, scale_mm: float) -> np.ndarray:
-        """Smooth random field of mean 0 and deviation 1 whose bumps are about ``scale_mm`` wide.
+        """Smooth random field with mean 0 and standard deviation 1, of the canvas's shape.
 
-        White noise on a grid of that spacing, spread by a Gaussian along each axis in turn.
+        Its bumps are about ``scale_mm`` wide: it is white noise on a grid of this spacing, which a
+        Gaussian interpolates along one axis after the other.
         """
         coarse_shape = [
             int(np.ceil(length * self.spacing_mm / scale_mm)) + 3 for length in self.hu.shape
@@ -103,8 +104,8 @@ class Canvas:
     ) -> None:
         """Blend ``hu`` into the inside of a shape, given by its signed distance in mm.
 
-        Where at least half of a voxel is inside it takes ``label``; ``None`` keeps the labels. With
-        ``box``, ``distance`` is that of the voxels in the box.
+        A voxel that is at least half inside gets ``label``; ``None`` keeps the labels. With
+        ``box``, ``distance`` has the shape of the box.
         """
         self._blend(self.share(distance), hu, label, box)
 
@@ -126,10 +127,10 @@ class Canvas:
         *,
         inside: np.ndarray | None = None,
     ) -> None:
-        """Paint a tube along a path, the points of its middle line in mm, ``(points, 3)``.
+        """Paint a tube along a path, the points of its centre line in mm, ``(points, 3)``.
 
-        ``radius`` in mm is one number or one a point. ``inside`` limits the tube to a mask. A tube
-        thinner than a voxel gets the brightness that its cross-section has in the voxel.
+        ``radius`` in mm is one number, or one for each point. ``inside`` limits the tube to a mask.
+        A tube thinner than a voxel is blended according to its share of the voxel's cross-section.
         """
         path = np.asarray(path, np.float32)
         radii = np.broadcast_to(np.asarray(radius, np.float32), len(path))
@@ -146,9 +147,9 @@ class Canvas:
             self._blend(share, hu, label, box)
 
     def box(self, low: np.ndarray, high: np.ndarray, margin: float) -> tuple[slice, ...]:
-        """The part of the grid that holds whatever is between two corners, given in mm.
+        """The part of the grid between two corners, given in mm.
 
-        ``margin`` mm are added on all sides, because the grid is straight and the body is bent.
+        ``margin`` mm are added on all sides, because the grid is straight but the body is bent.
         """
         first = (np.minimum(low, high) - margin - self.origin) / self.spacing_mm
         last = (np.maximum(low, high) + margin - self.origin) / self.spacing_mm
@@ -159,7 +160,7 @@ class Canvas:
         )
 
     def volumes(self) -> tuple[Volume, Volume]:
-        """Picture (int16, HU) and labels (uint8), with axes left, posterior, superior (LPS)."""
+        """Image (int16, HU) and label (uint8), with axes left, posterior, superior (LPS)."""
         affine = np.diag([-self.spacing_mm, -self.spacing_mm, self.spacing_mm, 1.0])
         affine[:3, 3] = self.origin * [-1, -1, 1]
         hu = np.rint(self.hu).astype(np.int16)
@@ -168,7 +169,7 @@ class Canvas:
     def _blend(
         self, share: np.ndarray, hu: float | np.ndarray, label: int | None, box: Box
     ) -> None:
-        """Move a share of the way from what is there to ``hu``; label where it is half or more."""
+        """Blend the voxels with ``hu`` by ``share``; set the label where it is at least half."""
         self.hu[box] += share * (hu - self.hu[box])
         if label is not None:
             self.label[box][share >= 0.5] = label

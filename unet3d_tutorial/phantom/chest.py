@@ -1,8 +1,7 @@
-"""The spaces of the chest: inside the ribs, above the diaphragm, and what of it the lungs fill.
+"""The spaces of the chest: inside the ribs, above the diaphragm, and the part that is lung.
 
-Nothing is painted here but the fat that lines the chest. Spaces are signed distances in mm,
-negative inside, in the patient's frame: mm from the carina, x to the left, y to the back, z to the
-head.
+The only thing painted here is the fat in the chest. Spaces are signed distances in mm, negative
+inside, in the patient's frame: mm from the carina, x to the left, y to the back, z to the head.
 """
 
 import numpy as np
@@ -18,13 +17,13 @@ FAT_OF_THE_CHEST = FAT + 20  #: HU; vessels and nerves run through it
 def rib_cage_distance(canvas: Canvas, patient: Patient) -> np.ndarray:
     """Signed distance to the inside of the rib cage.
 
-    Below the carina it is one barrel; above, it splits into two cones that round off at the lungs'
-    tops.
+    Below the carina it is a single barrel. Above, it splits into two cones with rounded tops at the
+    apices of the lungs.
     """
     cavity_width, cavity_depth = patient.cavity
     rise = np.clip((canvas.z + 40) / (patient.apex + 40), 0, 1)  # 0 low in the chest, 1 at the top
     width = np.sqrt(np.maximum(1 - rise**3, 1e-4))
-    cone = cavity_width * 0.3 * ramp(canvas.z, 10, patient.apex)  # how far out its axis runs
+    cone = cavity_width * 0.3 * ramp(canvas.z, 10, patient.apex)  # |x| of the cone's axis
     lateral = np.abs(canvas.x) - cone
     outer = (cavity_width - cone) * width
     inner = np.maximum((cavity_width - cone) * width * 0.6, 12)
@@ -41,9 +40,9 @@ def rib_cage_distance(canvas: Canvas, patient: Patient) -> np.ndarray:
 
 
 def pleura_distance(canvas: Canvas, rng: np.random.Generator, rib_cage: np.ndarray) -> np.ndarray:
-    """Signed distance to the lining of the rib cage, with the bumps that ribs press into the lungs.
+    """Signed distance to the pleura: the rib cage with the bumps that ribs press into the lungs.
 
-    ``rib_cage`` is the signed distance to the smooth inside. Bumps are some millimetres high.
+    ``rib_cage`` is the signed distance to the smooth inside. The bumps are a few millimetres high.
     """
     height = rng.uniform(0, 2.5)
     return rib_cage + height * canvas.noise(rng, 22)
@@ -52,8 +51,8 @@ def pleura_distance(canvas: Canvas, rng: np.random.Generator, rib_cage: np.ndarr
 def diaphragm_height(canvas: Canvas, patient: Patient) -> np.ndarray:
     """z of the diaphragm above or below each voxel, in mm: two domes that fall off to the ribs.
 
-    The saddle between the domes is smooth over some 20 mm. To the back the diaphragm falls deeper
-    than to the front.
+    The saddle between the domes is smooth over about 20 mm. The diaphragm falls deeper towards the
+    back than towards the front.
     """
     left_dome, right_dome = patient.domes
     cavity_width, cavity_depth = patient.cavity
@@ -76,9 +75,9 @@ def lung_distance(
     diaphragm: np.ndarray,
     mediastinum: np.ndarray,
 ) -> np.ndarray:
-    """Signed distance to both lungs: what is left of the chest.
+    """Signed distance to both lungs: the part of the chest that remains for them.
 
-    That is inside the pleura, above the diaphragm, outside the mediastinum, below the lungs' tops.
+    It is inside the pleura, above the diaphragm, outside the mediastinum and below the apices.
     """
     above_diaphragm = diaphragm - canvas.z
     below_apex = canvas.z - patient.apex
@@ -86,5 +85,5 @@ def lung_distance(
 
 
 def paint_chest_fat(canvas: Canvas, pleura: np.ndarray, diaphragm: np.ndarray) -> None:
-    """Fill the chest above the diaphragm with fat, the ground for all that is painted there."""
+    """Fill the chest above the diaphragm with fat; everything else there is painted over it."""
     canvas.paint(np.maximum(pleura, diaphragm - canvas.z), FAT_OF_THE_CHEST)

@@ -1,8 +1,8 @@
-"""Diseases of a phantom's lungs: most stay lung for the label, an effusion does not.
+"""Diseases of a phantom's lungs: most keep the label lung, an effusion does not.
 
 Positions are in the patient's frame: mm from the carina, x to the left, y to the back, z to the
-head. ``lung`` is the signed distance to both lungs in mm. Each disease is drawn on its own, so a
-patient may have several.
+head. ``lung`` is the signed distance to both lungs in mm, ``inside`` the share of each voxel that
+is lung. Each disease is drawn independently, so a patient may have several.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ from .canvas import BACKGROUND, Canvas
 from .patient import Patient
 from .shapes import FAR_AWAY_MM, ellipsoid
 
-# How frequent each disease is.
+# The probability of each disease.
 PATCHES_CHANCE = 0.3
 LOBE_CHANCE = 0.15
 EMPHYSEMA_CHANCE = 0.2
 FIBROSIS_CHANCE = 0.2
 EFFUSION_CHANCE = 0.2
-EFFUSION_ON_ONE_SIDE = 0.7  #: of the effusions
-MEAN_NODULES = 1.0  #: a patient
+EFFUSION_ON_ONE_SIDE = 0.7  #: share of the effusions that are on one side only
+MEAN_NODULES = 1.0  #: mean number of nodules per patient
 
 # HU
-PATCHES_HU = (-650, 60)  #: from ground glass, through which vessels show, to no air at all
+PATCHES_HU = (-650, 60)  #: from ground glass, where vessels stay visible, to no air at all
 LOBE_HU = (-150, 60)
 EMPHYSEMA_HU = (-980, -920)
 FIBROSIS_HU = (-400, 0)
@@ -36,7 +36,7 @@ NODULE_RADII_MM = [5, 10, 18, 32]
 def paint_diseases(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, lung: np.ndarray
 ) -> None:
-    """Paint what is sick in the lungs; chance decides what this patient has."""
+    """Paint diseases into the lungs; which ones this patient has is random."""
     inside = canvas.share(lung)
     if rng.random() < PATCHES_CHANCE:
         paint_patches(canvas, rng, inside)
@@ -53,9 +53,9 @@ def paint_diseases(
 
 
 def _fill(canvas: Canvas, inside: np.ndarray, share: np.ndarray, hu: float) -> None:
-    """Blend ``hu`` into the lungs, by a share from 0 to 1; what is beyond counts as 0 or 1.
+    """Blend ``hu`` into the lungs by ``share``, which is clipped to 0..1.
 
-    ``inside`` is the share of each voxel that is lung. The labels stay.
+    ``inside`` is the share of each voxel that is lung. The labels do not change.
     """
     canvas.hu += inside * np.clip(share, 0, 1) * (hu - canvas.hu)
 
@@ -69,7 +69,7 @@ def paint_patches(canvas: Canvas, rng: np.random.Generator, inside: np.ndarray) 
 def paint_consolidated_lobe(canvas: Canvas, rng: np.random.Generator, inside: np.ndarray) -> None:
     """Paint a whole region without air, as in lobar pneumonia or collapse: 25 to 65 mm in radius.
 
-    It tends to the back and to the lower lung.
+    It is more often in the back and in the lower lung.
     """
     centre = rng.normal(0, 1, 3) * [70, 40, 60] + [0, 20, -40]
     region = ellipsoid(canvas.points(), centre, rng.uniform(25, 65, 3))
@@ -85,7 +85,7 @@ def paint_emphysema(canvas: Canvas, rng: np.random.Generator, inside: np.ndarray
 def paint_fibrosis(
     canvas: Canvas, rng: np.random.Generator, inside: np.ndarray, lung: np.ndarray
 ) -> None:
-    """Paint fibrosis: a net under the pleura that fades over 10 to 25 mm into the lung."""
+    """Paint fibrosis: a network under the pleura that fades into the lung over 10 to 25 mm."""
     net = np.abs(canvas.noise(rng, 9)) < 0.35
     fade = np.exp(lung / rng.uniform(10, 25))
     _fill(canvas, inside, net * fade, rng.uniform(*FIBROSIS_HU))
@@ -94,7 +94,7 @@ def paint_fibrosis(
 def paint_nodule(canvas: Canvas, rng: np.random.Generator, inside: np.ndarray) -> None:
     """Paint a nodule or a mass, of 3.5 to 45 mm in radius, anywhere.
 
-    What of it is not in a lung is not painted.
+    Any part of it outside the lungs is not painted.
     """
     centre = rng.normal(0, 1, 3) * [80, 45, 70]
     radii = rng.choice(NODULE_RADII_MM) * rng.uniform(0.7, 1.4, 3)
@@ -105,9 +105,9 @@ def paint_nodule(canvas: Canvas, rng: np.random.Generator, inside: np.ndarray) -
 def paint_effusion(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, lung: np.ndarray
 ) -> None:
-    """Paint fluid that settles on the side that is down, in one half of the chest or in both.
+    """Paint fluid that collects on the lower side, in one half of the chest or in both.
 
-    The lung above it is pressed together (atelectasis) and stays lung; the fluid is background.
+    The lung above it is compressed (atelectasis) and stays lung; the fluid is background.
     """
     depth = patient.down * canvas.y  # how far down a voxel is
     level = rng.uniform(0.1, 0.75) * patient.cavity[1]

@@ -1,4 +1,4 @@
-"""How much of the patient the scanner sees."""
+"""The field of view: how much of the patient the scanner sees."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from .patient import Patient
 
-#: The picture's width in relation to the body's: 0.82 cuts off the skin, 1.35 shows the arms.
+#: The image's width relative to the body's: 0.82 cuts off the skin, 1.35 shows the arms.
 RELATIVE_WIDTH = (0.82, 1.35)
 NARROWEST_MM, WIDEST_MM = 240, 500  #: what scanners offer
-#: How far the picture reaches below the lower dome of the diaphragm, in mm.
+#: How far the image extends below the lower dome of the diaphragm, in mm.
 BELOW_DOMES_MM = (40, 190)
-#: How far it reaches above the lungs' tops, in mm: usually, and in scans of neck and chest.
+#: How far it extends above the apices of the lungs, in mm: usually, and in scans of neck and chest.
 ABOVE_APEX_MM = (-8, 40)
 ABOVE_APEX_WITH_NECK_MM = (40, 180)
 WITHOUT_NECK = 0.75  #: share of the scans that leave out the neck
-OFF_CENTRE = 0.03  #: deviation of the picture's middle from the carina, in widths
+OFF_CENTRE = 0.03  #: standard deviation of the image's centre from the carina, in image widths
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class FieldOfView:
     def draw(cls, patient: Patient, rng: np.random.Generator, spacing_mm: float) -> "FieldOfView":
         """Draw a field of view for a patient: from tight around the lungs to 500 mm wide.
 
-        Across it is square, as scanners reconstruct it. It always holds both lungs from near their
-        tops to the diaphragm, and reaches down to the abdomen and at times up to the neck.
+        In the axial plane it is square, as scanners reconstruct it. Along the body it always
+        extends from near the apices of the lungs down into the abdomen, and in some scans up to
+        the neck. ``spacing_mm`` is the distance between voxels along all axes.
         """
         body_width = 2 * (patient.cavity[0] + patient.wall + patient.fat)
         width = np.clip(rng.uniform(*RELATIVE_WIDTH) * body_width, NARROWEST_MM, WIDEST_MM)

@@ -9,15 +9,15 @@ from ..labels import LEFT_LUNG, RIGHT_LUNG
 from .canvas import Canvas
 from .patient import Patient
 
-DARKEST_HU, BRIGHTEST_HU = -990, -400  #: of lung tissue between the vessels
-#: How much brighter the lower side is than the upper, in HU a mm: weight presses it together.
+DARKEST_HU, BRIGHTEST_HU = -990, -400  #: limits of the lung tissue between the vessels
+#: How brightness increases towards the lower side, in HU per mm: weight compresses the lung.
 GRAVITY_HU_A_MM = (0, 0.7)
 
-VESSELS = (6, 14)  #: that leave one hilum; the last number is left out
+VESSELS = (6, 14)  #: number of vessels that leave one hilum; the upper limit is excluded
 HILUM = np.array([30.0, 0.0, -20.0])  #: mm, of the left lung, at scale 1
 VESSEL_RADIUS_MM = (2.5, 6.0)
-FORKS = 4  #: how often a vessel divides
-FORK_NARROWING = 0.72  #: radius of a branch in relation to that of its stem
+FORKS = 4  #: generations of branches that are painted
+FORK_NARROWING = 0.72  #: radius of a branch, relative to that of its stem
 
 
 def paint_lungs(
@@ -25,7 +25,7 @@ def paint_lungs(
 ) -> None:
     """Paint both lungs with their texture and vessels, and label them: left is where x > 0.
 
-    ``lung`` is the signed distance to both.
+    ``lung`` is the signed distance to both lungs in mm.
     """
     paint_parenchyma(canvas, patient, rng, lung)
     canvas.label[(lung < 0) & (canvas.x > 0)] = LEFT_LUNG
@@ -40,7 +40,7 @@ def paint_lungs(
 def paint_parenchyma(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, lung: np.ndarray
 ) -> None:
-    """Paint lung tissue: fine and coarse texture, brighter towards the side that is down."""
+    """Paint lung tissue: fine and coarse texture, brighter towards the lower side."""
     fine = rng.uniform(5, 25) * canvas.noise(rng, 10)
     coarse = rng.uniform(5, 35) * canvas.noise(rng, 45)
     gravity = patient.down * rng.uniform(*GRAVITY_HU_A_MM) * canvas.y
@@ -56,10 +56,10 @@ def grow_vessel(
     side: int,
     inside: np.ndarray,
 ) -> None:
-    """Paint one vessel that leaves the hilum at ``root`` outwards and divides in two a few times.
+    """Paint one vessel that starts at the hilum ``root``, runs outwards and repeatedly forks.
 
-    ``side`` is 1 for the left lung, -1 for the right; ``inside`` is the mask of the lungs, which
-    vessels do not leave. They keep the lung's label.
+    ``side`` is 1 for the left lung, -1 for the right. ``inside`` is the mask of the lungs, which
+    vessels do not leave. Vessels keep the lung's label.
     """
     direction = rng.normal(0, 1, 3) * [0.5, 1, 1.2] + [side * 0.8, 0, 0]
     branches = [(root, _unit(direction), rng.uniform(*VESSEL_RADIUS_MM))]
@@ -75,5 +75,5 @@ def grow_vessel(
 
 
 def _unit(direction: np.ndarray) -> np.ndarray:
-    """The direction as a vector of length 1."""
+    """The direction, scaled to length 1."""
     return direction / np.linalg.norm(direction)

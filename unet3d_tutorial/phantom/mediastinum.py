@@ -1,8 +1,7 @@
-"""What is between a phantom's lungs: heart, oesophagus, lymph nodes, and the space they take up.
+"""The mediastinum, between a phantom's lungs: its space, heart, oesophagus and lymph nodes.
 
-The vessels have a file of their own, ``vessels``, and so has the airway. Positions are in the
-patient's frame: mm from the carina, x to the left, y to the back, z to the head; those of constants
-are at scale 1.
+The vessels are in ``vessels``, the airway is in ``airway``. Positions are in the patient's frame:
+mm from the carina, x to the left, y to the back, z to the head; those of constants are at scale 1.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from .patient import Patient
 from .shapes import FAR_AWAY_MM, ellipsoid, ramp, tube
 from .tissues import AIR
 
-#: Middle line of the oesophagus: between trachea and spine, a little to the left at the diaphragm.
+#: Centre line of the oesophagus: between trachea and spine, a little to the left at the diaphragm.
 OESOPHAGUS = np.array(
     [
         [8.0, 34.0, -140.0],
@@ -29,26 +28,26 @@ OESOPHAGEAL_GAS_CHANCE = 0.35
 
 #: From the right front to the left back, above the left main bronchus.
 ARCH_OF_AORTA = np.array([[-12, -25, 30], [24, 30, 32]])
-#: x and y of the aorta on its way down, and the z where the way begins.
+#: x and y of the descending aorta, and the z of its upper end.
 DESCENDING_AORTA_X, DESCENDING_AORTA_Y, DESCENDING_AORTA_TOP = 22, 35, 40
 
-#: Share of its blood's HU that the heart's muscle shows, and its own HU.
+#: Share of the blood's HU that is added to the heart muscle, and the muscle's own HU.
 HEART_ENHANCEMENT, HEART_MUSCLE_HU = 0.5, 25
 MOST_LYMPH_NODES = 7
 
 
 @dataclass(frozen=True)
 class Recess:
-    """A pocket of lung that reaches towards the middle plane; lengths in mm at scale 1."""
+    """A pocket of lung that extends towards the middle plane; lengths in mm at scale 1."""
 
-    chance: float  #: that a patient has it
+    chance: float  #: probability that a patient has it
     side: int  #: 1 left, -1 right
     y: tuple[float, float]  #: range of its centre
     z: tuple[float, float]  #: range of its centre
-    reach: tuple[float, float]  #: range of its radius along x, 30 mm from the middle plane
+    reach: tuple[float, float]  #: range of its radius along x, with the centre at x = 30 mm
 
 
-#: Without them a network learns that all air near the middle plane is trachea.
+#: Without them, a network learns that all air near the middle plane is trachea.
 RECESSES = (
     # Behind the heart, between azygos vein and oesophagus: below the carina, ...
     Recess(0.9, side=-1, y=(14, 36), z=(-80, -30), reach=(20, 44)),
@@ -65,22 +64,22 @@ RECESSES = (
 
 @dataclass(frozen=True)
 class Mediastinum:
-    """The space between the lungs, and where the organs in it are; all in mm."""
+    """The space between the lungs, and the positions of the organs in it; all in mm."""
 
     distance: np.ndarray  #: signed distance of each voxel to the space
     heart_centre: np.ndarray  #: x, y, z
     heart_radii: np.ndarray  #: along x, y, z
-    oesophagus: np.ndarray  #: its middle line, ``(points, 3)``
+    oesophagus: np.ndarray  #: its centre line, ``(points, 3)``
     spine_y: float  #: y of the vertebrae's centres
 
 
 def lay_out_mediastinum(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, airway: Airway
 ) -> Mediastinum:
-    """Lay out the space between the lungs, and the places of the organs that are painted into it.
+    """Lay out the space between the lungs, and the positions of the organs in it.
 
-    It is a septum from front to back with the lungs' roots, less the recesses; joined with heart,
-    spine, aorta, airway, oesophagus and hila. Nothing is painted yet.
+    The space is a septum from front to back with the roots of the lungs, minus the recesses, joined
+    with heart, spine, aorta, airway, oesophagus and hila. Nothing is painted yet.
     """
     scale = patient.scale
     points = canvas.points()
@@ -115,8 +114,8 @@ def lay_out_mediastinum(
 def _septum_distance(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
     """Signed distance to the tissue in the middle plane, 15 to 24 mm to each side.
 
-    It is wider towards the neck. Behind the sternum, in front of the heart, the lungs nearly touch:
-    there only the thin junction is left.
+    It is wider towards the neck. Behind the sternum, in front of the heart, the lungs almost touch:
+    only a thin junction is between them.
     """
     x, y, z = canvas.points()
     behind_sternum = ramp(-y, 5, 45) * ramp(z, -70, -20) * ramp(-z, -75, -40)  # 0 to 1
@@ -129,17 +128,14 @@ def _septum_distance(canvas: Canvas, patient: Patient, rng: np.random.Generator)
 
 
 def _roots_distance(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Signed distance to the fat and the vessels that the main bronchi run in.
-
-    The bronchi leave them where they enter the lungs.
-    """
+    """Signed distance to the roots of the lungs: fat and vessels around the main bronchi."""
     centre = np.array([rng.uniform(-4, 4), 4, -14]) * patient.scale
     radii = rng.uniform([28, 22, 22], [46, 36, 40]) * patient.scale
     return ellipsoid(canvas.points(), centre, radii)
 
 
 def _recesses_distance(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Signed distance to those of the :data:`RECESSES` that the patient has."""
+    """Signed distance to the :data:`RECESSES` that this patient has."""
     parts = [np.full_like(canvas.x, FAR_AWAY_MM)]
     for recess in RECESSES:
         if rng.random() >= recess.chance:
@@ -158,7 +154,7 @@ def _recesses_distance(canvas: Canvas, patient: Patient, rng: np.random.Generato
 
 
 def _descending_aorta_distance(canvas: Canvas, scale: float, radius: float) -> np.ndarray:
-    """Signed distance to the aorta on its way down along the spine."""
+    """Signed distance to the descending aorta, next to the spine."""
     sideways = canvas.x - DESCENDING_AORTA_X * scale
     backwards = canvas.y - DESCENDING_AORTA_Y * scale
     below_arch = canvas.z - DESCENDING_AORTA_TOP * scale
@@ -170,7 +166,7 @@ def paint_heart(
 ) -> None:
     """Paint the heart: its muscle, and the blood in its chambers, a little to the left.
 
-    The muscle is 3 to 10 mm smaller than the heart's space, so that the fat there is around it.
+    The muscle is 3 to 10 mm smaller than the space of the heart, so that fat surrounds it.
     """
     centre, radii = mediastinum.heart_centre, mediastinum.heart_radii
     muscle_hu = HEART_ENHANCEMENT * patient.blood_hu + HEART_MUSCLE_HU
@@ -187,7 +183,7 @@ def paint_lymph_nodes(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_oesophagus(canvas: Canvas, rng: np.random.Generator, mediastinum: Mediastinum) -> None:
-    """Paint the oesophagus, at times with gas in a third of it: air next to the trachea."""
+    """Paint the oesophagus, sometimes with gas in one of three parts: air next to the trachea."""
     path = mediastinum.oesophagus
     canvas.tube(path, rng.uniform(5, 9), OESOPHAGUS_HU, BACKGROUND)
     if rng.random() < OESOPHAGEAL_GAS_CHANCE:

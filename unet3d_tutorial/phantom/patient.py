@@ -1,4 +1,4 @@
-"""The measures of a synthetic patient: whatever more than one organ has to know."""
+"""The measures of a synthetic patient that more than one organ needs."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from .tissues import Range
 
 @dataclass(frozen=True)
 class Family:
-    """The bounds in which families of patients differ; all else is drawn from the same ranges."""
+    """The bounds that differ between families; everything else has the same ranges."""
 
     deepest_chest: float  #: greatest half depth of the rib cage at scale 1, in mm
     squarest_chest: float  #: greatest exponent of the rib cage's superellipse
     tilt: float  #: standard deviation of the rotations, in radians
-    warp: float  #: how strongly the body is bent, in relation to the training family
+    warp: float  #: how strongly the body is bent, relative to the training family
 
 
 #: The families in the order of their numbers, which are part of a phantom's seed.
@@ -52,7 +52,7 @@ class Patient:
     trachea_radius: float  #: of the air in it, in mm
     #: x, y, z of the lower edge of the larynx, where the trachea's label ends, in mm
     trachea_top: np.ndarray
-    arms: str  #: ``"up"`` next to the head, ``"down"`` next to the trunk, ``"none"`` in the picture
+    arms: str  #: ``"up"`` next to the head, ``"down"`` next to the trunk, or ``"none"``
     breasts: float  #: radius of the breasts in mm, 0 for none
     prone: bool  #: lying on the front, so that gas rises towards the back
     tilt: np.ndarray  #: rotation about x, y and z, in radians
@@ -61,8 +61,8 @@ class Patient:
     def draw(cls, rng: np.random.Generator, family: str) -> "Patient":
         """Draw a patient of a family, ``"train"`` or ``"holdout"``.
 
-        The held-out family reaches to deeper, squarer and more tilted chests. The order of the
-        draws is part of the recipe: another order gives other patients.
+        The held-out family includes deeper, squarer and more tilted chests. The order of the draws
+        is part of the recipe: a different order gives different patients.
         """
         bounds = FAMILIES[family]
         scale = rng.uniform(0.8, 1.12)
@@ -93,7 +93,7 @@ class Patient:
 
     @property
     def down(self) -> int:
-        """The direction of y in which weight pulls: 1, to the back, or -1 for a prone patient."""
+        """The direction of gravity along y: 1, to the back, or -1 for a prone patient."""
         return -1 if self.prone else 1
 
 
@@ -106,7 +106,7 @@ def _fat_thickness(rng: np.random.Generator) -> float:
 
 
 def _dome_heights(rng: np.random.Generator, dome: float) -> np.ndarray:
-    """z of the left and the right dome in mm; the left, under the heart, is mostly lower."""
+    """z of the left and the right dome in mm; the left one, under the heart, is usually lower."""
     lower = rng.uniform(-5, 22)
     return np.array([dome - lower, dome])
 
@@ -119,6 +119,6 @@ def _larynx(rng: np.random.Generator) -> np.ndarray:
 
 
 def _uniform_of_two(rng: np.random.Generator, chance: float, first: Range, second: Range) -> float:
-    """A number from the range ``first`` with this chance, else from the range ``second``."""
+    """A number from the range ``first`` with this probability, otherwise from ``second``."""
     low, high = first if rng.random() < chance else second
     return rng.uniform(low, high)

@@ -1,14 +1,14 @@
 """Synthetic chest CTs with exact labels: data for the whole book without a download.
 
 A phantom is painted like a picture, back to front: air, arms, body, abdomen, lungs, mediastinum,
-airway, bones, couch, and last the scanner's own marks (noise, streaks, a round field of view).
-:func:`generate` below is the order in which this is done. Each part has a file of its own in this
-folder; the folder's docstring says which, and how to add an organ.
+airway, bones, couch, and finally the scanner's artefacts (noise, streaks, a round field of view).
+:func:`generate` shows this order. Each part is in its own module of this package; the package's
+docstring lists them and explains how to add an organ.
 
 Coordinates are millimetres from the carina, where the trachea divides: x towards the patient's
 left, y towards the back, z towards the head (LPS, the convention of LUNA16's files). The patients
-are breadth, not likeness: sizes, poses and diseases are drawn from wide ranges, so that a network
-cannot get by with "air is lung".
+are varied rather than realistic: sizes, poses and diseases are drawn from wide ranges, so that the
+rule "air is lung" is not enough for a network.
 """
 
 import json
@@ -54,7 +54,7 @@ WARP_MM = (2, 7)  #: how far the body of a training phantom is bent
 
 MASK_FOLDER = "seg-lungs-LUNA16"
 LUNA16_VALUES = {LEFT_LUNG: 3, RIGHT_LUNG: 4, TRACHEA: 5}
-TESTED = 10  #: phantoms to validate on, all in subset9
+TESTED = 10  #: number of phantoms to validate on, all in subset9
 
 
 def generate(
@@ -63,7 +63,7 @@ def generate(
     """Make one synthetic chest CT.
 
     Args:
-        seed: the same seed gives the same phantom, to the bit.
+        seed: the same seed gives the same phantom, bit for bit.
         spacing_mm: distance between voxels, equal along all axes.
         family: ``"train"``, or ``"holdout"`` for patients from other ranges, to test on.
 
@@ -71,19 +71,22 @@ def generate(
         Image (int16, HU) and label (uint8: 0 background, 1 left lung, 2 right lung, 3 trachea),
         both ``(I, J, K)`` with axes left, posterior, superior (LPS). The field of view differs from
         patient to patient.
+
+    Raises:
+        ValueError: for an unknown ``family``, or if ``spacing_mm`` is not 1 to 8.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected 'train' or 'holdout', found {family!r}")
     if not 1.0 <= spacing_mm <= 8.0:
         raise ValueError(f"spacing_mm: expected 1 to 8 mm, found {spacing_mm}")
 
-    # Who lies in the scanner, and what part of the patient it sees.
+    # The patient, and the part of the patient that the scanner sees.
     rng = np.random.default_rng([*np.atleast_1d(seed), list(FAMILIES).index(family)])
     patient = Patient.draw(rng, family)
     canvas = Canvas(FieldOfView.draw(patient, rng, spacing_mm))
     canvas.bend(rng, patient.tilt, warp_mm=rng.uniform(*WARP_MM) * FAMILIES[family].warp)
 
-    # The outside, and below the diaphragm.
+    # The outside of the body, and the organs below the diaphragm.
     paint_body(canvas, patient, rng)
     rib_cage = rib_cage_distance(canvas, patient)
     pleura = pleura_distance(canvas, rng, rib_cage)
@@ -91,7 +94,7 @@ def generate(
     paint_abdomen(canvas, patient, rng, rib_cage, diaphragm)
     paint_chest_fat(canvas, pleura, diaphragm)
 
-    # The lungs: what the space between them leaves of the chest.
+    # The lungs: the part of the chest outside the mediastinum.
     airway = Airway.draw(patient, rng)
     mediastinum = lay_out_mediastinum(canvas, patient, rng, airway)
     lung = lung_distance(canvas, patient, pleura, diaphragm, mediastinum.distance)
@@ -107,7 +110,7 @@ def generate(
     paint_airway(canvas, patient, rng, airway)
     paint_bones(canvas, patient, rng, pleura, mediastinum.spine_y)
 
-    # The machine.
+    # The scanner.
     paint_couch(canvas, patient, rng)
     add_scanner_marks(canvas, patient, rng)
     return canvas.volumes()
@@ -120,10 +123,11 @@ def write_luna16(
 
     Images are ``subset0..9/*.mhd`` with ``.raw``, masks ``seg-lungs-LUNA16/*.mhd`` with ``.raw``.
     Masks hold 3 (left lung), 4 (right lung), 5 (trachea). The last ten phantoms, all in subset9,
-    are of the ``"holdout"`` family. As many processes as cores share the work; phantoms that are
-    there already are kept.
+    are of the ``"holdout"`` family. The work is shared by as many processes as there are cores.
+    Phantoms that already exist are kept.
 
-    Raises ``ValueError`` if ``n`` is too small, and if the folder holds phantoms of another recipe.
+    Raises ``ValueError`` if ``n`` is below 20, or if the folder holds phantoms of a different
+    recipe.
     """
     if n < 2 * TESTED:
         raise ValueError(
@@ -145,7 +149,7 @@ def write_luna16(
 
 
 def _record_recipe(folder: Path, n: int, seed: int, spacing_mm: float) -> None:
-    """Write to ``folder`` what its phantoms are made from; refuse a folder with another record."""
+    """Record the recipe of the phantoms in ``folder``; refuse a folder with a different one."""
     recipe = {"n": n, "seed": seed, "spacing_mm": spacing_mm}
     if n < 10 * TESTED:
         # Version 0.1.0 put fewer into subset9: its folders must not be continued.
@@ -159,12 +163,13 @@ def _record_recipe(folder: Path, n: int, seed: int, spacing_mm: float) -> None:
     recorded = record.read_text(encoding="utf-8")
     if json.loads(recorded) != recipe:
         raise ValueError(
-            f"{folder} holds phantoms of another recipe, {recorded}; delete it or choose another"
+            f"{folder} holds phantoms of a different recipe, {recorded}; "
+            "delete it or choose a different folder"
         )
 
 
 def _scan_path(folder: Path, number: int, n: int) -> Path:
-    """Where phantom ``number`` of ``n`` goes: a tenth to each subset, the last ten to subset9."""
+    """The path of phantom ``number`` of ``n``: a tenth in each subset, the last ten in subset9."""
     subset = number * 10 // n
     if n < 10 * TESTED:  # a tenth would not hold them
         subset = 9 if number >= n - TESTED else number * 9 // (n - TESTED)
@@ -172,7 +177,7 @@ def _scan_path(folder: Path, number: int, n: int) -> Path:
 
 
 def _write_phantom(folder: Path, n: int, seed: int, spacing_mm: float, number: int) -> None:
-    """Make one phantom and write its mask, then its image, by which it counts as there."""
+    """Make one phantom; write its mask, then its image, which marks it as complete."""
     family = "holdout" if number >= n - TESTED else "train"
     image, label = generate([seed, number], spacing_mm=spacing_mm, family=family)
     values = np.zeros(4, np.uint8)
@@ -185,12 +190,12 @@ def _write_phantom(folder: Path, n: int, seed: int, spacing_mm: float, number: i
 
 
 def _write_mhd(volume: Volume, path: Path) -> None:
-    """Write ``path`` (.mhd) and its ``.raw``, each whole or not at all."""
+    """Write ``path`` (.mhd) and its ``.raw``, each completely or not at all."""
     image = sitk.GetImageFromArray(volume.array.transpose(2, 1, 0))
     image.SetSpacing(volume.spacing_mm)
     image.SetOrigin([float(mm) for mm in volume.affine[:3, 3] * [-1, -1, 1]])
-    # The header has the name of the voxel file in it, so both are written under their own names, in
-    # a folder of their own. The header, by which a scan counts as there, is moved last.
+    # The header contains the name of the voxel file, so both are written under their final names,
+    # in a temporary folder. The header marks the scan as complete, so it is moved last.
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as part:
         sitk.WriteImage(image, str(Path(part) / path.name))
         for suffix in (".raw", ".mhd"):

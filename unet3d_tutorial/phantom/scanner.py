@@ -1,7 +1,7 @@
-"""What the machine adds to a phantom: the couch, and the marks it leaves in the picture.
+"""What the scanner adds to a phantom: the couch, and the artefacts in the image.
 
-The couch is painted in the patient's frame, mm from the carina; the marks are in the scanner's
-own: voxels, and the straight axes of the grid.
+The couch is painted in the patient's frame, mm from the carina. Most artefacts are in the scanner's
+frame: voxels, and the straight axes of the grid.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ from .canvas import Canvas
 from .patient import Patient
 from .shapes import ramp
 
-#: What is darker than this is neither patient nor clothes, and may be covered by the couch.
+#: Voxels darker than this are neither patient nor clothes, and may be covered by the couch.
 EMPTY_HU = -300
 COUCH_SHELL_HU = (-400, 150)
 COUCH_CORE_HU = (-1000, -860)  #: air or foam
 
-BODY_EDGE_HU = -900  #: streaks are not seen in air
+BODY_EDGE_HU = -900  #: below this is air, where streaks are not added
 STREAKS_CHANCE = 0.3
 SHIFT_CHANCE = 0.1
-SHIFT_HU = 20  #: standard deviation of a badly calibrated scanner's shift
-LOWEST_HU, HIGHEST_HU = -1024, 3071  #: what 12 bits hold
-#: What scanners write outside the round field of view; ``None`` leaves what is there.
+SHIFT_HU = 20  #: standard deviation of the offset of a badly calibrated scanner
+LOWEST_HU, HIGHEST_HU = -1024, 3071  #: the range of 12 bits
+#: HU that scanners write outside the round field of view; ``None`` leaves the voxels unchanged.
 PADDING_HU = (None, -1024, -2048, -3024)
 PADDING_CHANCES = (0.3, 0.3, 0.2, 0.2)
 
@@ -48,7 +48,7 @@ def paint_couch(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> N
 
 
 def add_scanner_marks(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Turn the painting into a scan: kernel, streaks, noise, calibration, a round field of view."""
+    """Turn the painting into a scan: kernel, streaks, noise, offset, a round field of view."""
     apply_kernel(canvas, rng)
     if rng.random() < STREAKS_CHANCE:
         add_streaks(canvas, patient, rng)
@@ -60,9 +60,10 @@ def add_scanner_marks(canvas: Canvas, patient: Patient, rng: np.random.Generator
 
 
 def apply_kernel(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Smooth the picture as a soft reconstruction kernel does, or sharpen it as a hard one does.
+    """Smooth the image like a soft reconstruction kernel, or sharpen it like a hard one.
 
-    The width is 0.3 to 0.75 voxels, and up to 1.8 times that across slices, which often are thick.
+    The Gaussian's standard deviation is 0.3 to 0.75 voxels in the slice, and up to 1.8 times that
+    across slices, because slices are often thick.
     """
     widths = np.array([1, 1, rng.uniform(1, 1.8)]) * rng.uniform(0.3, 0.75)
     smooth = ndimage.gaussian_filter(canvas.hu, widths, truncate=3)
@@ -73,9 +74,9 @@ def apply_kernel(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def add_streaks(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Add streaks from side to side at the height of the shoulders, which swallow most X-rays.
+    """Add streaks from side to side at the level of the shoulders, which absorb most X-rays.
 
-    They begin 60 mm below the lungs' tops.
+    They begin 60 mm below the apices of the lungs.
     """
     streaks = rng.standard_normal((1, *canvas.hu.shape[1:])).astype(np.float32)
     streaks = streaks * ramp(canvas.z, patient.apex - 60, patient.apex)
@@ -84,9 +85,9 @@ def add_streaks(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> N
 
 
 def cut_round(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Limit the HU to what files hold, and overwrite what is outside the round field of view.
+    """Clip the HU to 12 bits, and pad the voxels outside the round field of view.
 
-    The circle is as wide as the grid, or a little less.
+    The circle is as wide as the grid, or a little narrower.
     """
     x, y = canvas.straight_x, canvas.straight_y
     half_width = (x.max() - x.min()) / 2 + canvas.spacing_mm / 2

@@ -1,7 +1,8 @@
 """Simple shapes as signed distances: how far each point is from a surface in mm, negative inside.
 
-Two shapes join with ``np.minimum``, overlap with ``np.maximum``, and a minus turns one inside out.
-Points are given as their coordinates ``x, y, z`` in mm, arrays of one shape.
+``np.minimum`` gives the union of two shapes, ``np.maximum`` their intersection, and a minus sign
+the complement. Points are given by their coordinates ``x, y, z`` in mm, three arrays of equal
+shape.
 """
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import ArrayLike
 #: x, y and z in mm of the points, arrays of one shape.
 Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-FAR_AWAY_MM = 1e3  #: signed distance to a shape that is not there
+FAR_AWAY_MM = 1e3  #: signed distance to a shape that does not exist
 
 
 def ellipsoid(points: Coordinates, centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Signed distance to an ellipsoid, to first order: right near its surface.
+    """Signed distance to an ellipsoid; an approximation, best near its surface.
 
     ``centre`` and ``radii`` are three numbers each, in mm.
     """
@@ -30,9 +31,9 @@ def ellipsoid(points: Coordinates, centre: np.ndarray, radii: np.ndarray) -> np.
 
 
 def capsule(points: Coordinates, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Distance to the straight line from ``start`` to ``end``, never negative.
+    """Distance in mm to the line segment from ``start`` to ``end``, never negative.
 
-    Less a radius, it is the signed distance to a tube with round ends.
+    Minus a radius, it is the signed distance to a tube with round ends.
     """
     x, y, z = points
     along = end - start
@@ -47,7 +48,7 @@ def capsule(points: Coordinates, start: np.ndarray, end: np.ndarray) -> np.ndarr
 
 
 def tube(points: Coordinates, path: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance to a tube along ``path``, its middle line, ``(points, 3)``; all in mm."""
+    """Signed distance to a tube along ``path``, its centre line, ``(points, 3)``; all in mm."""
     segments = [capsule(points, start, end) for start, end in zip(path[:-1], path[1:], strict=True)]
     return np.minimum.reduce(segments) - radius
 
@@ -55,10 +56,10 @@ def tube(points: Coordinates, path: np.ndarray, radius: float) -> np.ndarray:
 def superellipse(
     x: np.ndarray, y: np.ndarray, radius_x: ArrayLike, radius_y: ArrayLike, exponent: float
 ) -> np.ndarray:
-    """Signed distance, to first order, to ``|x / radius_x|^n + |y / radius_y|^n = 1``.
+    """Approximate signed distance to the superellipse ``|x / radius_x|^n + |y / radius_y|^n = 1``.
 
-    ``exponent`` n is 2 for an ellipse; the larger, the squarer. The radii may vary from voxel to
-    voxel, which makes a stack of superellipses a trunk.
+    ``exponent`` n is 2 for an ellipse; larger values are squarer. The radii may vary from voxel to
+    voxel, so that a stack of superellipses forms a trunk.
     """
     relative = (np.abs(x / radius_x) ** exponent + np.abs(y / radius_y) ** exponent) ** (
         1 / exponent
@@ -67,6 +68,6 @@ def superellipse(
 
 
 def ramp(values: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """0 below ``start``, 1 above ``stop``, and between them a cubic that is level at both ends."""
+    """0 below ``start``, 1 above ``stop``, and a smooth cubic between them, flat at both ends."""
     share = np.clip((values - start) / (stop - start), 0, 1)
     return share * share * (3 - 2 * share)

@@ -1,7 +1,7 @@
 """A phantom's bones: ribs, spine, sternum, collar bones, shoulder blades.
 
 All functions paint in the patient's frame: mm from the carina, x to the left, y to the back, z to
-the head. Bones are no lung, so they take the background's label.
+the head. Bones are not lung, so they get the label of the background.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def paint_bones(
 def paint_ribs(
     canvas: Canvas, patient: Patient, rng: np.random.Generator, pleura: np.ndarray
 ) -> None:
-    """Paint the ribs: stripes in a shell around the chest that fall from the back to the front."""
+    """Paint the ribs: stripes in a shell around the chest, sloping down from back to front."""
     period = rng.uniform(24, 34) * patient.scale
     height = canvas.z + rng.uniform(0.3, 0.7) * -canvas.y  # the same all along a rib
     stripes = np.cos(2 * np.pi * height / period) - rng.uniform(0.0, 0.5)
@@ -57,7 +57,7 @@ def paint_ribs(
 
 
 def paint_spine(canvas: Canvas, patient: Patient, rng: np.random.Generator, spine_y: float) -> None:
-    """Paint the spine: vertebrae with discs between, and behind them an arch around the cord."""
+    """Paint the spine: vertebrae with discs between them, and an arch around the cord behind."""
     scale = patient.scale
     radius = rng.uniform(14, 19) * scale
     spine = np.hypot(canvas.x / 1.15, canvas.y - spine_y) - radius
@@ -81,8 +81,8 @@ def paint_sternum(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
 def paint_shoulder(canvas: Canvas, patient: Patient, rng: np.random.Generator, side: int) -> None:
     """Paint a collar bone and a shoulder blade; ``side`` is 1 for the left, -1 for the right.
 
-    The collar bone runs from the sternum to the shoulder, at the height of the lungs' tops. The
-    shoulder blade runs from there down the back.
+    The collar bone runs from the sternum to the shoulder, at the level of the apices of the lungs.
+    The shoulder blade runs from there down the back.
     """
     half_width, half_depth = patient.cavity
     shoulder = np.array([side * half_width * 1.05, -5, patient.apex])

@@ -1,6 +1,6 @@
 """The brightness of a phantom's tissues, in Hounsfield units (HU), without contrast agent.
 
-Ranges are ``(least, most)`` and are drawn from evenly.
+Ranges are ``(lowest, highest)``; values are drawn from them uniformly.
 """
 
 Range = tuple[float, float]
@@ -10,7 +10,7 @@ FAT = -95.0
 SKIN = 20.0
 MUSCLE = 50.0
 BONE = 350.0
-SOFT_TISSUE = 30.0  #: walls of hollow organs, and what has no name of its own
+SOFT_TISSUE = 30.0  #: walls of hollow organs, and other unnamed tissue
 
-#: Share of the blood's HU that an organ with a rich blood supply adds to its own.
+#: Share of the blood's HU that is added to the HU of an organ with a rich blood supply.
 ENHANCEMENT = 0.2

@@ -1,7 +1,7 @@
 """The large vessels of a phantom's chest, and the streaks around dense contrast agent.
 
-Paths are middle lines in the patient's frame at scale 1: mm from the carina, x to the left, y to
-the back, z to the head. Vessels are no lung, so they take the background's label.
+Paths are centre lines in the patient's frame at scale 1: mm from the carina, x to the left, y to
+the back, z to the head. Vessels are not lung, so they get the label of the background.
 """
 
 import numpy as np
@@ -29,18 +29,18 @@ RIGHT_PULMONARY_ARTERY = np.array([[-25, 0, -14], [-44, 6, -26]])
 
 #: HU of undiluted contrast agent on its way from an arm's vein to the heart.
 INFLOW_HU = (400, 2500)
-BODY_EDGE_HU = -980  #: streaks are not seen in air
+BODY_EDGE_HU = -980  #: below this is air, where streaks are not added
 
 
 def paint_great_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Paint aorta, upper vena cava, pulmonary arteries, and the left atrium behind them.
+    """Paint aorta, superior vena cava, pulmonary arteries, and the left atrium behind them.
 
-    The vena cava has a brightness of its own, as contrast agent comes in through it.
+    The vena cava has a different brightness, because contrast agent enters through it.
     """
     scale, blood = patient.scale, patient.blood_hu
 
     def vessel(path: np.ndarray, radius: float, hu: float = blood) -> None:
-        """Paint one; ``radius`` in mm, whatever the patient's size."""
+        """Paint one vessel; ``radius`` is in mm and not scaled with the patient."""
         canvas.tube(path * scale, radius, hu, BACKGROUND)
 
     vessel(AORTA, rng.uniform(9, 16))
@@ -55,10 +55,10 @@ def paint_great_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generat
 
 
 def paint_upper_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
-    """Paint the vessels to neck and arms.
+    """Paint the vessels of the neck and the arms.
 
-    Through one arm contrast agent may come in, dense enough to cast streaks. The vessels of an arm
-    run over the lung's top, not through it.
+    Contrast agent may enter through one arm, dense enough to cause streaks. The vessels of an arm
+    run above the apex of the lung, not through it.
     """
     scale = patient.scale
     inflow = rng.choice([-1, 0, 1])  # the side of the arm it comes in through, 0 for none
@@ -84,8 +84,9 @@ def paint_upper_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generat
 def add_beam_hardening(canvas: Canvas, rng: np.random.Generator, centre: np.ndarray) -> None:
     """Add dark and bright rays in the axial plane around a vessel full of contrast agent.
 
-    Dense matter absorbs the soft part of the X-rays, which the reconstruction takes for rays around
-    it. They fade over some centimetres from ``centre``, which is given in mm.
+    Dense material absorbs the low-energy part of the X-rays (beam hardening), and the
+    reconstruction turns this into rays around it. They fade within a few centimetres of ``centre``,
+    which is given in mm.
     """
     centre_x, centre_y, centre_z = centre
     x, y = canvas.x - centre_x, canvas.y - centre_y

@@ -1,13 +1,13 @@
 """From a file to a network's input: small steps ``(image, label) -> (image, label)``.
 
-Image and label are :class:`~unet3d_tutorial.volume.Volume` objects and move together; ``label`` may
-be ``None``. What all steps have in common is said once, of :class:`.base.Transform` and
-:class:`.base.RandomTransform`. Arrays are ``(I, J, K)`` as they come from a file, and
-``(C, I, J, K)`` from :class:`ExpandChannel` on. Steps that only vary the training scans are in
-:mod:`unet3d_tutorial.augment`. MindSpore is not needed here.
+Image and label are :class:`~unet3d_tutorial.volume.Volume` objects and are transformed together;
+``label`` may be ``None``. :class:`.base.Transform` and :class:`.base.RandomTransform` document what
+all steps have in common. Arrays are ``(I, J, K)`` as they come from a file, and ``(C, I, J, K)``
+from :class:`ExpandChannel` on. Data augmentation is in :mod:`unet3d_tutorial.augment`. MindSpore is
+not needed here.
 
-The files follow chapter 3: ``grid``, ``intensity``, ``label``, ``crops``, ``position``; ``base`` is
-what they build on, ``pipeline`` makes chains of them.
+The modules follow chapter 3: ``grid``, ``intensity``, ``label``, ``crops``, ``position``. They
+build on ``base`` and ``resampling``; ``pipeline`` chains them.
 """
 
 from .base import Pair, RandomTransform, Transform

@@ -1,4 +1,4 @@
-"""What all transforms have in common: how they are called, and how those that are random draw."""
+"""Base classes of all transforms: how they are called, and how random ones draw parameters."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
@@ -18,29 +18,29 @@ Parameters = TypeVar("Parameters")
 class Transform:
     """A step from an image and its label to a new image and a new label.
 
-    Call it with a :class:`~unet3d_tutorial.volume.Volume` and, if there is one, that of its label,
-    which lies on the same grid; without a label, ``None`` comes back in its place. It returns new
-    volumes and leaves its input as it was. A new volume may share memory with the old one, so do
-    not write into either. Wherever voxels go, the affines follow, so that every voxel keeps its
-    place in the patient, unless the step is there to change that.
+    Call it with two :class:`~unet3d_tutorial.volume.Volume` objects on the same grid: the image
+    and, if there is one, its label. Without a label, ``None`` is returned in its place. The step
+    returns new volumes and does not change its input. A new volume may share memory with the old
+    one, so do not write to either. When voxels move in the array, the affine is updated, so that
+    every voxel keeps its position in the patient, unless the purpose of the step is to change it.
 
-    A new transform overrides :meth:`transform`.
+    A subclass overrides :meth:`transform`.
     """
 
     def __call__(self, image: Volume, label: Volume | None = None) -> Pair:
         return self.transform(image, label)
 
     def transform(self, image: Volume, label: Volume | None) -> Pair:
-        """What the step does to image and label."""
+        """Return the new image and label."""
         raise NotImplementedError
 
 
 class RandomTransform(Transform, Generic[Parameters]):
-    """A transform that draws from a random stream of its own, and then does what it drew.
+    """A transform that draws parameters from its own random generator, then applies them.
 
-    The two halves are apart, so that a variation can be looked at, written down and applied once
-    more: :meth:`draw` gives the parameters and moves the stream on, :meth:`apply` uses them and
-    draws nothing. A new random transform overrides these two.
+    Drawing and applying are separate, so that the parameters can be inspected, recorded and applied
+    again: :meth:`draw` returns parameters and advances the generator; :meth:`apply` uses them and
+    draws nothing. A subclass overrides these two.
     """
 
     rng: np.random.Generator
@@ -49,7 +49,7 @@ class RandomTransform(Transform, Generic[Parameters]):
         self.set_random_state(seed)
 
     def set_random_state(self, seed: Seed) -> Self:
-        """Restart the stream; the same seed gives the same draws."""
+        """Restart the random generator; the same seed gives the same draws. Returns ``self``."""
         self.rng = np.random.default_rng(seed)
         return self
 
@@ -58,7 +58,7 @@ class RandomTransform(Transform, Generic[Parameters]):
         raise NotImplementedError
 
     def apply(self, image: Volume, label: Volume | None, parameters: Parameters) -> Pair:
-        """What the parameters do to image and label."""
+        """Return image and label after the transform with these parameters."""
         raise NotImplementedError
 
     def transform(self, image: Volume, label: Volume | None) -> Pair:
@@ -72,6 +72,6 @@ class RandomTransform(Transform, Generic[Parameters]):
 def apply_to_both(
     function: Callable[..., Volume], image: Volume, label: Volume | None, *arguments: Any
 ) -> Pair:
-    """Image and label after the same function, called with the same further arguments."""
+    """Apply the same function with the same extra arguments to image and label."""
     new_image = function(image, *arguments)
     return new_image, None if label is None else function(label, *arguments)

@@ -1,4 +1,4 @@
-"""Steps that cut boxes out of a scan, or pad it to a size: what a network sees at a time."""
+"""Steps that crop a scan, or pad it to a minimum size."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from .grid import other_axes, shifted_affine
 class Pad(Transform):
     """Pad ``(C, I, J, K)`` on both sides to at least ``roi_size`` voxels.
 
-    The image is filled with its minimum, the label with 0.
+    The new voxels get the image's minimum, and 0 in the label.
 
     Raises ``ValueError`` for an image without a channel axis.
 
@@ -43,7 +43,7 @@ class Pad(Transform):
 
 
 class CenterCrop(Transform):
-    """Cut the middle ``roi_size`` voxels out of ``(..., I, J, K)``; an axis that is shorter stays.
+    """Crop ``(..., I, J, K)`` to its central ``roi_size`` voxels; a shorter axis does not change.
 
     >>> scan = Volume(np.zeros((1, 40, 50, 60)), np.eye(4))
     >>> CenterCrop((32, 32, 64))(scan)[0].array.shape
@@ -62,10 +62,10 @@ class CenterCrop(Transform):
 
 
 class CropForeground(Transform):
-    """Cut away what surrounds the patient.
+    """Crop ``(..., I, J, K)`` to the patient: cut off the air around the body.
 
-    What stays of ``(..., I, J, K)`` is the smallest box of all voxels above ``above_hu``, and
-    ``margin`` voxels more on each side. An image without such voxels stays whole.
+    The crop is the smallest box that contains all voxels above ``above_hu``, plus ``margin`` voxels
+    on each side. An image without such voxels does not change.
 
     >>> hu = np.full((40, 50, 60), -1000)
     >>> hu[10:30, 20:40, 5] = 40
@@ -89,13 +89,13 @@ class CropForeground(Transform):
 
 
 class RandomCropSamples(RandomTransform[np.ndarray]):
-    """Cut ``num_samples`` boxes of ``roi_size`` voxels at random places.
+    """Cut ``num_samples`` boxes of ``roi_size`` voxels at random positions.
 
-    ``(C, I, J, K)`` becomes ``(S, C, *roi_size)``, for S samples; an image smaller than the box is
-    padded first (:class:`Pad`). Every place is equally likely; but a share ``foreground`` of the
-    boxes, on average, is centred on a voxel of a structure (label above 0), each structure of the
-    scan equally often, as far as the border allows: else small structures are in few crops. The
-    affine is that of the first crop.
+    ``(C, I, J, K)`` becomes ``(S, C, *roi_size)`` for S samples. An image smaller than the box is
+    padded first (:class:`Pad`). All positions are equally likely, except for a share ``foreground``
+    of the boxes, on average: these are centred on a voxel of a structure (label above 0), as far as
+    the border allows, with every structure of the scan equally often. Otherwise small structures
+    would be in few crops. The affine is that of the first crop.
 
     >>> scan = Volume(np.zeros((1, 40, 50, 60)), np.eye(4))
     >>> RandomCropSamples((32, 32, 64), num_samples=2)(scan)[0].array.shape
@@ -115,13 +115,13 @@ class RandomCropSamples(RandomTransform[np.ndarray]):
         self.foreground = foreground
 
     def transform(self, image: Volume, label: Volume | None) -> Pair:
-        """Pad, draw with the label, then cut."""
+        """Pad, draw positions (using the label, if there is one), then crop."""
         image, label = Pad(self.roi_size)(image, label)
         corners = self.draw(image.array.shape, None if label is None else label.array)
         return self.apply(image, label, corners)
 
     def draw(self, shape: Sequence[int], label: np.ndarray | None = None) -> np.ndarray:
-        """Lower corners of the boxes, ``(num_samples, 3)`` voxel indices."""
+        """Lower corners of the boxes as voxel indices, ``(num_samples, 3)``."""
         last_corner = np.array(shape[-3:]) - self.roi_size
         corners = self.rng.integers(0, last_corner + 1, size=(self.num_samples, 3))
         if label is None or self.foreground <= 0:
@@ -135,7 +135,7 @@ class RandomCropSamples(RandomTransform[np.ndarray]):
         return corners
 
     def _draw_foreground_voxel(self, label: np.ndarray) -> np.ndarray | None:
-        """Index of a voxel of a random structure, or ``None`` if the label holds none at all."""
+        """Index of a voxel of a random structure, or ``None`` if the label has no structure."""
         for value in self.rng.permutation(int(label.max())) + 1:
             voxels = np.flatnonzero(label == value)
             if len(voxels):
@@ -144,7 +144,7 @@ class RandomCropSamples(RandomTransform[np.ndarray]):
         return None
 
     def apply(self, image: Volume, label: Volume | None, parameters: np.ndarray) -> Pair:
-        """Cut boxes whose lower corners are the ``parameters``."""
+        """Cut the boxes whose lower corners are the ``parameters``."""
         return apply_to_both(self._crop, image, label, parameters)
 
     def _crop(self, volume: Volume, corners: np.ndarray) -> Volume:
@@ -153,7 +153,7 @@ class RandomCropSamples(RandomTransform[np.ndarray]):
 
 
 def crop_box(volume: Volume, first: Sequence[int], size: Sequence[int]) -> Volume:
-    """The box of ``size`` voxels that begins at voxel ``first``; the affine follows.
+    """The box of ``size`` voxels that begins at voxel ``first``, with its own affine.
 
     ``first`` and ``size`` are three numbers each, for the axes I, J, K of ``(..., I, J, K)``. The
     box shares memory with the volume.

@@ -1,4 +1,4 @@
-"""Steps that bring scans to one grid: channel axis, orientation, spacing."""
+"""Steps that bring scans to a common grid: channel axis, orientation, spacing."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,9 @@ from .resampling import apply_along, resampling_weights
 
 
 class ExpandChannel(Transform):
-    """Add the channel axis that networks expect: ``(I, J, K) -> (1, I, J, K)``. The affine stays.
+    """Add the channel axis that networks expect: ``(I, J, K) -> (1, I, J, K)``.
+
+    The affine does not change.
 
     >>> scan = Volume(np.zeros((40, 50, 60)), np.eye(4))
     >>> ExpandChannel()(scan)[0].array.shape
@@ -28,10 +30,11 @@ class ExpandChannel(Transform):
 
 
 class Orientation(Transform):
-    """Flip and permute the array axes so that they point to ``axcodes``; no voxel moves.
+    """Flip and permute the array axes so that they point to ``axcodes``.
 
-    ``"RAS"``: indices grow towards the patient's right, front and head. If the scan is oblique, the
-    nearest axis counts. Arrays are ``(..., I, J, K)``.
+    With ``"RAS"``, indices grow towards the patient's right, front and head. If the scan is
+    oblique, each axis goes by its nearest direction. Arrays are ``(..., I, J, K)``. The affine is
+    updated, so every voxel keeps its position in the patient.
 
     Raises ``ValueError`` unless ``axcodes`` are one of L/R, one of P/A and one of I/S.
 
@@ -68,11 +71,11 @@ class Orientation(Transform):
 class Spacing(Transform):
     """Resample to ``spacing_mm`` along each array axis.
 
-    The image is interpolated linearly and becomes float32; the label takes the nearest voxel. The
-    outer edges of the first voxels stay in place, and the affine changes to match. Where the new
-    grid is coarser the image is smoothed first, with a Gaussian whose width makes up the difference
-    in resolution, so that thin structures fade instead of flickering (aliasing). If the spacing is
-    right already, to 0.1 %, image and label stay.
+    The image is interpolated linearly and becomes float32; the label is resampled by nearest
+    neighbour. The outer edges of the first voxels keep their position, and the affine is updated.
+    Along an axis that becomes coarser, the image is smoothed first, with a Gaussian whose width
+    makes up for the difference in resolution, so that thin structures fade instead of causing
+    aliasing. If the spacing is already right to within 0.1 %, image and label do not change.
 
     Raises ``ValueError`` unless ``spacing_mm`` are three positive lengths.
 
@@ -109,7 +112,7 @@ class Spacing(Transform):
 
 
 def _nearest_samples(array: np.ndarray, centres: Sequence[np.ndarray]) -> np.ndarray:
-    """The voxels of ``(..., I, J, K)`` that are nearest to fractional indices along each axis."""
+    """The voxels of ``(..., I, J, K)`` nearest to fractional indices ``centres`` on each axis."""
     i, j, k = (
         np.clip(np.rint(positions).astype(int), 0, length - 1)
         for positions, length in zip(centres, array.shape[-3:], strict=True)
@@ -118,9 +121,9 @@ def _nearest_samples(array: np.ndarray, centres: Sequence[np.ndarray]) -> np.nda
 
 
 def shifted_affine(affine: np.ndarray, first: ArrayLike) -> np.ndarray:
-    """The affine of a grid whose first voxel is at index ``first`` of the old one.
+    """The affine of a grid whose first voxel is at index ``first`` of the old grid.
 
-    The index is three numbers, which may be fractions or negative.
+    The index is three numbers, which may be fractional or negative.
     """
     shift = np.eye(4)
     shift[:3, 3] = first

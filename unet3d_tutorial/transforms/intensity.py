@@ -1,4 +1,4 @@
-"""Steps that change HU: what is below air, and the window that the network sees."""
+"""Steps that change HU: clipping below air, and scaling the window that the network sees."""
 
 from dataclasses import replace
 
@@ -7,15 +7,15 @@ import numpy as np
 from ..volume import Volume
 from .base import Pair, Transform
 
-AIR_HU = -1024  #: the lowest value that means something; scanners pad with it or with less
+AIR_HU = -1024  #: the lowest meaningful value; scanners pad with this or with lower values
 
 
 class ClipHU(Transform):
-    """Raise HU below -1024, and voxels that are not numbers, to -1024; label and affines stay.
+    """Set HU below -1024, and NaN, to -1024; label and affines do not change.
 
-    Scanners fill what they did not see with -1024, -2048 or -3024, which resampling would smear
-    into the patient. Below air there is nothing to learn. An image of a type that has no -1024
-    stays.
+    Scanners fill voxels outside their field of view with -1024, -2048 or -3024, which resampling
+    would smear into the patient. There is nothing to learn from values below air. An image whose
+    type cannot represent -1024 does not change.
 
     >>> scan = Volume(np.array([[[-3024.0, np.nan, 40.0]]]), np.eye(4))
     >>> ClipHU()(scan)[0].array.tolist()
@@ -32,7 +32,8 @@ class ClipHU(Transform):
 class ScaleIntensityRange(Transform):
     """Map HU linearly so that ``src_min`` becomes ``tgt_min`` and ``src_max`` becomes ``tgt_max``.
 
-    ``is_clip`` cuts off what lies outside. The image becomes float32; label and affines stay.
+    With ``is_clip``, values outside this range are clipped. The image becomes float32; label and
+    affines do not change.
 
     Raises ``ValueError`` unless ``src_min`` is below ``src_max``.
 

@@ -1,4 +1,4 @@
-"""Steps that change labels only: from the values in files to class numbers, and on to channels."""
+"""Steps that change labels only: from values in files to class numbers, then to one-hot."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ from .base import Pair, Transform
 def has_classes(label: np.ndarray) -> bool:
     """Whether a mask holds the classes 1, 2 and 3, as this package writes them.
 
-    Masks of LUNA16 hold 3, 4 and 5 for the same structures. They may hold 1 and 2 too, for what
-    counts as background, but then also a lung or the trachea above 3.
+    Masks of LUNA16 use 3, 4 and 5 for the same structures. They may also contain 1 and 2, which
+    count as background, but then also a value above 3 for a lung or the trachea.
 
     >>> has_classes(np.array([0, 1, 2, 3])), has_classes(np.array([0, 1, 2, 4]))
     (True, False)
@@ -21,12 +21,12 @@ def has_classes(label: np.ndarray) -> bool:
 
 
 class ConvertLabel(Transform):
-    """Label values ``lower_limit .. upper_limit`` become ``1 .. n``, all others 0 (background).
+    """Map label values ``lower_limit .. upper_limit`` to ``1 .. n``, all others to 0 (background).
 
-    The label becomes uint8; its shape is free. The image stays.
+    The label may have any shape and becomes uint8. The image does not change.
 
-    Raises ``ValueError`` for a mask of classes 1, 2 and 3 if both lungs would become background,
-    and the trachea a lung.
+    Raises ``ValueError`` if ``lower_limit`` is above 2 and the mask already holds the classes 1, 2
+    and 3: both lungs would become background, and the trachea could become a lung.
 
     >>> label = Volume(np.array([[[0, 2, 3, 4, 5]]]), np.eye(4))
     >>> ConvertLabel(3, 5)(label, label)[1].array.tolist()
@@ -52,12 +52,13 @@ class ConvertLabel(Transform):
 
 
 class OneHot(Transform):
-    """Turn class numbers into one channel a class, of zeros and ones; the image stays.
+    """Turn class numbers into one channel for each class, with zeros and ones.
 
-    Label ``(..., 1, I, J, K)`` to ``(..., num_classes, I, J, K)``, float32. One comparison with all
-    class numbers at once instead of a loop over voxels.
+    The label ``(..., 1, I, J, K)`` becomes ``(..., num_classes, I, J, K)``, float32. One comparison
+    with all class numbers replaces a loop over voxels. The image does not change.
 
-    Raises ``ValueError`` for a label without a channel axis or with a value that is no class.
+    Raises ``ValueError`` for a label without a channel axis, or with a value of ``num_classes`` or
+    more.
 
     >>> label = Volume(np.array([0, 2, 1]).reshape(1, 1, 1, 3), np.eye(4))
     >>> OneHot(3)(label, label)[1].array[:, 0, 0].tolist()
@@ -81,6 +82,6 @@ class OneHot(Transform):
             )
         classes = np.arange(self.num_classes, dtype=label.array.dtype).reshape(-1, 1, 1, 1)
         one_hot = np.empty(np.broadcast_shapes(label.array.shape, classes.shape), np.float32)
-        # Writes 0 and 1 straight into place.
+        # Writes 0 and 1 directly into the result.
         np.equal(label.array, classes, out=one_hot, casting="unsafe")
         return image, replace(label, array=one_hot)

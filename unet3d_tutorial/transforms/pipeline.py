@@ -19,7 +19,7 @@ from .position import AddPosition
 class Compose:
     """Run steps one after the other.
 
-    The first may be :class:`LoadData`: then the chain takes paths.
+    If the first step is :class:`LoadData`, the chain takes paths instead of volumes.
 
     >>> from unet3d_tutorial.volume import Volume
     >>> scan = Volume(np.full((40, 50, 60), -300), np.eye(4))
@@ -32,7 +32,7 @@ class Compose:
         self.steps = list(steps)
 
     def set_random_state(self, seed: Seed) -> Self:
-        """Give every random step a stream of its own, derived from ``seed`` and its position."""
+        """Seed every random step with ``seed`` and the step's number. Returns ``self``."""
         for number, step in enumerate(self.steps):
             if isinstance(step, RandomTransform):
                 step.set_random_state([*np.atleast_1d(seed), number])
@@ -48,7 +48,8 @@ class Compose:
 class LoadData:
     """Read an image file and, if there is one, its label file (NIfTI): the first step of a chain.
 
-    Their grids must agree; the label takes the image's, so that rounding in a header does no harm.
+    Their grids must agree. The label gets the affine of the image, so that rounding in a header
+    does no harm.
 
     Raises ``FileNotFoundError`` or :class:`~unet3d_tutorial.volume.BadScanError`, naming the file.
     """
@@ -63,10 +64,10 @@ class LoadData:
 
 
 def convert_files(steps: Compose, image: Path, label: Path) -> Pair:
-    """Run ``steps``, of which the first reads the files.
+    """Run ``steps`` on two files; the first step must be :class:`LoadData`.
 
-    What a later one finds wrong is raised as :class:`~unet3d_tutorial.volume.BadScanError` with the
-    label's name.
+    A ``ValueError`` of a later step is raised as :class:`~unet3d_tutorial.volume.BadScanError` that
+    names the label's file.
     """
     try:
         return steps(image, label)
@@ -77,9 +78,9 @@ def convert_files(steps: Compose, image: Path, label: Path) -> Pair:
 
 
 def grid_steps(data: DataConfig) -> list[Transform]:
-    """The steps from any scan ``(I, J, K)`` to ``(1, I, J, K)`` HU on the working grid.
+    """The steps from any scan ``(I, J, K)`` to ``(1, I, J, K)`` in HU on the working grid.
 
-    They are the same in training and in inference.
+    Training and inference use the same steps.
     """
     steps: list[Transform] = [ExpandChannel(), Orientation("RAS"), ClipHU()]
     if data.spacing_mm is not None:
@@ -90,7 +91,7 @@ def grid_steps(data: DataConfig) -> list[Transform]:
 def input_steps(data: DataConfig) -> list[Transform]:
     """The steps from HU on the working grid to the network's input ``(C, I, J, K)``.
 
-    Nothing in them is random.
+    None of them is random.
     """
     steps: list[Transform] = [ScaleIntensityRange(data.min_val, data.max_val)]
     if data.position:

@@ -1,4 +1,4 @@
-"""Left and right: the middle plane of the body, and a channel with the distance from it."""
+"""Left and right: the body's middle plane, and an input channel with the distance from it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +12,11 @@ from .grid import other_axes
 
 
 class CenterOnBody(Transform):
-    """Count positions along the volume's own axes, left to right from the body's middle plane.
+    """Move the origin of the left-right axis to the body's middle plane.
 
-    The plane goes through the centre of all tissue, that is voxels above ``tissue_hu``; there, left
-    to right is 0 mm. Only the affines change. They lose the origin and a slant of the whole grid,
-    which say where the scanner's table was and how the grid was laid, but nothing of the patient.
+    The plane goes through the centre of mass of all tissue, voxels above ``tissue_hu``. Only the
+    affines change: they become aligned with the volume's axes, and lose the other origins and any
+    obliqueness. These describe where the table was and how the grid was laid out, not the patient.
 
     >>> hu = np.full((40, 50, 60), -1000)
     >>> hu[10:21] = 40  # the body's middle is at index 15
@@ -45,14 +45,15 @@ class CenterOnBody(Transform):
 
 
 class AddPosition(RandomTransform[tuple[float, float]]):
-    """Add a channel that says how far each voxel is from the middle plane.
+    """Add a channel with the distance of each voxel from the body's middle plane.
 
-    Image ``(..., 1, I, J, K)`` to ``(..., 2, I, J, K)``; the channel's unit is 100 mm, positive on
-    the patient's right. Run :class:`CenterOnBody` before. Left and right lung look much alike, and
-    a network that only sees HU takes long to find out which is which.
+    The image ``(..., 1, I, J, K)`` becomes ``(..., 2, I, J, K)``. The channel's unit is 100 mm;
+    values are positive on the patient's right. Run :class:`CenterOnBody` first. Left and right lung
+    look much alike, and a network that sees only HU takes long to learn which is which.
 
     With ``jitter`` the plane is moved (standard deviation 15 mm) and the scale varied (by up to
-    15 %), so that the exact border must come from the anatomy; without, nothing is random.
+    15 %), so that the network must find the exact border from the anatomy. Without, nothing is
+    random.
 
     >>> scan = Volume(np.zeros((1, 3, 1, 1)), np.diag([50.0, 1.0, 1.0, 1.0]))
     >>> AddPosition()(scan)[0].array[1].ravel().tolist()
@@ -64,26 +65,26 @@ class AddPosition(RandomTransform[tuple[float, float]]):
         self.jitter = jitter
 
     def draw(self, shape: Sequence[int]) -> tuple[float, float]:
-        """Shift in 100 mm, and scale."""
+        """Shift in units of 100 mm, and scale factor."""
         if not self.jitter:
             return 0.0, 1.0
         return self.rng.normal(0, 0.15), self.rng.uniform(0.85, 1.15)
 
     def apply(self, image: Volume, label: Volume | None, parameters: tuple[float, float]) -> Pair:
-        """Add the channel, moved and scaled by the ``parameters``."""
+        """Add the channel, shifted and scaled by the ``parameters``."""
         shift, scale = parameters
         i, j, k = np.ogrid[tuple(slice(length) for length in image.array.shape[-3:])]
         row = image.affine[0]
         position = (row[0] * i + row[1] * j + row[2] * k + row[3]) / 100 * scale + shift
-        position = position.astype(np.float32)  # the same name, which frees the larger array
+        position = position.astype(np.float32)  # reusing the name frees the larger array
         channel = np.broadcast_to(position, image.array.shape)
         return replace(image, array=np.concatenate([image.array, channel], axis=-4)), label
 
 
 def axis_aligned_affine(volume: Volume) -> np.ndarray:
-    """An affine with the volume's spacing along the patient's own axes, and without an origin.
+    """An affine with the volume's spacing, aligned with the patient's axes, with the origin at 0.
 
-    Each array axis gets that of the patient's directions which is nearest to its own.
+    Each array axis is assigned the nearest of the patient's directions.
     """
     affine = np.eye(4)
     affine[:3, :3] = 0

@@ -1,8 +1,8 @@
 """Resampling along one array axis as a sparse matrix.
 
-A volume is resampled along one axis after the other. Along each, every line of voxels is multiplied
-by the same matrix, which takes the old samples to the new ones; it is sparse, because a new sample
-depends on a few old ones.
+A volume is resampled along one axis after the other. Along each axis, every line of voxels is
+multiplied by the same matrix, which maps old samples to new ones. The matrix is sparse, because
+each new sample depends on only a few old ones.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ FULL_WIDTH = 2.355  #: full width at half maximum of a Gaussian, in standard dev
 def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
     """Linear interpolation as a matrix ``(len(positions), length)``.
 
-    Row ``n`` takes ``length`` samples to the value at the fractional index ``positions[n]``; it has
-    at most two entries. Positions outside ``0 .. length - 1`` take the nearest sample.
+    Row ``n`` maps ``length`` samples to the value at the fractional index ``positions[n]``; at most
+    two of its entries are not 0. Positions outside ``0 .. length - 1`` get the nearest sample.
 
     >>> weights = linear_weights(np.array([0.25, 9.0]), length=3)
     >>> weights.toarray().tolist()
@@ -34,9 +34,10 @@ def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
 def resampling_weights(positions: np.ndarray, length: int, ratio: float) -> sparse.csr_array:
     """Like :func:`linear_weights`, but the samples are smoothed first if the new grid is coarser.
 
-    ``ratio`` is how many times as far apart the new samples are. Above 1, what is too fine for them
-    would come out as something coarse that is not there (aliasing). The squared full widths at half
-    maximum of the old voxel and of the Gaussian add up to that of the new voxel.
+    ``ratio`` is the new distance between samples divided by the old one. If it is above 1, details
+    too fine for the new grid would appear as coarse patterns that are not there (aliasing). The
+    width of the Gaussian is such that the squared full widths at half maximum of the old voxel and
+    of the Gaussian add up to that of the new voxel.
     """
     weights = linear_weights(positions, length)
     if ratio <= 1:
@@ -47,7 +48,7 @@ def resampling_weights(positions: np.ndarray, length: int, ratio: float) -> spar
 
 
 def apply_along(matrix: sparse.csr_array, array: np.ndarray, axis: int) -> np.ndarray:
-    """Apply a matrix to every line of an array along ``axis``, which takes the matrix's length."""
+    """Multiply every line of an array along ``axis`` by a matrix, which may change its length."""
     axis_first = np.moveaxis(array, axis, 0)
     lines = axis_first.reshape(len(axis_first), -1)
     product = matrix @ lines
