@@ -49,8 +49,8 @@ def _find_command(words: Sequence[str]) -> tuple[argparse.ArgumentParser, list[s
 
     The command's own parser then reads those words with ``parse_intermixed_args``, because
     settings, scans and options may come in any order. argparse does not support that for a parser
-    that has subcommands. If no command is named, the parser of the whole program prints the help or
-    an error, and exits.
+    with commands below it. If no command is named, the parser of the whole program prints the help
+    or an error, and exits.
     """
     program = argparse.ArgumentParser(
         prog="unet3d", description="A 3D U-Net for chest CT in MindSpore."

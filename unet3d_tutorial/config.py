@@ -80,7 +80,7 @@ class DataConfig(Settings):
     foreground: Annotated[float, Ge(0), Le(1)] = 0.0
     #: cut first, then augment the crop only, not the whole scan: much less work on large scans
     crop_first: bool = False
-    #: second channel with the distance from the body's midplane, to tell left from right
+    #: second channel with the distance from the body's middle plane, to tell left from right
     position: bool = True
     cache_path: str = ""  #: folder for prepared scans; empty keeps them in memory
     #: threads or processes that make training crops, at most one per core

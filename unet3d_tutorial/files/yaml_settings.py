@@ -199,7 +199,7 @@ def _problem(error: yaml.YAMLError) -> str:
 
 
 def written_sections(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write sections of settings as YAML; lists, and sections without lists, in ``{}`` and ``[]``."""
+    """Write sections of settings as YAML; lists, and sections without lists, in flow style."""
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 
