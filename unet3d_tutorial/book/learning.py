@@ -18,7 +18,7 @@ from ..runs.networks import build_network
 from ..training_step import make_train_step
 from .toy import crop_around
 
-#: Line styles and colours that colour-blind readers can tell apart, even in greyscale.
+#: Line styles and colours that colour-blind readers can tell apart, even in grey.
 STYLES: list[tuple] = [
     ("-", "#0072B2"),
     ("--", "#E69F00"),

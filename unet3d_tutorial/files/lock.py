@@ -28,7 +28,7 @@ def only_one(path: str | Path, busy: str, *, wait: bool = False) -> Iterator[Non
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        # Not str.format: the text contains a path, and a path may contain braces.
+        # A plain replacement: the text contains a path, and a path may contain braces.
         message = busy.replace("{process}", _read_holder(path))
         if not wait:
             raise RuntimeError(message) from None

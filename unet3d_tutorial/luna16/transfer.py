@@ -182,7 +182,7 @@ def _retry(
 
 
 def _get(url: str, write: Callable[[bytes], object], start: int = 0) -> None:
-    """GET ``url`` from byte ``start`` onwards, and pass the data to ``write``.
+    """GET ``url``, starting at byte ``start``, and pass the data to ``write``.
 
     Raises what ``write`` raises, :class:`_PassingError` if another attempt may succeed, and
     :class:`DownloadError` if none will.

@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 # ---------------------------------------------------------------------------- weights for a network
 
-#: Names of what MindSpore's optimisers, loss scalers and callbacks add to a checkpoint.
+#: Names of what an optimiser, a loss scaler and a callback of MindSpore add to a checkpoint.
 TRAINING_STATE = re.compile(
     r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
     r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$"

@@ -9,7 +9,7 @@ SLAB = 8  # slices that are checked at once in a large volume
 
 
 class Plane(NamedTuple):
-    """One of the three planes of a volume in RAS order, in radiological convention."""
+    """One of the three planes of a volume in RAS order, as radiologists view it."""
 
     cut: int  #: the axis that the plane cuts
     across: int  #: the axis along the picture's width

@@ -1,6 +1,6 @@
 """Slices of volumes as pictures, in true proportions, with named sides and axes in mm.
 
-Pictures follow the radiological convention: the patient's right is on the left of an axial or
+Pictures follow the radiologists' convention: the patient's right is on the left of an axial or
 coronal picture, as if the reader faced the patient. In a sagittal picture the patient looks to the
 left. Axes count millimetres from the first voxel in RAS order: to the patient's right, front and
 head. Colours come from :data:`unet3d_tutorial.labels.COLORS`, which colour-blind readers can tell
