@@ -60,7 +60,7 @@ class DataConfig(Settings):
     #: resample to this spacing, in mm along the R, A and S axes; None keeps the scan's own
     spacing_mm: Spacing = (4.0, 4.0, 4.0)
     min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
-    max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent lie above
+    max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent are denser
     #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     lower_limit: Annotated[
         int,
@@ -152,7 +152,7 @@ class TrainConfig(Settings):
 
 @checked("inference")
 class InferenceConfig(Settings):
-    """How a whole scan becomes a mask."""
+    """How to get from a whole scan to a mask."""
 
     #: voxels of a sliding window; larger than the training crop, for more context
     roi_size: Roi = (96, 96, 96)
@@ -293,8 +293,8 @@ class Config:
     def from_yaml(cls, text: str, source: str) -> "Config":
         """Return the defaults, with the settings in a YAML text replaced.
 
-        ``source`` is the name of the file that the text comes from; a ``ValueError`` begins with
-        it.
+        ``source`` is the name of the file that the text comes from. Raises ``ValueError``, which
+        begins with it.
         """
         names = {section: list(kinds) for section, kinds in _kinds().items()}
         written = read_sections(text, source, names)

@@ -30,7 +30,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def value_of(written: Written, kind: Any) -> Any:
-    """What ``written`` means for a setting of type ``kind``.
+    """Convert ``written`` to the value that it means for a setting of type ``kind``.
 
     ``kind`` is ``str``, ``bool``, ``int``, ``float``, a ``Literal`` of strings, a tuple of numbers,
     or a union of one of these and ``None``. A value that does not fit the type is returned
@@ -76,7 +76,7 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
 def read_sections(
     text: str, source: str, names: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Written]]:
-    """The settings in a YAML text, as ``values[section][name]``.
+    """Read the settings in a YAML text, as ``values[section][name]``.
 
     ``names`` has the names of the settings in each section; ``source`` is the name of the file.
 

@@ -78,7 +78,7 @@ def _open_session(path: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = FATAL_ONLY  # errors are raised as exceptions, not printed too
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises various exceptions of its own
+    except Exception as error:  # ONNX Runtime raises its own kinds of exceptions
         raise ValueError(f"{path} is not an ONNX model: {error}") from error
 
 

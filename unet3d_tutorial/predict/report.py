@@ -15,7 +15,7 @@ def mask_line(path: Path, mask: Volume) -> str:
 
 def kept_line(path: Path) -> str:
     """The line for a mask that existed already."""
-    return f"{path}: kept, it is there already; --overwrite makes it anew"
+    return f"{path}: kept, it exists already; --overwrite replaces it"
 
 
 def volumes(mask: Volume) -> str:

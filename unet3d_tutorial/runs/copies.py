@@ -78,7 +78,7 @@ class CopyList:
             part.write_text("".join(lines), encoding="utf-8")
 
 
-# ----------------------------------------------------------------------------------- of a whole run
+# ---------------------------------------------------------------------------- copies of a whole run
 
 
 def copy_data(config: Config, group: Group = ALONE) -> None:

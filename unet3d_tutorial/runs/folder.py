@@ -83,7 +83,7 @@ def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
     if not is_continued:
         if any((folder / name).exists() for name in (SETTINGS, HISTORY_FILE, LAST)):
             print(
-                f"{folder}: what is there of an older run is removed, training begins afresh",
+                f"{folder}: removing the files of an older run; training begins afresh",
                 flush=True,
             )
         remove_run(folder)

@@ -56,7 +56,7 @@ def predictor(network: nn.Cell) -> Predictor:
 
 
 def trained_predictor(config: Config, checkpoint: str | Path | None = None) -> Predictor:
-    """The trained network of a run as a function on NumPy arrays, as :func:`predictor` gives.
+    """Load the trained network of a run as a function on NumPy arrays: see :func:`predictor`.
 
     ``checkpoint`` is the file with the weights; ``None`` takes the final weights of the run.
     """

@@ -24,8 +24,8 @@ TRACED_STEPS = 5  #: a trace grows by megabytes per step, and all steps are simi
 LONGEST = 8  #: number of operations of the trace that are listed
 CONVOLUTION = "Conv3D"  #: the name of a convolution in MindSpore's profiler
 UNSEEN = (
-    "Convolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN "
-    "computes them; with `UNET3D_CONVOLUTIONS=mindspore` they are."
+    "Convolutions, and the batch-norm and PReLU after them, are not listed, because a second "
+    "oneDNN computes them; with `UNET3D_CONVOLUTIONS=mindspore` they are."
 )
 
 

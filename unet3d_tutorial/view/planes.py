@@ -225,7 +225,7 @@ def _draw_row(row: Sequence[Axes], layers: _Layers, position: Sequence[int]) -> 
     for axes, (name, (cut, _, _, sides)) in zip(row, PLANES.items(), strict=True):
         index = position[cut]
         pixels, (width, height) = plane(layers.image, name, index)
-        extent = (width, 0, 0, height)  # column 0 lies at the largest coordinate
+        extent = (width, 0, 0, height)  # column 0 has the largest coordinate
         low, high = layers.window
         axes.imshow(
             pixels, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest"
