@@ -37,8 +37,8 @@ def train_with(
 ) -> tuple[list[float], nn.Cell]:
     """Train a new network repeatedly on one crop, with one learning rate per step.
 
-    ``image`` is ``(N, C, I, J, K)``, ``label`` the class numbers ``(N, I, J, K)``. Returns the
-    losses and the network.
+    ``image`` is ``(N, C, D, H, W)``. ``label`` has class numbers ``(N, D, H, W)``, or is one-hot,
+    ``(N, classes, D, H, W)``. Returns the losses and the network.
     """
     setup(seed=1)
     network = build_network(config)
