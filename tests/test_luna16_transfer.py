@@ -119,7 +119,7 @@ def test_what_another_attempt_will_not_change_is_said_at_once(
 
 def test_without_any_progress_it_gives_up_and_keeps_what_came(server: Server, tmp_path: Path):
     server.faults["/a.zip"] = ["drop"] + ["503"] * 99
-    with pytest.raises(DownloadError, match="a.zip: .*503.*goes on from there"):
+    with pytest.raises(DownloadError, match="a.zip: .*503.*continues from there"):
         download_file(remote(server), tmp_path / "a.zip")
     assert len(server.requests) == 1 + module.ATTEMPTS
     server.faults.clear()

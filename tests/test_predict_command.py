@@ -163,7 +163,7 @@ def test_a_folder_of_masks_that_was_interrupted_goes_on(stop, here, monkeypatch,
     assert main(command) == 0 and calls == ["a.nii.gz", "b.nii.gz", "b.nii.gz", "c.nii.gz"]
     kept, *made = capsys.readouterr().out.splitlines()
     assert (
-        kept == "masks/a.nii.gz: kept, it is there already; --overwrite makes it anew"
+        kept == "masks/a.nii.gz: kept, it exists already; --overwrite replaces it"
         and len(made) == 2
     )
     assert main([*command, "--overwrite"]) == 0 and calls[4:] == [

@@ -1,6 +1,6 @@
 """The command line: ``unet3d data | train | evaluate | predict | export | doctor``.
 
-Each command is one call of the package. A function adds the command and its arguments, and the
+Each command is one call of the package. One function adds the command and its arguments, and the
 function below it runs the command. What a command needs is imported when it runs, so that
 ``unet3d -h`` answers at once.
 """
@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _find_command(words: Sequence[str]) -> tuple[argparse.ArgumentParser, list[str]]:
-    """The parser of the command that ``words`` name, and the words after the name.
+    """Return the parser of the command that ``words`` name, and the words after the name.
 
-    It reads them itself, with ``parse_intermixed_args``: settings, scans and options may come in
-    any order, which argparse does not allow from the parser of the whole program down. Where no
-    command is named, that parser prints the help or says what is missing, and exits.
+    The command's own parser then reads those words with ``parse_intermixed_args``, because
+    settings, scans and options may come in any order. argparse does not support that for a parser
+    with commands below it. If no command is named, the parser of the whole program prints the help
+    or an error, and exits.
     """
     program = argparse.ArgumentParser(
         prog="unet3d", description="A 3D U-Net for chest CT in MindSpore."
@@ -389,13 +390,16 @@ def _run_doctor(options: argparse.Namespace) -> int:
     return int(any(finding.remedy for finding in findings))
 
 
-# ------------------------------------------------------------------- what several commands have
+# ------------------------------------------------------------ what several commands have in common
 
 
 def _add(
     commands: Commands, name: str, run: Run, text: str, *, details: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command; ``text`` describes it in the list of commands, ``details`` in its own help."""
+    """Add a command, with ``text`` for the list of commands and ``details`` for its own help.
+
+    ``text`` is used for both if ``details`` is empty. ``run`` is called with the options.
+    """
     command = commands.add_parser(name, help=text, description=details or text)
     command.set_defaults(run=run)
     return command
@@ -408,7 +412,7 @@ def _add_series(command: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(command: argparse.ArgumentParser, *, preset: str | None = None) -> None:
-    """Add the options of :func:`_add_configuration`, and settings."""
+    """Add the options of :func:`_add_configuration`, and settings as arguments."""
     _add_configuration(command, preset=preset)
     command.add_argument(
         "settings", nargs="*", metavar="SETTING", help="SECTION.NAME=VALUE, such as train.lr=1e-3"
@@ -418,7 +422,8 @@ def _add_settings(command: argparse.ArgumentParser, *, preset: str | None = None
 def _add_configuration(command: argparse.ArgumentParser, *, preset: str | None = None) -> None:
     """Add ``--preset`` and ``--config``.
 
-    ``preset`` is what the command starts from without them, ``None`` the network's own settings.
+    ``preset`` is the default of ``--preset``; ``None`` means the settings that the network was
+    trained with.
     """
     default = preset or "those that the network was trained with"
     command.add_argument(
@@ -433,10 +438,10 @@ def _add_configuration(command: argparse.ArgumentParser, *, preset: str | None =
 
 
 def _sort_settings(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Tell settings from scans where both may be given, and refuse words that are neither.
+    """Separate settings from scans where both may be given, and refuse words that are neither.
 
-    Among scans, a setting is what looks like one, ``section.name=value``, unless there is a file of
-    that name.
+    Among scans, a word of the form ``section.name=value`` is a setting, unless a file of that name
+    exists.
     """
     if "scans" in options:
         words, options.scans, options.settings = options.scans, [], []
@@ -454,7 +459,7 @@ def _sort_settings(parser: argparse.ArgumentParser, options: argparse.Namespace)
 
 
 def _config(options: argparse.Namespace) -> "Config":
-    """The configuration of the options ``--preset`` and ``--config`` and of the settings."""
+    """The configuration that ``--preset``, ``--config`` and the settings describe."""
     from .config import Config
 
     if options.config:
@@ -463,7 +468,7 @@ def _config(options: argparse.Namespace) -> "Config":
 
 
 def _given_config(options: argparse.Namespace) -> "Config | None":
-    """The configuration that was asked for, or ``None`` for that of the network."""
+    """The configuration that the options name; ``None`` means that of the network."""
     return _config(options) if options.config or options.preset else None
 
 

@@ -1,9 +1,9 @@
 """Every number that a run depends on, in one place: typed, checked, saved next to the result.
 
-Each section is a dataclass. Its annotations say what every setting may be: ``Ge(1)`` is greater
-than or equal to 1, ``Gt(0)`` greater than 0, ``Le`` and ``Lt`` are their opposites. Pydantic checks
-that, wherever the value comes from: Python, a YAML file or the command line. Rules that relate
-several settings are the functions in :data:`RULES`.
+Each section is a dataclass. The annotations give the bounds of each setting: ``Ge(1)`` means at
+least 1, ``Gt(0)`` above 0, ``Le(1)`` at most 1 and ``Lt(1)`` below 1. Pydantic checks them,
+wherever a value comes from: Python, a YAML file or the command line. Rules that relate several
+settings are the functions in :data:`RULES`.
 
 The names are those of the original case. Lengths are in millimetres, intensities in Hounsfield
 units (HU), sizes in voxels.
@@ -54,13 +54,13 @@ FeatureMaps = Annotated[int, Ge(2)]
 
 @checked("data")
 class DataConfig(Settings):
-    """Where the volumes are and how they are prepared for the network."""
+    """Where the scans are and how they are prepared for the network."""
 
     data_path: Folder = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
-    #: resample to this grid; None keeps the scan's own
+    #: resample to this spacing, in mm along the R, A and S axes; None keeps the scan's own
     spacing_mm: Spacing = (4.0, 4.0, 4.0)
     min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
-    max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent lie above
+    max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent are denser
     #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea
     lower_limit: Annotated[
         int,
@@ -75,17 +75,17 @@ class DataConfig(Settings):
     low_resolution: bool = False  #: make some training crops coarser
     #: mirror some training scans left to right, with the names of the lungs exchanged
     mirror: bool = False
-    deform: bool = False  #: turn, scale and bend some training scans
+    deform: bool = False  #: rotate, scale and warp some training scans
     #: share of training crops that are centred on a structure, each structure equally often
     foreground: Annotated[float, Ge(0), Le(1)] = 0.0
-    #: cut, then vary the crop, not the whole scan: much less work on large scans
+    #: cut first, then augment the crop only, not the whole scan: much less work on large scans
     crop_first: bool = False
     #: second channel with the distance from the body's middle plane, to tell left from right
     position: bool = True
-    cache_path: str = ""  #: folder for prepared scans; without one they stay in memory
-    #: threads or processes that make training crops, at most one for each core
+    cache_path: str = ""  #: folder for prepared scans; empty keeps them in memory
+    #: threads or processes that make training crops, at most one per core
     num_worker: Annotated[int, Ge(1)] = 1
-    #: processes in place of threads if num_worker > 1, for steps that hold Python's lock
+    #: processes instead of threads if num_worker > 1, for steps that hold Python's global lock
     worker_processes: bool = False
 
 
@@ -102,7 +102,7 @@ class ModelConfig(Settings):
         MinLen(2),
         Expected("two or more whole numbers of at least 2"),
     ] = (16, 32, 64, 128, 256)
-    #: batch, or group: statistics of each volume by itself, for very small batches; not for ONNX
+    #: batch, or group: statistics of each volume separately, for very small batches; not for ONNX
     norm: Norm = "batch"
 
 
@@ -115,91 +115,91 @@ class TrainConfig(Settings):
     batch_size: Annotated[int, Ge(1)] = 2  #: volumes in each step
     epoch_size: Annotated[int, Ge(1)] = 5  #: passes over the training volumes
     warmup_step: Annotated[int, Ge(0)] = 20  #: steps of linear warm-up
-    #: epochs of linear warm-up, in place of warmup_step, if above 0
+    #: epochs of linear warm-up; if above 0, used instead of warmup_step
     warmup_epoch: Annotated[float, Ge(0)] = 0.0
     #: the warm-up starts at this share of lr
     warmup_ratio: Annotated[float, Ge(0), Le(1)] = 0.1
-    #: share of lr by which weights of convolutions shrink each step (AdamW); 0 is Adam
+    #: lr times this: fraction by which convolution weights shrink each step (AdamW); 0 is Adam
     weight_decay: Annotated[float, Ge(0)] = 0.0
     #: batches whose gradients are averaged into one step; makes up for a small batch_size
     accumulate: Annotated[int, Ge(1)] = 1
-    #: a gradient longer than this is shortened to it; 0 never shortens
+    #: a gradient with a larger norm is scaled down to this norm; 0 never clips
     clip_norm: Annotated[float, Ge(0)] = 0.0
     #: decay of the moving average of the weights that is validated and kept; 0 keeps none
     average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     mixed_precision: bool = False  #: all but batch-norm in 16-bit floats; weights stay in 32 bits
-    #: the loss is multiplied by this for the gradient only, so that 16-bit floats do not underflow
+    #: factor on the loss for the gradient only, so that 16-bit floats do not underflow
     loss_scale: Annotated[float, Ge(1)] = 1.0
     #: halve loss_scale at an overflow, double it after 1000 steps without one
     dynamic_loss_scale: bool = False
-    #: checkpoints of the last so many validations are kept, and the best one; others are removed
+    #: number of latest validation checkpoints to keep; the best one is kept as well
     keep_checkpoint_max: Annotated[int, Ge(1)] = 2
-    #: steps from one validation, on the held-out volumes, to the next
+    #: steps between two validations on the held-out volumes
     validate_every: Annotated[int, Ge(1)] = 150
     #: steps between checkpoints to continue from; at most this many are repeated after a crash
     save_every: Annotated[int, Ge(1)] = 60
     seed: Annotated[int, Ge(0)] = 1  #: seeds weights, order, crops and augmentation
     output_path: Folder = "runs/quick"  #: checkpoints, history and configuration go here
-    #: besides the tables, write the curves for TensorBoard and as MindSpore summary
+    #: also write the curves for TensorBoard and as MindSpore summary files
     event_files: bool = True
     enable_profiling: bool = False  #: record where the time goes, with MindSpore's profiler; slower
-    #: one of several processes that msrun started; each sees its share of the data
+    #: train with several processes that msrun starts; each sees its share of the data
     run_distribute: bool = False
-    device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"  #: what computes
+    device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"  #: where to compute
     #: which of the machine's devices; under msrun each process gets its own
     device_id: Annotated[int, Ge(0)] = 0
 
 
 @checked("inference")
 class InferenceConfig(Settings):
-    """From a whole scan to a mask."""
+    """How to get from a whole scan to a mask."""
 
-    #: voxels of a sliding window; larger than the crop, for more context
+    #: voxels of a sliding window; larger than the training crop, for more context
     roi_size: Roi = (96, 96, 96)
-    #: share of a window that neighbours have in common; with 1 the window would never move
+    #: fraction of a window that overlaps its neighbour; with 1 the window would never move
     overlap: Annotated[float, Ge(0), Lt(1)] = 0.25
-    mode: Literal["constant", "gaussian"] = "gaussian"  #: weight of a window's voxels
+    mode: Literal["constant", "gaussian"] = "gaussian"  #: how overlapping windows are weighted
     #: fixed: windows at fixed intervals, the last flush with the border; even: evenly spaced
     placement: Literal["fixed", "even"] = "fixed"
-    #: windows predicted at once; more needs more memory, and is faster on a GPU
+    #: windows predicted at once; more need more memory and are faster on a GPU
     batch_size: Annotated[int, Ge(1)] = 1
-    #: also predict windows mirrored along these axes, 0 left-right, and average
+    #: also predict windows mirrored along these axes (0 is left-right), and average
     flip_axes: Annotated[
         tuple[Annotated[int, Ge(0), Le(2)], ...],
         Expected("each of 0, 1 and 2 at most once"),
     ] = ()
-    #: weight of a voxel's own HU in its label when logits return to the scan's grid; 0 is none
+    #: weight of a voxel's own HU when logits are resampled to the scan's grid; 0 ignores the HU
     hu_weight: Annotated[float, Ge(0)] = 3.0
     largest_component: bool = True  #: keep only the largest connected piece of each structure
-    #: give each piece of air that walls enclose to the structure that nearly fills it
+    #: assign each piece of air enclosed by walls to the structure that nearly fills it
     whole_air: bool = True
-    fill_holes: bool = False  #: give background that a structure encloses to the structure
+    fill_holes: bool = False  #: fill background that a structure encloses
 
 
 @checked("export")
 class ExportConfig(Settings):
     """The network as a file, and the folders that an Ascend 310 reads and writes."""
 
-    #: of the exported file, without suffix; it is written next to the checkpoint
+    #: name of the exported file, without suffix; it is written next to the checkpoint
     file_name: str = "unet3d"
-    file_format: Literal["ONNX", "MINDIR"] = "ONNX"  #: what other programs can read
-    pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin file each
-    post_result_path: str = "result_Files"  #: the device's answers, one .bin file for each window
+    file_format: Literal["ONNX", "MINDIR"] = "ONNX"  #: MINDIR is MindSpore's own
+    pre_result_path: str = "preprocess_Result"  #: windows for the device, one .bin each
+    post_result_path: str = "result_Files"  #: the device's outputs, one .bin per window
 
 
 @checked("remote")
 class RemoteConfig(Settings):
-    """Data and results that are kept elsewhere; an empty address is local.
+    """Data and results in a remote store; with an empty address nothing is copied.
 
-    An address is ``s3://bucket/folder`` or any other that fsspec knows. Keys and end points come
-    from the store's own environment variables, never from here.
+    An address is ``s3://bucket/folder`` or any other that fsspec supports. Keys and end points come
+    from the environment variables of the store's library, never from the configuration.
     """
 
     data_url: str = ""  #: folder that is copied to data.data_path before the run
     #: folder to which train.output_path is copied, at each checkpoint and at the end
     train_url: str = ""
     checkpoint_url: str = ""  #: checkpoint whose weights a new run begins with
-    #: copy with moxing, the library of the ModelArts service, in place of fsspec
+    #: copy with moxing, the library of the ModelArts service, instead of fsspec
     enable_modelarts: bool = False
 
 
@@ -240,8 +240,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
-#: How a run is done. Its result is the same to the bit whatever these are, so they may change
-#: when the run is continued.
+#: How a run is done, not what it computes: the result is bit-identical for any values of these
+#: settings, so they may change when the run is continued.
 WITHOUT_EFFECT = (
     "data.num_worker",
     "data.worker_processes",
@@ -273,24 +273,28 @@ class Config:
 
     @classmethod
     def preset(cls, name: str) -> "Config":
-        """Return ``"quick"`` (two cores, minutes) or ``"luna16"`` (the original case's values)."""
+        """Return ``"quick"`` (minutes on two cores) or ``"luna16"`` (the original case's values).
+
+        Raises ``ValueError`` for any other name.
+        """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {shortened(name)}; there are {', '.join(PRESETS)}")
         return cls.from_dict(PRESETS[name])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> "Config":
-        """Return the defaults, with ``values[section][name]`` in place of some.
+        """Return the defaults, with the settings in ``values[section][name]`` replaced.
 
-        Raises ``ValueError`` for unknown names and for values that cannot work.
+        Raises ``ValueError`` for unknown names and for values that are not allowed.
         """
         return cls().updated(values)
 
     @classmethod
     def from_yaml(cls, text: str, source: str) -> "Config":
-        """Return the defaults, with the settings in a YAML text in place of some.
+        """Return the defaults, with the settings in a YAML text replaced.
 
-        Raises ``ValueError`` with ``source``, the name of the file that the text comes from.
+        ``source`` is the name of the file that the text comes from. Raises ``ValueError``, which
+        begins with it.
         """
         names = {section: list(kinds) for section, kinds in _kinds().items()}
         written = read_sections(text, source, names)
@@ -301,7 +305,11 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path, overrides: str | Sequence[str] = ()) -> "Config":
-        """Read a YAML file, then apply overrides such as ``"train.lr=1e-3"``."""
+        """Read a YAML file, then apply overrides such as ``"train.lr=1e-3"``.
+
+        Raises ``FileNotFoundError`` if there is no such file, and ``ValueError`` as
+        :meth:`from_yaml` and :meth:`override` do.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -312,6 +320,7 @@ class Config:
         """Return a copy with ``"section.name=value"`` settings applied, all at once.
 
         A value is written as in a YAML file, and the type of the setting decides what it means.
+        Raises ``ValueError`` as :meth:`from_dict` does, and for text that is not of this form.
 
         >>> faster = Config.preset("quick").override(["train.lr=1e-2", "data.spacing_mm=[5, 5, 5]"])
         >>> faster.train.lr, faster.data.spacing_mm
@@ -332,7 +341,10 @@ class Config:
         return self.updated(_typed(written))
 
     def updated(self, values: Mapping[str, Mapping[str, Any]]) -> "Config":
-        """Return a copy with ``values[section][name]`` replaced, all at once."""
+        """Return a copy with ``values[section][name]`` replaced, all at once.
+
+        Raises ``ValueError`` as :meth:`from_dict` does.
+        """
         _check_sections(values)
         changed = {}
         for section, settings in values.items():
@@ -340,12 +352,12 @@ class Config:
         return replace(self, **changed)
 
     def save(self, path: str | Path) -> None:
-        """Write YAML that :meth:`load` reads back to an equal configuration."""
+        """Write a YAML file from which :meth:`load` reads an equal configuration."""
         with written_whole(path) as part:
             part.write_text(written_sections(self.to_dict()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return plain nested dictionaries, with lists in place of tuples."""
+        """Return plain nested dictionaries, with lists instead of tuples."""
         plain: dict[str, dict[str, Any]] = {}
         for section, settings in asdict(self).items():
             plain[section] = {}
@@ -354,7 +366,7 @@ class Config:
         return plain
 
     def __str__(self) -> str:
-        """All settings, those that differ from their default marked with a star."""
+        """All settings; a star marks those that differ from their default."""
         text = []
         for entry in fields(self):
             text.append(entry.name)
@@ -366,9 +378,9 @@ class Config:
 
 
 def differences(stored: Config, wanted: Config) -> str:
-    """Say in which settings two configurations differ.
+    """List the settings in which two configurations differ, in words; empty if there are none.
 
-    Those in :data:`WITHOUT_EFFECT` are ignored.
+    Settings in :data:`WITHOUT_EFFECT` are ignored.
     """
     here = wanted.to_dict()
     words = []
@@ -387,7 +399,7 @@ def _kinds() -> dict[str, dict[str, Any]]:
 
 
 def _check_sections(values: Any) -> None:
-    """Refuse what is not ``values[section][name]``, with names that are settings."""
+    """Refuse anything but ``values[section][name]`` with names of settings."""
     kinds = _kinds()
     if not isinstance(values, Mapping):
         raise ValueError(f"expected sections ({', '.join(kinds)}), found {shortened(values)}")
@@ -402,7 +414,7 @@ def _check_sections(values: Any) -> None:
 
 
 def _typed(written: Mapping[str, Mapping[str, Written]]) -> dict[str, dict[str, Any]]:
-    """What was written, read as the types of the settings say; unknown names remain text."""
+    """Convert what was written to the types of the settings; unknown names remain text."""
     kinds = _kinds()
     values: dict[str, dict[str, Any]] = {}
     for section, settings in written.items():
@@ -417,13 +429,13 @@ def _typed(written: Mapping[str, Mapping[str, Written]]) -> dict[str, dict[str, 
 
 
 def _require(holds: bool, setting: str, expected: str, found: Any) -> None:
-    """Raise ``ValueError`` with what ``setting`` is expected to be unless that ``holds``."""
+    """Raise ``ValueError``, naming ``setting`` and what is expected of it, unless it ``holds``."""
     if not holds:
         raise ValueError(f"{setting}: expected {expected}, found {shortened(found)}")
 
 
 def _intensities_have_a_range(config: Config) -> None:
-    """What becomes 0 is darker than what becomes 1."""
+    """The HU that becomes 0 is below the HU that becomes 1."""
     low, high = config.data.min_val, config.data.max_val
     _require(low < high, "data.min_val", "below data.max_val", low)
 
@@ -435,7 +447,7 @@ def _labels_have_a_range(config: Config) -> None:
 
 
 def _rois_can_be_halved(config: Config) -> None:
-    """Each level of the network but the last halves all axes of a crop or a window."""
+    """Each level of the network except the last halves all axes of a crop or a window."""
     halvings = len(config.model.channels) - 1
     multiple = 2**halvings
     expected = f"three multiples of {multiple}, which the network halves {halvings} times"
@@ -455,7 +467,7 @@ def _classes_are_the_labels(config: Config) -> None:
 
 
 def _only_lungs_are_mirrored(config: Config) -> None:
-    """In a mirror the left lung becomes the right one: both must be there to change names."""
+    """Mirroring makes the left lung the right one, so both must be there to exchange labels."""
     if not config.data.mirror:
         return
     structures = structure_names(config.data.lower_limit, config.data.upper_limit)
@@ -468,7 +480,7 @@ def _only_lungs_are_mirrored(config: Config) -> None:
 
 
 def _residual_network_has_five_levels(config: Config) -> None:
-    """The case's network is written for five levels; the paper's can have any number."""
+    """The case's network is written for five levels; the paper's has two or more."""
     channels = config.model.channels
     _require(
         config.model.name == "UNet3D" or len(channels) == 5,
@@ -479,7 +491,7 @@ def _residual_network_has_five_levels(config: Config) -> None:
 
 
 def _position_is_a_channel(config: Config) -> None:
-    """The network sees the HU in one channel, and the position in a second one."""
+    """The network gets the HU in one channel, and the position, if any, in a second one."""
     _require(
         config.model.in_channels == 1 + config.data.position,
         "model.in_channels",
@@ -489,7 +501,7 @@ def _position_is_a_channel(config: Config) -> None:
 
 
 def _axes_are_flipped_once(config: Config) -> None:
-    """To mirror along an axis twice is not to mirror at all."""
+    """Mirroring twice along one axis undoes itself, so each axis is given at most once."""
     axes = config.inference.flip_axes
     _require(
         len(set(axes)) == len(axes),
@@ -499,7 +511,7 @@ def _axes_are_flipped_once(config: Config) -> None:
     )
 
 
-#: What holds between settings; each raises ``ValueError`` with the setting to change.
+#: Rules that relate several settings; each raises ``ValueError`` naming the setting to change.
 RULES = (
     _intensities_have_a_range,
     _labels_have_a_range,
@@ -515,7 +527,7 @@ RULES = (
 # ------------------------------------------------------------------------------ the original case
 
 
-#: where each setting of the original case lives now: its place, several if it was split, and a
+#: each setting of the original case: where it is now (several settings if it was split), and a
 #: remark
 CASE: dict[str, tuple[str, str]] = {
     "enable_fp16_gpu": ("train.mixed_precision", "on any device that computes in 16 bits"),
@@ -527,9 +539,9 @@ CASE: dict[str, tuple[str, str]] = {
     "enable_profiling": ("train.enable_profiling", ""),
     "data_path": ("data.data_path", "the folder that holds `train` and `val`"),
     "output_path": ("train.output_path", ""),
-    "load_path": ("option --checkpoint", "which weights to use is a question for each call"),
+    "load_path": ("option --checkpoint", "which weights to use is chosen at each call"),
     "device_target": ("train.device_target", ""),
-    "checkpoint_path": ("train.output_path", "checkpoints lie beside the history"),
+    "checkpoint_path": ("train.output_path", "checkpoints are next to the history"),
     "checkpoint_file_path": ("option --checkpoint", ""),
     "num_worker": (
         "data.num_worker, data.worker_processes",
@@ -546,7 +558,7 @@ CASE: dict[str, tuple[str, str]] = {
     "loss_scale": ("train.loss_scale, train.dynamic_loss_scale", "takes effect"),
     "roi_size": (
         "data.roi_size, inference.roi_size",
-        "the crop in training, the sliding window in use",
+        "the training crop, and the sliding window at inference",
     ),
     "overlap": ("inference.overlap", ""),
     "min_val": ("data.min_val", "the HU that becomes 0"),
@@ -558,5 +570,5 @@ CASE: dict[str, tuple[str, str]] = {
     "file_name": ("export.file_name", "without suffix"),
     "file_format": ("export.file_format", "ONNX or MINDIR"),
     "pre_result_path": ("export.pre_result_path", "windows for an Ascend 310"),
-    "post_result_path": ("export.post_result_path", "what the Ascend 310 answers"),
+    "post_result_path": ("export.post_result_path", "outputs of the Ascend 310"),
 }

@@ -1,1 +1,1 @@
-"""What the chapters need and users of the package do not: listings, costs, time and memory."""
+"""Helpers of the chapters, not needed by users of the package: listings, costs, figures."""

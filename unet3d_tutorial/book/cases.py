@@ -1,4 +1,4 @@
-"""The scans of the last chapters: the real CT if it is available, and held-out phantoms."""
+"""The scans of the last chapters: the real CT, if it is available, and held-out phantoms."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ REAL_CT, PHANTOM = "real CT", "held-out phantom"
 
 
 def example_files(config: Config) -> tuple[str, Path, Path]:
-    """Name, image file and label file of the real CT, or of the first held-out phantom without it.
+    """Return name, image file and label file of the real CT, or of a phantom.
 
-    Says so where the real CT cannot be fetched.
+    If the real CT cannot be fetched, this prints why and takes the first held-out phantom.
     """
     try:
         sample = fetch()
@@ -26,7 +26,7 @@ def example_files(config: Config) -> tuple[str, Path, Path]:
 
 
 def example_case(config: Config) -> tuple[str, Volume, Volume]:
-    """Name, image ``(I, J, K)`` in HU and labels 0..3 of :func:`example_files`' scan."""
+    """Return name, image ``(I, J, K)`` in HU and labels 0..3 of :func:`example_files`' scan."""
     name, image, label = example_files(config)
     if name == REAL_CT:
         return name, load_volume(image), load_volume(label)
@@ -34,10 +34,10 @@ def example_case(config: Config) -> tuple[str, Volume, Volume]:
 
 
 def held_out_case(config: Config, name: str | None = None) -> tuple[Volume, Volume]:
-    """Image ``(I, J, K)`` in HU and labels 0..3 of a phantom that was never trained on.
+    """Return image ``(I, J, K)`` in HU and labels 0..3 of a phantom not used for training.
 
     ``name`` is that of its file without ``.nii.gz``; ``None`` takes the first. Raises ``KeyError``
-    for a name that is not there.
+    for an unknown name.
     """
     files = {
         image.name.removesuffix(".nii.gz"): (image, label)
@@ -52,7 +52,7 @@ def _held_out_files(config: Config) -> list[tuple[Path, Path]]:
 
 
 def _read(config: Config, image: Path, label: Path) -> tuple[Volume, Volume]:
-    """Read a phantom, with its label values brought to the classes 1 to 3."""
+    """Read a phantom, and convert its label values to the classes 1 to 3."""
     limits = config.data.lower_limit, config.data.upper_limit
     scan, classes = convert_files(Compose([LoadData(), ConvertLabel(*limits)]), image, label)
     assert classes is not None  # a label went in

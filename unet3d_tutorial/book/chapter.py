@@ -1,6 +1,6 @@
-"""What the first and the last cell of every chapter call, and how chapters show code.
+"""Functions for the first and the last cell of every chapter, and for listings of code.
 
-The chapters lie in ``notebooks/``; the data and the training run lie next to that folder, in
+The chapters are in ``notebooks/``; the data and the training run are next to that folder, in
 ``data/`` and ``runs/``.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
-#: what a chapter may need: the file that says that it is complete, and the command that makes it
+#: what a chapter may need: the file that shows that it is complete, and the command to make it
 NEEDS = {
     "phantom": ("data/phantom/done", ["data", "phantom", "--preset", "quick"]),
     "run": ("runs/quick/unet3d.ckpt", ["train", "--preset", "quick"]),
@@ -34,10 +34,10 @@ _start = 0.0
 
 
 def enter(*needs: str) -> None:
-    """Start a chapter in the project's folder, and make what it needs and is not there yet.
+    """Start a chapter in the project's folder, and make missing files that it needs.
 
-    ``needs`` are keys of :data:`NEEDS`, in order. Shows a line that :func:`leave` fills with time
-    and memory.
+    ``needs`` are keys of :data:`NEEDS`, in the order in which to make them. Shows a line that
+    :func:`leave` replaces with time and memory.
     """
     global _start
     from IPython.display import Markdown, display
@@ -60,7 +60,7 @@ def _make_once(need: str) -> None:
 
 
 def leave() -> None:
-    """End a chapter: show its wall time and this process's peak memory where it began."""
+    """End a chapter: show wall time and peak memory in the line that :func:`enter` displayed."""
     from IPython.display import Markdown, update_display
 
     seconds = time.perf_counter() - _start
@@ -72,16 +72,16 @@ def leave() -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """Return the peak memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux KiB
 
 
 def project_folder() -> Path:
-    """The nearest folder with the project, from the working folder upwards.
+    """Return the project's folder: the working folder or the nearest one above it.
 
-    Raises ``FileNotFoundError`` where no folder holds ``notebooks/`` and ``pyproject.toml``: the
-    chapters run inside a copy of the project.
+    Raises ``FileNotFoundError`` if none of them contains ``notebooks/`` and ``pyproject.toml``,
+    because the chapters run inside a copy of the project.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -94,9 +94,10 @@ def project_folder() -> Path:
 
 
 def source(*objects: Any) -> "Markdown":
-    """The package's own source of functions, classes or methods, as a highlighted listing.
+    """Return the source code of functions, classes or methods as a highlighted listing.
 
-    A chapter that explains code shows it with this, so that text and package cannot drift apart.
+    Chapters show the code that they explain with this function, so that text and package always
+    agree.
     """
     from IPython.display import Markdown
 
@@ -108,10 +109,10 @@ def source(*objects: Any) -> "Markdown":
 
 
 def fresh_environment(folder: str | Path, packages: Sequence[str]) -> Path:
-    """Make a virtual environment with this package and the given ones; give the path of its Python.
+    """Make a virtual environment in ``folder``; return the path of its Python.
 
-    ``folder`` is made. It holds this package, ``packages`` and what those require, as links to the
-    ones installed here, so nothing is downloaded. Whatever else is installed here is not there.
+    It contains only this package, ``packages`` and what those require. All are links to the
+    packages installed here, so nothing is downloaded.
     """
     venv.create(folder, symlinks=True)
     site = next(Path(folder).glob("lib/python*/site-packages"))
@@ -131,7 +132,7 @@ def _link_installed(distribution: metadata.Distribution, site: Path) -> None:
 
 
 def _with_requirements(packages: Sequence[str]) -> set[str]:
-    """The names of ``packages`` and of all that they require without extras, as installed here."""
+    """The names of ``packages`` and of all that they require, without extras."""
     names: set[str] = set()
     unseen = list(packages)
     while unseen:
@@ -143,7 +144,7 @@ def _with_requirements(packages: Sequence[str]) -> set[str]:
 
 
 def _requirements(name: str) -> list[str]:
-    """The packages that an installed package requires here, without extras."""
+    """The names of packages that an installed package requires here, without extras."""
     from packaging.requirements import Requirement
 
     requirements = [Requirement(line) for line in metadata.requires(name) or []]

@@ -1,4 +1,4 @@
-"""What the chapter on the configuration draws."""
+"""The figure of the chapter on the configuration."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,9 @@ CROP_LINES = ("-", ":")
 
 
 def show_crop_sizes(scan: Volume, sizes_mm: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw two training crops over the middle axial slice of ``scan``, centred on one place.
+    """Outline two training crops in the middle axial slice of ``scan``, both at its centre.
 
-    ``sizes_mm`` goes from the name of a preset to the lengths of its crop along R, A and S, in mm.
+    ``sizes_mm`` maps the name of a preset to the lengths of its crop along R, A and S, in mm.
     """
     image = to_ras(scan)
     pixels, (width, depth) = plane(image, "axial", image.array.shape[2] // 2)

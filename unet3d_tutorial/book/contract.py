@@ -1,6 +1,6 @@
-"""The contract of the metrics: what borderline cases must give, worked out by hand.
+"""The contract of the metrics: the required results for edge cases, computed by hand.
 
-Chapter 9 shows these cases as a table, and a test holds every metric to them.
+Chapter 9 shows these cases as a table, and a test checks every metric against them.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import numpy as np
 
 from ..metrics import Mask
 
-#: First voxel of a box and first voxel after it, along I, J, K; () is an empty mask.
+#: First voxel of a box and first voxel after it along I, J, K; () is an empty mask.
 Edges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class ContractCase:
-    """Two boxes on a small grid, and what each metric of :mod:`unet3d_tutorial.metrics` gives."""
+    """Two boxes on a small grid, and the value of each metric in :mod:`unet3d_tutorial.metrics`."""
 
     name: str
     shape: tuple[int, int, int]  #: voxels of the grid
@@ -25,7 +25,7 @@ class ContractCase:
     expected: dict[str, float]  #: value of each metric, by its name
 
     def masks(self) -> tuple[Mask, Mask]:
-        """Prediction and reference, boolean, of ``shape``."""
+        """Return prediction and reference, boolean, of ``shape``."""
         return self._box(self.prediction), self._box(self.reference)
 
     def _box(self, edges: Edges) -> Mask:
@@ -40,7 +40,7 @@ _CUBE = ((2, 5), (2, 5), (2, 5))
 _MM = (1.0, 1.0, 1.0)
 _INF = float("inf")
 
-#: Borderline cases that a metric must answer without an error, a warning or a NaN.
+#: Edge cases for which a metric must give no error, warning or NaN.
 CONTRACT: tuple[ContractCase, ...] = (
     ContractCase(
         name="both empty",
@@ -102,9 +102,9 @@ CONTRACT: tuple[ContractCase, ...] = (
             "assd": _INF,
         },
     ),
-    # The outer layer of a full 4 x 4 x 4 grid is surface, 56 voxels; without its last slice there
-    # are 44, and the 4 in the middle of the cut face and the 16 of the lost slice are one voxel
-    # away from the other surface.
+    # The surface of a full 4 x 4 x 4 grid is its outer layer, 56 voxels. Without the last slice
+    # there are 44. The 4 in the middle of the cut face and the 16 of the missing slice are one
+    # voxel away from the other surface.
     ContractCase(
         name="touching the border",
         shape=(4, 4, 4),
@@ -125,8 +125,8 @@ CONTRACT: tuple[ContractCase, ...] = (
             "assd": 20 / 100,
         },
     ),
-    # From the centre of the cube 6 of its border voxels are 1 mm away, 12 are sqrt(2), 8 are
-    # sqrt(3).
+    # Of the cube's border voxels, 6 are 1 mm away from its centre, 12 are sqrt(2) mm and 8 are
+    # sqrt(3) mm.
     ContractCase(
         name="one voxel in a cube",
         shape=_GRID,

@@ -1,4 +1,4 @@
-"""What a step costs: multiplications, memory, and bytes that travel between processes."""
+"""The cost of a step: multiplications, memory, and bytes sent between processes."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -19,11 +19,11 @@ BYTES_PER_FLOAT32 = 4
 def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
     """Count the multiply-adds of all convolutions, and the numbers in their feature maps.
 
-    The counts are those of one forward pass. They are made while zeros of ``shape``,
-    ``(N, C, D, H, W)``, run through the network, in evaluation mode so that batch-norm learns
-    nothing from them. A convolution multiplies each output voxel with each weight of its channel, a
-    transposed one each input voxel with each weight it spreads. A backward pass takes about twice
-    as many.
+    The counts are for one forward pass with zeros of ``shape``, ``(N, C, D, H, W)``. The network is
+    in evaluation mode, so that batch-norm does not update its statistics. A convolution multiplies
+    each output voxel of a channel by each weight of that channel; a transposed one multiplies each
+    input voxel of a channel by each weight of that channel. A backward pass needs about twice as
+    many.
     """
     products: list[int] = []
     feature_map_sizes: list[int] = []
@@ -51,9 +51,9 @@ def multiply_adds(network: nn.Cell, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def gradient_bytes(network: nn.Cell) -> int:
-    """Bytes of one gradient of all trained weights: what each process sends at each step.
+    """Return the bytes of the gradient of all trained weights, which each process sends each step.
 
-    Weights in 32-bit floats count.
+    Only weights in 32-bit floats are counted.
     """
     weights = [weight for weight in network.trainable_params() if weight.dtype == ms.float32]
     return sum(BYTES_PER_FLOAT32 * int(weight.size) for weight in weights)
@@ -63,12 +63,12 @@ def gradient_bytes(network: nn.Cell) -> int:
 
 
 def step_memory(name: str, shape: tuple[int, ...], num_classes: int = 4) -> int:
-    """Bytes by which building a network and two training steps raise a process's peak memory.
+    """Measure the memory of two training steps with a network: the rise of the peak, in bytes.
 
-    ``name`` is one of ``model.NETWORKS``, in its default width; ``shape`` is that of a batch,
-    ``(N, C, D, H, W)``. Weights, gradients, Adam's two means and all feature maps are in it,
-    MindSpore itself is not. It is measured in a process of its own. Raises ``RuntimeError``, with
-    what that process printed last, if it fails.
+    ``name`` is one of ``model.NETWORKS``, with its default width. ``shape`` is that of a batch,
+    ``(N, C, D, H, W)``. The result includes weights, gradients, Adam's two moments and all feature
+    maps, but not MindSpore itself. It is measured in a separate process. Raises ``RuntimeError``,
+    with the last line that this process printed, if it fails.
     """
     command = [sys.executable, "-m", __name__, name, *map(str, shape), str(num_classes)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -79,7 +79,7 @@ def step_memory(name: str, shape: tuple[int, ...], num_classes: int = 4) -> int:
 
 
 def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
-    """What :func:`step_memory` runs in the other process."""
+    """Do the measurement of :func:`step_memory`, in the separate process."""
     from ..losses import DiceCELoss
     from ..model import NETWORKS
     from ..runs.device import setup
@@ -100,16 +100,16 @@ def _measure(name: str, shape: tuple[int, ...], num_classes: int) -> int:
 
 
 def _start_mindspore() -> None:
-    """Run a small convolution: what MindSpore takes at its start is not the network's."""
+    """Run a small convolution, so that memory for MindSpore's start is not counted."""
     small = Tensor(np.zeros((1, 1, 8, 8, 8), np.float32))
     nn.Conv3d(1, 1, 3)(small).asnumpy()
 
 
 def _own_peak_bytes() -> int:
-    """The most memory that this process has held, without its parent's share.
+    """The peak memory of this process in bytes, without that of its parent.
 
-    :func:`~.chapter.peak_bytes` would not do on Linux: there a child begins with its parent's
-    peak.
+    :func:`~.chapter.peak_bytes` is not suitable on Linux, where a child process starts with its
+    parent's peak.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""What the chapter on data draws, measures and copies."""
+"""The figures and measurements of the chapter on data, and its copies of cases."""
 
 import shutil
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ..volume import Volume
 from .pictures import draw_slice, panels, to_ras
 
 Case = tuple[Volume, Volume]  #: an image in HU and its label with the classes 1, 2 and 3
-#: heights in mm of the two pictures of a phantom in :func:`show_phantoms`
+#: heights in mm of the two pictures per phantom in :func:`show_phantoms`
 HEIGHTS_MM = {"coronal": 560, "axial": 400}
 
 
@@ -22,7 +22,7 @@ HEIGHTS_MM = {"coronal": 560, "axial": 400}
 
 
 def show_windows(image: Volume, windows: Mapping[str, tuple[float, float]]) -> Figure:
-    """Draw the middle axial slice once in each window of HU, given as ``{name: (low, high)}``."""
+    """Draw the middle axial slice once in each HU window, given as ``{name: (low, high)}``."""
     image = to_ras(image)
     pixels, (width, depth) = plane(image, "axial", image.array.shape[2] // 2)
     figure, axes = panels(1, len(windows), (8, 3.6))
@@ -33,7 +33,7 @@ def show_windows(image: Volume, windows: Mapping[str, tuple[float, float]]) -> F
 
 
 def show_borders(image: Volume, label: Volume) -> Figure:
-    """Draw an axial and a coronal slice through the left lung, with the borders of all labels."""
+    """Draw an axial and a coronal slice through the left lung, with the outlines of all labels."""
     image, label = to_ras(image), to_ras(label)
     centre = np.mean(np.nonzero(label.array == 1), axis=1).astype(int)
     figure, axes = panels(1, 2, (7, 3))
@@ -47,7 +47,7 @@ def show_borders(image: Volume, label: Volume) -> Figure:
 
 
 def _draw_borders(axis: Axes, classes: np.ndarray, width: float, height: float) -> None:
-    """Draw a line around each class of a slice that is ``width`` x ``height`` mm large."""
+    """Outline each class of a slice of ``width`` x ``height`` mm."""
     for value, color in enumerate(COLORS.values(), start=1):
         inside = classes[::-1] == value  # contour counts rows from below
         if inside.any():
@@ -67,7 +67,7 @@ def show_phantoms(phantoms: Mapping[str, Case]) -> Figure:
 
 
 def _draw_to_scale(axis: Axes, image: Volume, view: str, index: int) -> None:
-    """Draw one slice on a black field half a metre wide."""
+    """Draw one slice on a black background that is 500 mm wide."""
     pixels, (width, height) = plane(image, view, index)
     draw_slice(axis, pixels, (-width / 2, width / 2, 0, height))
     axis.set(xlim=(-250, 250), ylim=(0, HEIGHTS_MM[view]))
@@ -78,9 +78,10 @@ def _draw_to_scale(axis: Axes, image: Volume, view: str, index: int) -> None:
 
 
 def measure(image: Volume, label: Volume) -> dict[str, float]:
-    """Measure one case: volumes of its structures, air in its lungs, length of the scan.
+    """Measure one case: volumes of its structures, mean HU of its lungs, length of the scan.
 
-    ``label`` has the classes 1, left lung, 2, right lung, and 3, trachea. The keys name the units.
+    ``image`` is ``(I, J, K)`` in HU; ``label`` has the classes 1 left lung, 2 right lung and
+    3 trachea. The keys of the result name the units.
     """
     counts = np.bincount(label.array.ravel(), minlength=4)[1:]
     left, right, trachea = counts * np.prod(label.spacing_mm) / 1000
@@ -98,7 +99,7 @@ def measure(image: Volume, label: Volume) -> dict[str, float]:
 
 
 def copy_scans(source: Path, target: Path, number: int) -> None:
-    """Copy the first ``number`` phantoms, scans and masks, from one LUNA16 folder to another."""
+    """Copy scans and masks of the first ``number`` phantoms between folders in LUNA16's layout."""
     for part in ("subset0", "seg-lungs-LUNA16"):
         (target / part).mkdir(parents=True)
         for phantom in range(number):
@@ -109,8 +110,8 @@ def copy_scans(source: Path, target: Path, number: int) -> None:
 def copy_case(source: Path, name: str, target: Path, new_name: str | None = None) -> None:
     """Copy the image and the label of one case from one data set to another.
 
-    A name is a part of the data set and a name within it, such as ``train/phantom-0000``. Without
-    ``new_name`` the copy has the old one.
+    A name consists of the split and the case, such as ``train/phantom-0000``. With ``new_name`` of
+    ``None`` the copy keeps its name.
     """
     old, new = Path(name), Path(new_name or name)
     for kind in ("image", "seg"):

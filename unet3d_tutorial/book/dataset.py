@@ -1,4 +1,4 @@
-"""What the chapter on the data set draws and measures."""
+"""The figures and measurements of the chapter on the data set."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 
 
 def show_pipeline() -> Figure:
-    """Draw the way from files to the network; the random steps are marked."""
+    """Draw the pipeline from files to the network; the random steps have another colour."""
     figure, axes = panels(1, 1, (10, 1.9))
     axis = axes[0, 0]
     for place, (name, text) in enumerate(STAGES.items()):
@@ -59,10 +59,10 @@ def _draw_stage(axis: Axes, place: int, text: str, color: str) -> None:
 
 
 def show_corners(corners: Mapping[str, Sequence[Corner]], workers: int = 4) -> Figure:
-    """Draw where crops begin along R and A, a panel for each way of seeding.
+    """Draw where crops begin along R and A, one panel for each way of seeding.
 
-    ``corners`` goes from the title of a panel to its crops, those of the first worker first; all
-    workers make equally many.
+    ``corners`` maps the title of a panel to the corners of its crops, in voxels, sorted by worker.
+    All of the ``workers`` make equally many.
     """
     figure, axes = panels(1, len(corners), (8.5, 3.4), sharex=True, sharey=True)
     colors = (BLUE, ORANGE, GREEN, PINK)
@@ -88,8 +88,8 @@ def show_crops(
 ) -> Figure:
     """Draw the middle coronal slice of each sample, the patient's right on the left.
 
-    ``samples`` goes from a title to an image ``(S, C, I, J, K)``, scaled to 0 to 1, and a one-hot
-    label ``(S, 4, I, J, K)``; the first of the S crops is shown.
+    ``samples`` maps a title to an image ``(S, C, I, J, K)``, scaled to 0..1, and a one-hot label
+    ``(S, 4, I, J, K)``; the first of the S crops is shown. ``size`` is in inches.
     """
     figure, axes = panels(rows, len(samples) // rows, size)
     for axis, (title, (image, label)) in zip(axes.flat, samples.items(), strict=True):
@@ -104,10 +104,10 @@ def show_crops(
 
 
 def median_wait_s(config: Config, step_s: float, steps: int = 20) -> float:
-    """The median time until the next batch is there, if each step takes ``step_s`` seconds.
+    """Measure the median wait for the next batch in seconds, if a step takes ``step_s`` seconds.
 
-    A pause stands in for the network. The first two batches do not count, because there is no step
-    during which they could be made.
+    A pause replaces the network. The first two batches are not counted, because no step precedes
+    them in which they could be prepared.
     """
     stream = create_dataset(config).create_tuple_iterator(num_epochs=1)
     waits_s = []
@@ -120,9 +120,9 @@ def median_wait_s(config: Config, step_s: float, steps: int = 20) -> float:
 
 
 def show_waits(numbers: Sequence[float], steps_s: np.ndarray, waits_s: np.ndarray) -> Figure:
-    """Draw the seconds that each step of a run took, and those that it waited for its batch.
+    """Draw the duration of each step of a run, and its wait for the batch, both in seconds.
 
-    ``numbers`` are those of the steps, as the run counted them.
+    ``numbers`` are the numbers of the steps in the run.
     """
     figure, axes = panels(1, 1, (8, 2.8))
     axis = axes[0, 0]

@@ -15,7 +15,7 @@ from ..transforms import Compose, ExpandChannel, Orientation, Spacing
 from ..transforms.crops import crop_box
 from ..volume import Volume
 
-GRID_VOXELS, GRID_SPACING_MM = 44, 2.0  #: a cube's edge and its voxels, for the drawings of metrics
+GRID_VOXELS, GRID_SPACING_MM = 44, 2.0  #: edge of the cube in the figures of metrics, and spacing
 LOWER_IS_BETTER = {"hd95", "asd", "assd", "relative_volume_difference"}
 
 
@@ -23,7 +23,7 @@ LOWER_IS_BETTER = {"hd95", "asd", "assd", "relative_volume_difference"}
 
 
 def structure_dice(labels: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Dice of each structure in two label arrays ``(I, J, K)`` of one grid."""
+    """Return the Dice of each structure between two label arrays ``(I, J, K)`` on one grid."""
     return {
         structure: metrics.dice(labels == value, reference == value)
         for value, structure in enumerate(STRUCTURES, start=1)
@@ -31,7 +31,7 @@ def structure_dice(labels: np.ndarray, reference: np.ndarray) -> dict[str, float
 
 
 def in_words(dices: Mapping[str, float | None], digits: int = 3) -> str:
-    """Dice by structure as one line of text; ``None`` is a structure that was missed.
+    """Format the Dice of each structure on one line; ``None`` is a structure that was missed.
 
     >>> in_words({"left lung": 0.98, "trachea": None})
     'left lung 0.980, trachea missed'
@@ -43,7 +43,7 @@ def in_words(dices: Mapping[str, float | None], digits: int = 3) -> str:
 
 
 def mean_dice(cases: Mapping[str, Sequence[StructureScore]]) -> dict[str, float]:
-    """The mean Dice over the structures of each case, by the case's name."""
+    """Return the mean Dice over the structures of each case, by the case's name."""
     return {
         name: float(np.mean([score.dice for score in scores])) for name, scores in cases.items()
     }
@@ -53,9 +53,9 @@ def mean_dice(cases: Mapping[str, Sequence[StructureScore]]) -> dict[str, float]
 
 
 def ball(radius_mm: float, centre_mm: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
-    """A ball in a cube of 44 voxels of 2 mm, boolean ``(44, 44, 44)``.
+    """Return a ball in a cube of 44 voxels of 2 mm per side, boolean ``(44, 44, 44)``.
 
-    ``centre_mm`` is counted from the middle of the cube.
+    ``centre_mm`` is relative to the middle of the cube.
     """
     positions = np.arange(GRID_VOXELS) * GRID_SPACING_MM
     grid = np.stack(np.meshgrid(positions, positions, positions, indexing="ij"))
@@ -71,8 +71,8 @@ class MetricPair:
     The masks are boolean ``(44, 44, 44)``, as :func:`ball` makes them.
     """
 
-    first: str  #: a key of what :func:`unet3d_tutorial.metrics.score` gives
-    second: str
+    first: str  #: a key of the result of :func:`unet3d_tutorial.metrics.score`
+    second: str  #: another such key
     reference: np.ndarray
     a: np.ndarray
     b: np.ndarray
@@ -87,12 +87,12 @@ class MetricPair:
         )
 
     def values(self, metric: str) -> tuple[float, float]:
-        """Size of one metric for A and for B, without its sign."""
+        """Return the absolute value of one metric for A and for B."""
         a, b = self.scores
         return abs(a[metric]), abs(b[metric])
 
     def preferred(self, metric: str) -> str:
-        """The prediction that ``metric`` calls better, ``"A"`` or ``"B"``."""
+        """Return the prediction that ``metric`` rates better, ``"A"`` or ``"B"``."""
         a, b = self.values(metric)
         a_is_lower = a < b
         return "A" if a_is_lower == (metric in LOWER_IS_BETTER) else "B"
@@ -102,7 +102,7 @@ class MetricPair:
 
 
 def crop_to_labels(labels: Volume, margin: int) -> Volume:
-    """The box around all labels of a volume ``(I, J, K)``, ``margin`` voxels wider on each side."""
+    """Crop a volume ``(I, J, K)`` to its labels, with ``margin`` voxels around them."""
     (box,) = ndimage.find_objects((labels.array > 0).astype(np.uint8))
     first = [max(side.start - margin, 0) for side in box]
     size = [side.stop + margin - start for side, start in zip(box, first, strict=True)]
@@ -110,19 +110,19 @@ def crop_to_labels(labels: Volume, margin: int) -> Volume:
 
 
 def without_first_slices(volume: Volume, count: int) -> Volume:
-    """A volume ``(I, J, K)`` without its first ``count`` slices along I.
+    """Remove the first ``count`` slices of a volume ``(I, J, K)`` along I.
 
-    The affine follows, so the rest stays where it is in the patient.
+    The affine changes accordingly, so the rest stays at its position in the patient.
     """
     length, *others = volume.array.shape
     return crop_box(volume, (count, 0, 0), (length - count, *others))
 
 
 def there_and_back(labels: Volume, spacing_mm: float) -> np.ndarray:
-    """Labels ``(I, J, K)`` after a way through a grid of cubes of ``spacing_mm``.
+    """Resample labels ``(I, J, K)`` to an isotropic grid of ``spacing_mm``, and back.
 
-    As if a network had predicted the very labels on that grid: class scores of 0 and 1, brought
-    back by interpolation.
+    This is what a perfect network on that grid would reach: class scores of 0 and 1 on the coarse
+    grid, interpolated to the original one. Returns labels ``(I, J, K)``.
     """
     steps = Compose([ExpandChannel(), Orientation("RAS"), Spacing((spacing_mm,) * 3)])
     _, coarse = steps(labels, labels)

@@ -1,4 +1,4 @@
-"""The figures of the chapter on evaluation: windows, outlines, metrics, steps and ceilings.
+"""The figures of the chapter on evaluation: windows, outlines, metrics and the baseline.
 
 Each function returns a :class:`matplotlib.figure.Figure` that is already closed, so that a notebook
 shows it once. Slices follow the convention of :mod:`unet3d_tutorial.view.planes`.
@@ -24,9 +24,9 @@ from ..view.planes import WINDOW, plane
 from ..volume import Volume
 from .evaluation import MetricPair
 
-UNNAMED_COLOR = "#CC79A7"  #: air that has no structure's name yet
+UNNAMED_COLOR = "#CC79A7"  #: for air that is not assigned to a structure yet
 Window = tuple[slice, ...]
-Trial = tuple[Volume, Volume, Config]  #: image, reference and the settings that it is prepared with
+Trial = tuple[Volume, Volume, Config]  #: image, reference and the settings for preparing it
 
 
 # ------------------------------------------------------------------------------ the sliding window
@@ -36,7 +36,7 @@ def show_windows(prepared: Volume, windows: Sequence[Window], counts: np.ndarray
     """Outline the windows in the middle coronal slice, and draw how many cover each voxel.
 
     ``prepared`` is the network's input ``(C, I, J, K)``, ``counts`` is ``(I, J, K)``. The outlines
-    are a little smaller than the windows, so that they can be told apart.
+    are slightly smaller than the windows, each by a different amount, to keep them distinguishable.
     """
     middle = counts.shape[1] // 2
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
@@ -49,7 +49,7 @@ def show_windows(prepared: Volume, windows: Sequence[Window], counts: np.ndarray
     ticks = range(counts.max() + 1)
     figure.colorbar(covered, ax=right, label="windows that cover the voxel", ticks=ticks)
 
-    # Windows that differ along the patient's front-back axis only lie on each other here.
+    # Windows that differ only along the patient's front-back axis coincide here.
     columns = {(window[0].start, window[2].start): window for window in windows}
     for number, corner in enumerate(sorted(columns)):
         left.add_patch(_outline_of(columns[corner], prepared.spacing_mm, number))
@@ -74,9 +74,10 @@ def _outline_of(window: Window, spacing_mm: tuple[float, ...], number: int) -> R
 def show_window_weights(
     prepared: Volume, roi: tuple[int, int, int], blended: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Draw the weight of a window's voxels, and answers ``(I, J, K)`` that were blended with it.
+    """Draw the weight of a window's voxels, and predictions ``(I, J, K)`` blended with it.
 
-    ``blended`` has the answers of each mode, ``"constant"`` and ``"gaussian"``.
+    ``roi`` is the window's size in voxels. ``blended`` has the predictions by mode, ``"constant"``
+    and ``"gaussian"``.
     """
     figure, (weights, *pictures) = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
     for mode, style in (("constant", "--"), ("gaussian", "-")):
@@ -95,11 +96,11 @@ def show_window_weights(
     return figure
 
 
-# ------------------------------------------------------------------------------ back on the scan
+# -------------------------------------------------------------------------- on the scan's own grid
 
 
 def show_hu_scores(weight: float) -> Figure:
-    """Draw what the HU of a voxel add to the logit of each class, times ``weight``."""
+    """Draw what a voxel's HU adds to the logit of each class, times ``weight``."""
     hu = np.linspace(-1100, 400, 301)
     added = weight * hu_scores(hu[:, None])[:, :, 0]
     figure, axis = plt.subplots(figsize=(6.5, 3))
@@ -117,8 +118,8 @@ def show_hu_scores(weight: float) -> Figure:
 def show_lung_border(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
     """Outline the right lung of several masks ``(I, J, K)`` in a detail of one axial slice.
 
-    The slice is the one with most right lung in the first mask, the reference; the detail lies at
-    the lung's back.
+    The slice is the one with the most right lung in the first mask, the reference. The detail is at
+    the back of the lung.
     """
     scan, labels = _in_ras(image, *masks.values())
     reference = labels[0]
@@ -140,8 +141,8 @@ def show_lung_border(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
 def show_airway(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
     """Outline all structures of ``reference``, ``before`` and ``after`` around the airway.
 
-    ``masks`` has these three, ``(I, J, K)``. The axial slice is the one where most right lung
-    becomes trachea from ``before`` to ``after``.
+    ``masks`` contains these three, in this order, ``(I, J, K)``. The axial slice is the one where
+    the most right lung becomes trachea from ``before`` to ``after``.
     """
     scan, labels = _in_ras(image, *masks.values())
     _, before, after = labels
@@ -163,11 +164,11 @@ def show_airway(image: Volume, masks: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-# -------------------------------------------------------------------------------- numbers and rules
+# ------------------------------------------------------------------ metrics, baseline and ceilings
 
 
 def show_metric_pairs(pairs: Sequence[MetricPair]) -> Figure:
-    """Draw the predictions A (above) and B (below) of each pair, with the metrics that disagree."""
+    """Draw predictions A (top) and B (bottom) of each pair, with the metrics that disagree."""
     figure, axes = plt.subplots(2, len(pairs), figsize=(12, 4.6), dpi=75, layout="constrained")
     for column, pair in zip(axes.T, pairs, strict=True):
         for number, axis in enumerate(column):
@@ -196,10 +197,10 @@ def _short_name(metric: str) -> str:
 def show_baseline_steps(
     grid: Volume, steps: Mapping[str, np.ndarray], airway: np.ndarray
 ) -> Figure:
-    """Draw the steps of the classical baseline on the coronal slice with most of the airway.
+    """Draw the steps of the classical baseline on the coronal slice with the most airway.
 
     ``grid`` is the scan on the baseline's grid, RAS. Each step is ``(I, J, K)``: labels 0..3, or
-    booleans for air that has no name yet.
+    booleans for air that is not assigned to a structure yet. ``airway`` is a boolean mask.
     """
     middle = grid.array.shape[1] // 2
     cut = int(np.argmax(airway.sum(axis=(0, 2)))) if airway.any() else middle
@@ -216,10 +217,10 @@ def show_baseline_steps(
 def show_ceiling(
     ceiling: Mapping[float, Mapping[str, float]], spacing_mm: float, reached: Mapping[str, float]
 ) -> Figure:
-    """Draw the Dice of the reference after a way through coarse grids, and what a network reached.
+    """Draw the Dice of a reference resampled to coarse grids and back, and a network's Dice.
 
-    ``ceiling`` has the Dice of each structure by the grid's spacing in mm; ``reached`` has the
-    network's, whose grid has ``spacing_mm``.
+    ``ceiling`` maps the grid's spacing in mm to the Dice of each structure. ``reached`` is the Dice
+    of the network, whose grid has ``spacing_mm``.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
     for structure in STRUCTURES:
@@ -237,7 +238,7 @@ def show_ceiling(
 
 
 def show_trials(trials: Mapping[str, Trial], masks: Mapping[str, Volume]) -> Figure:
-    """Draw each trial's mask on its scan, in the coronal slice with most of the trachea."""
+    """Draw each trial's mask on its scan, in the coronal slice with the most trachea."""
     figure, axes = _row_of_axes(len(trials), (11, 3.2), dpi=75)
     colors = list(COLORS.values())
     for axis, (name, (scan, reference, _)) in zip(axes, trials.items(), strict=True):
@@ -248,13 +249,13 @@ def show_trials(trials: Mapping[str, Trial], masks: Mapping[str, Volume]) -> Fig
     return figure
 
 
-# --------------------------------------------------------------------------------------- the pieces
+# ------------------------------------------------------------------------------------------ helpers
 
 
 def _row_of_axes(
     count: int, size: tuple[float, float], dpi: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``size`` inches with ``count`` axes next to each other, even if only one."""
+    """Make a figure of ``size`` inches with a row of ``count`` axes, which may be 1."""
     figure, axes = plt.subplots(
         1, count, figsize=size, dpi=dpi, layout="constrained", squeeze=False
     )
@@ -262,7 +263,7 @@ def _row_of_axes(
 
 
 def _in_ras(image: Volume, *masks: np.ndarray) -> tuple[Volume, list[Volume]]:
-    """The scan and masks on its grid, with axes to the patient's right, front and head."""
+    """Turn a scan and masks on its grid to RAS: right, front and head."""
     turn = Orientation("RAS")
     scan, _ = turn(image)
     labels = [turn(Volume(mask, image.affine))[0] for mask in masks]
@@ -272,7 +273,7 @@ def _in_ras(image: Volume, *masks: np.ndarray) -> tuple[Volume, list[Volume]]:
 def _draw_slice(axis: Axes, volume: Volume, name: str, index: int, **options: Any) -> AxesImage:
     """Draw one slice in mm; ``options`` are those of ``imshow``."""
     pixels, (width, height) = plane(volume, name, index)
-    # Column 0 is the patient's right, which lies at the largest coordinate.
+    # Column 0 is the patient's right, which has the largest coordinate.
     return axis.imshow(pixels, extent=(width, 0, 0, height), **options)
 
 
@@ -301,7 +302,7 @@ def _draw_labels(
 def _draw_outlines(
     axis: Axes, scan: Volume, labels: Volume, index: int, values: Sequence[int]
 ) -> None:
-    """Draw the borders of the structures with these label values on an axial slice of the scan."""
+    """Outline the structures with these label values on an axial slice of the scan."""
     _draw_scan(axis, scan, "axial", index)
     pixels, (width, depth) = plane(labels, "axial", index)
     for value in values:

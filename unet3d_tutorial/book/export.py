@@ -1,4 +1,4 @@
-"""What the chapter on export looks at in an ONNX file: its operations, axes and largest numbers."""
+"""Details of an ONNX file for the chapter on export: operations, axes, largest number."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 
 def operation_counts(model: onnx.ModelProto) -> Counter[str]:
-    """How often each kind of operation occurs in the file's graph."""
+    """Count each kind of operation in the file's graph."""
     return Counter(node.op_type for node in model.graph.node)
 
 
 def input_axes(model: onnx.ModelProto) -> list[str | int]:
-    """The axes of the file's first input: a name where any length will do, or the one length."""
+    """Return the axes of the file's first input: a name if the length is free, else the length."""
     axes = model.graph.input[0].type.tensor_type.shape.dim
     return [axis.dim_param or axis.dim_value for axis in axes]
 
 
 def largest_number(model: onnx.ModelProto) -> tuple[float, str]:
-    """The largest absolute value among the file's stored arrays, and the name of its array."""
+    """Return the largest absolute value in the file's stored arrays, and its array's name."""
     values = {
         tensor.name: float(abs(onnx.numpy_helper.to_array(tensor)).max())
         for tensor in model.graph.initializer
@@ -33,9 +33,9 @@ def largest_number(model: onnx.ModelProto) -> tuple[float, str]:
 
 
 def in_half_precision(path: str | Path) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """An ONNX file with its weights in float16, as a predictor, and its size in bytes.
+    """Convert an ONNX file to float16; return a predictor, and the new size in bytes.
 
-    The predictor still takes and gives float32.
+    The predictor still takes and returns float32.
     """
     model = convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
     session = onnxruntime.InferenceSession(model)

@@ -1,4 +1,4 @@
-"""What the chapters on the learning rate, the loss and training draw and measure."""
+"""Figures and measurements of the chapters on the learning rate, the loss and training."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -18,7 +18,7 @@ from ..runs.networks import build_network
 from ..training_step import make_train_step
 from .toy import crop_around
 
-#: Line styles and colours that colour-blind readers can tell apart, also in grey.
+#: Line styles and colours that colour-blind readers can tell apart, even in grey.
 STYLES: list[tuple] = [
     ("-", "#0072B2"),
     ("--", "#E69F00"),
@@ -35,7 +35,11 @@ STYLES: list[tuple] = [
 def train_with(
     config: Config, rates: Sequence[float], image: Tensor, label: Tensor
 ) -> tuple[list[float], nn.Cell]:
-    """Losses of a fresh network that sees one crop again and again, one rate for each step."""
+    """Train a new network repeatedly on one crop, with one learning rate per step.
+
+    ``image`` is ``(N, C, D, H, W)``. ``label`` has class numbers ``(N, D, H, W)``, or is one-hot,
+    ``(N, classes, D, H, W)``. Returns the losses and the network.
+    """
     setup(seed=1)
     network = build_network(config)
     network.set_train(True)
@@ -48,7 +52,7 @@ def train_with(
 
 
 def draw_losses(losses: Mapping[str, Sequence[float]]) -> None:
-    """Draw the loss over the steps of several short runs, logarithmically."""
+    """Draw the loss over the steps of several short runs, on a logarithmic axis."""
     _, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for (name, values), (style, color) in zip(losses.items(), STYLES, strict=False):
         ax.plot(values, linestyle=style, color=color, linewidth=2, label=name)
@@ -64,16 +68,20 @@ def draw_losses(losses: Mapping[str, Sequence[float]]) -> None:
 
 
 def logits_of(labels: NDArray, classes: int = 4) -> Tensor:
-    """Logits ``(1, classes, I, J, K)`` of a network that is sure of ``labels``, ``(I, J, K)``."""
+    """Return logits ``(1, classes, I, J, K)`` of a network that is sure of ``labels``.
+
+    ``labels`` are class numbers ``(I, J, K)``. The logit is 10 for the label and 0 otherwise.
+    """
     one_hot = labels == np.arange(classes).reshape(1, classes, 1, 1, 1)
     return Tensor(10 * one_hot.astype(np.float32))
 
 
 def pull_of(loss: nn.Cell, logits: Tensor, truth: Tensor) -> tuple[NDArray, NDArray]:
-    """How strongly a loss pulls at the logits.
+    """Measure how strongly a loss pulls on the logits.
 
-    The gradient times the number of voxels, ``(classes, I, J, K)``, and its mean size, summed over
-    the logits, at a voxel of each class.
+    ``logits`` and the one-hot ``truth`` are ``(1, classes, I, J, K)``. Returns the gradient times
+    the number of voxels, ``(classes, I, J, K)``, and, for each class, the mean of its absolute
+    value, summed over the logits, at the voxels of that class.
     """
     labels = truth.asnumpy()[0].argmax(axis=0)
     gradient = ms.grad(lambda z: loss(z, truth))(logits).asnumpy()[0] * labels.size
@@ -83,7 +91,7 @@ def pull_of(loss: nn.Cell, logits: Tensor, truth: Tensor) -> tuple[NDArray, NDAr
 
 
 def draw_pulls(pulls: Mapping[tuple[str, str], NDArray], classes: Sequence[str]) -> None:
-    """Draw the pull of two losses at a voxel of each class; keys are (moment, loss)."""
+    """Draw the mean pull of two losses at a voxel of each class; keys are (moment, loss)."""
     moments = list(dict.fromkeys(moment for moment, _ in pulls))
     looks = [(-0.2, "cross-entropy", "0.45"), (0.2, "Dice", "#CC79A7")]
     _, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
@@ -99,7 +107,10 @@ def draw_pulls(pulls: Mapping[tuple[str, str], NDArray], classes: Sequence[str])
 
 
 def recalls_while_training(config: Config, loss: str, steps: Sequence[int]) -> list[list[float]]:
-    """Share of each structure's voxels that is found, at some steps of a run on one crop."""
+    """Return the recall of each structure, 0 to 1, at some steps of a run on one crop.
+
+    The result has one list per entry of ``steps``, for left lung, right lung and trachea.
+    """
     image, labels = crop_around(config, value=3)
     crop = Tensor(image)
     setup(seed=1)
@@ -117,7 +128,7 @@ def recalls_while_training(config: Config, loss: str, steps: Sequence[int]) -> l
 
 
 def draw_recalls(steps: Sequence[int], recalls: Mapping[str, list[list[float]]]) -> None:
-    """Draw what :func:`recalls_while_training` gave for the sum and for cross-entropy alone."""
+    """Draw the results of :func:`recalls_while_training` for two losses, by their names."""
     looks = {"DiceCELoss": ("-", "sum"), "CrossEntropyLoss": ("--", "cross-entropy alone")}
     _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for name, (style, words) in looks.items():

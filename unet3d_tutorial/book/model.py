@@ -1,4 +1,4 @@
-"""What the chapter on the model draws and counts."""
+"""The figures and counts of the chapter on the model."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -36,7 +36,7 @@ INPUT_COLOR = "#F0F0F0"
 
 
 def paper_parameters() -> int:
-    """Parameters of the 3D U-Net paper's network, from its figure; batch-norms not counted."""
+    """Count the parameters of the network in the 3D U-Net paper, without batch-norm."""
     total = 0
     for before, after in PAPER_DOWN + PAPER_UP:
         total += 27 * before * after + after
@@ -47,7 +47,7 @@ def paper_parameters() -> int:
 
 
 def count_parameters(network: nn.Cell, *, without: str = "") -> int:
-    """Numbers that training changes, without parameters that have ``without`` in their name."""
+    """Count the trainable numbers, except in parameters with ``without`` in their name."""
     total = 0
     for parameter in network.trainable_params():
         if not without or without not in parameter.name:
@@ -55,11 +55,11 @@ def count_parameters(network: nn.Cell, *, without: str = "") -> int:
     return total
 
 
-# -------------------------------------------------------------------------- what goes through parts
+# -------------------------------------------------------------------------- outputs of the parts
 
 
 def outputs_of(parts: Mapping[str, nn.Cell], run: Callable[[], object]) -> dict[str, np.ndarray]:
-    """What each part gives, ``(N, C, D, H, W)``, while ``run`` runs; by forward hooks."""
+    """Return the output of each part, ``(N, C, D, H, W)``, during ``run``, by forward hooks."""
     outputs: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable:
@@ -76,7 +76,7 @@ def outputs_of(parts: Mapping[str, nn.Cell], run: Callable[[], object]) -> dict[
 
 
 def parts_table(network: nn.Cell, outputs: Mapping[str, np.ndarray], crop: Shape) -> Table:
-    """Output shape and parameters of each part of a network, and of the whole."""
+    """Return a table with output shape and parameters of each part, and of the whole network."""
     total = count_parameters(network)
     rows = []
     for name, part in network.name_cells().items():
@@ -89,14 +89,18 @@ def parts_table(network: nn.Cell, outputs: Mapping[str, np.ndarray], crop: Shape
 
 
 def median_seconds(run: Callable[[], object], times: int = 7) -> float:
-    """The median time of a call."""
+    """Return the median time of a call, in seconds."""
     return median(repeat(run, number=1, repeat=times))
 
 
 def slope_gradient_errors(
     layer: nn.Cell, x: np.ndarray, arriving: np.ndarray, calls: int = 3
 ) -> list[float]:
-    """Relative errors of a PReLU's slope gradient in several calls, against a sum in 64 bits."""
+    """Return relative errors of a PReLU's slope gradient, compared with a 64-bit sum.
+
+    ``x`` is the layer's input and ``arriving`` the gradient with respect to its output. There is
+    one error for each of ``calls`` calls.
+    """
     true = float((np.minimum(x, 0).astype(np.float64) * arriving).sum())
 
     def loss(values: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ def slope_gradient_errors(
 
 
 def draw_network(shapes: Mapping[str, Shape]) -> None:
-    """Draw the case's network as a U: a box for the input and for each part, in order."""
+    """Draw the case's network as a U, with one box for the input and for each part, in order."""
     depths = (0, 1, 2, 3, 4, 4, 3, 2, 1, 0)
     places = [(x, -depth) for x, depth in enumerate(depths)]
     _, ax = plt.subplots(figsize=(10, 4.4), layout="constrained")
@@ -164,9 +168,10 @@ def draw_position_channel(channels: np.ndarray) -> None:
 
 
 def draw_feature_maps(scan: np.ndarray, maps: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
-    """Draw one coronal slice of the input, of each part's strongest channel, and of the labels.
+    """Draw the middle coronal slice of the input, of each part's strongest channel and labels.
 
-    ``scan`` and ``labels`` are ``(R, A, S)``, the maps ``(C, R, A, S)`` at sizes of their own.
+    ``scan`` and ``labels`` are ``(R, A, S)``; the maps are ``(C, R, A, S)`` of various sizes. The
+    strongest channel is the one with the largest standard deviation.
     """
     pictures = {"input": scan}
     for name, values in maps.items():

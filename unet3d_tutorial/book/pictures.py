@@ -1,4 +1,4 @@
-"""Drawing that several chapters share: panels, grey slices, labels over them, thinner scans."""
+"""Drawing functions that several chapters share: panels, grey slices, labels over them."""
 
 from typing import Any
 
@@ -41,15 +41,15 @@ def draw_slice(
 ) -> None:
     """Draw a slice, ``(rows, columns)``, in grey.
 
-    ``window`` is shown black and white. Without ``extent`` the axes count pixels. ``options`` go to
-    :meth:`matplotlib.axes.Axes.imshow`.
+    ``window`` gives the values shown black and white. With an ``extent`` of ``None`` the axes count
+    pixels. ``options`` go to :meth:`matplotlib.axes.Axes.imshow`.
     """
     low, high = window
     axis.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=extent, **options)
 
 
 def draw_labels(axis: Axes, classes: np.ndarray) -> None:
-    """Lay the classes 1, 2 and 3 of a slice, ``(rows, columns)``, in colour over a picture."""
+    """Overlay the classes 1, 2 and 3 of a slice, ``(rows, columns)``, in colour on a picture."""
     axis.imshow(
         np.ma.masked_equal(classes, 0),
         cmap=ListedColormap(list(COLORS.values())),
@@ -61,15 +61,15 @@ def draw_labels(axis: Axes, classes: np.ndarray) -> None:
 
 
 def to_ras(volume: Volume) -> Volume:
-    """Turn a volume ``(I, J, K)`` so that its axes point to the patient's right, front and head."""
+    """Turn a volume ``(I, J, K)`` to RAS: axes to the patient's right, front and head."""
     turned, _ = Orientation("RAS")(volume)
     return turned
 
 
 def thinned(volume: Volume, step: int) -> Volume:
-    """Keep every ``step``-th voxel along the first two axes: enough for a picture.
+    """Keep every ``step``-th voxel along the first two axes, which is enough for a picture.
 
-    The affine changes along with the array, so the patient keeps place and size.
+    The affine changes accordingly, so positions and sizes in mm stay correct.
     """
     scale = np.diag([step, step, 1, 1])
     return Volume(volume.array[::step, ::step], volume.affine @ scale)

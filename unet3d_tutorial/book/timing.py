@@ -1,4 +1,4 @@
-"""Wall-clock time of a call that a chapter measures."""
+"""Measure the wall-clock time of a call."""
 
 import time
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def measure_seconds(call: Callable[..., object], *arguments: Any, repeats: int) -> list[float]:
-    """Wall-clock seconds of each of ``repeats`` calls with ``arguments``, in order.
+    """Return the wall-clock seconds of each of ``repeats`` calls with ``arguments``, in order.
 
-    The first call is often slower than the rest: it compiles, or fills caches.
+    The first call is often slower than the rest, because it compiles code or fills caches.
     """
     seconds = []
     for _ in range(repeats):

@@ -1,6 +1,6 @@
 """The toy problem of several chapters: a crop of a phantom on a coarse grid, half the channels.
 
-A step takes a fraction of a second, so that a chapter can train it several times.
+A step takes a fraction of a second, so a chapter can afford several training runs.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..volume import Volume
 
 
 def toy_config() -> Config:
-    """The quick preset with voxels of 8 mm, crops of 32 voxels and half the channels."""
+    """Return the quick preset with voxels of 8 mm, crops of 32 voxels and half the channels."""
     return Config.preset("quick").updated(
         {
             "data": {"spacing_mm": [8, 8, 8], "roi_size": [32, 32, 32]},
@@ -23,7 +23,7 @@ def toy_config() -> Config:
 
 
 def toy_scan(config: Config) -> tuple[Volume, Volume]:
-    """One phantom prepared for the network: ``(C, R, A, S)``, and its labels ``(1, R, A, S)``."""
+    """Return a prepared phantom, ``(C, R, A, S)``, and its labels, ``(1, R, A, S)``."""
     steps = [*grid_steps(config.data), CenterOnBody(), *input_steps(config.data)]
     image, label = Compose(steps)(*generate(seed=3, spacing_mm=8.0))
     assert label is not None
@@ -31,7 +31,7 @@ def toy_scan(config: Config) -> tuple[Volume, Volume]:
 
 
 def toy_crop(config: Config, *, seed: int = 0) -> tuple[NDArray, NDArray]:
-    """A crop as training would draw it: ``(1, C, R, A, S)``, and labels ``(1, 1, R, A, S)``."""
+    """Return a crop as in training, ``(1, C, R, A, S)``, and its labels, ``(1, 1, R, A, S)``."""
     crop = RandomCropSamples(config.data.roi_size, seed=seed)
     image, label = crop(*toy_scan(config))
     assert label is not None
@@ -39,9 +39,9 @@ def toy_crop(config: Config, *, seed: int = 0) -> tuple[NDArray, NDArray]:
 
 
 def crop_around(config: Config, value: int) -> tuple[NDArray, NDArray]:
-    """The crop of the toy scan whose middle is that of a structure.
+    """Return the crop of the toy scan around the centre of the structure with label ``value``.
 
-    ``(1, C, R, A, S)``, and int32 labels ``(1, R, A, S)``.
+    The image is ``(1, C, R, A, S)``; the labels are int32 class numbers ``(1, R, A, S)``.
     """
     image, label = toy_scan(config)
     size = np.array(config.data.roi_size)

@@ -1,4 +1,4 @@
-"""What the chapter on training copies, measures and counts."""
+"""Copies, measurements and counts for the chapter on training."""
 
 import shutil
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from ..dataset import fixed_steps, list_cases
 
 #: Widths of the blurs, in mm.
 SCALES_MM = (8, 16, 32, 64)
-#: What a voxel sees of a blurred picture: its value, and its slope along each axis.
+#: Derivative orders of a blurred image at a voxel: its value, and its slope along each axis.
 ORDERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
 
 
 def copy_cases(source: str | Path, target: Path, *, train: int, val: int) -> Path:
-    """Copy the first cases of a prepared data set to a small one."""
+    """Copy the first cases of a prepared data set to a small one; return its folder."""
     for split, count in (("train", train), ("val", val)):
         for image, label in list_cases(Path(source) / split)[:count]:
             for kind, path in (("image", image), ("seg", label)):
@@ -29,7 +29,7 @@ def copy_cases(source: str | Path, target: Path, *, train: int, val: int) -> Pat
 
 
 def count_saves(config: Config, steps: int) -> int:
-    """How often a run of so many steps writes a checkpoint."""
+    """Count the checkpoints that a run of so many steps writes."""
     train = config.train
     saves = 0
     for step in range(1, steps + 1):
@@ -39,10 +39,10 @@ def count_saves(config: Config, steps: int) -> int:
 
 
 def surroundings(config: Config, cases: Sequence[tuple[Path, Path]]) -> NDArray:
-    """What every 20th lung voxel sees of its surroundings at several scales.
+    """Describe the surroundings of every 20th lung voxel at several scales.
 
-    One column a voxel: for each of ``SCALES_MM`` the blurred HU and its three slopes, then a
-    constant, then whether the voxel is of the right lung.
+    The array has one column per voxel. Its rows are, for each of ``SCALES_MM``, the blurred HU and
+    its three slopes, then a constant 1, then 1 for a voxel of the right lung and 0 for the left.
     """
     columns = []
     for case in cases:
@@ -62,7 +62,11 @@ def surroundings(config: Config, cases: Sequence[tuple[Path, Path]]) -> NDArray:
 
 
 def side_accuracy(learnt: NDArray, tested: NDArray, scales: int) -> float:
-    """Share of ``tested`` voxels whose side a linear rule on the first scales names correctly."""
+    """Return the share of ``tested`` voxels whose side a linear rule predicts correctly.
+
+    The rule is fitted to ``learnt`` by least squares and uses the first ``scales`` scales. Both
+    arrays are as :func:`surroundings` returns them.
+    """
     seen = [*range(scales * len(ORDERS)), -2]  # and the constant
     target = 2 * learnt[-1] - 1
     weights = np.linalg.lstsq(learnt[seen].T, target, rcond=None)[0]

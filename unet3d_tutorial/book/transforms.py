@@ -1,4 +1,4 @@
-"""What the chapter on transforms draws and checks."""
+"""The figures and checks of the chapter on transforms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ..view.planes import plane
 from ..volume import Volume
 from .pictures import draw_labels, draw_slice, panels
 
-#: rows and columns of an axial slice of the chapter's phantom that hold its chest
+#: rows and columns of the chest in an axial slice of the chapter's phantom
 CHEST = (slice(20, 88), slice(12, 96))
 EXCHANGED = {1: 2, 2: 1, 3: 3}  #: the class of each structure after mirroring left to right
 
@@ -29,7 +29,7 @@ def show_grids(volumes: Mapping[str, Volume]) -> Figure:
 def show_intensities(volumes: Mapping[str, Volume]) -> Figure:
     """Draw the chest of each volume ``(1, I, J, K)``, and below it the difference from the first.
 
-    Intensities are those that the network sees, 0 to 1; all volumes lie on one grid.
+    Intensities are scaled to 0..1, as for the network; all volumes are on one grid.
     """
     figure, axes = panels(2, len(volumes), (11, 3.4))
     pixels = {name: _middle_slice(volume, "axial")[CHEST] for name, volume in volumes.items()}
@@ -84,10 +84,10 @@ def show_position(image: Volume) -> Figure:
 
 
 def share_on_its_side(image: Volume, label: Volume) -> float:
-    """The share of lung voxels whose side the sign of the position channel tells.
+    """Return the share of lung voxels whose side is given by the sign of the position channel.
 
     ``image`` is ``(2, I, J, K)`` with the position as channel 1, positive on the patient's right;
-    ``label`` is ``(1, I, J, K)`` with the classes 1, left lung, and 2, right lung.
+    ``label`` is ``(1, I, J, K)`` with the classes 1 left lung and 2 right lung.
     """
     classes = label.array[0]
     lungs = (classes == 1) | (classes == 2)
@@ -98,9 +98,10 @@ def share_on_its_side(image: Volume, label: Volume) -> float:
 def verdict_on_mirroring(
     mirrored_image: np.ndarray, mirrored_label: np.ndarray, image: Volume, label: Volume
 ) -> str:
-    """Say what is right about an answer to the exercise on mirroring.
+    """Describe which parts of an answer to the exercise on mirroring are correct.
 
-    All are ``(1, I, J, K)``; the answer is mirrored along axis 1, with the lungs' names exchanged.
+    All arrays are ``(1, I, J, K)``. The correct answer is mirrored along axis 1, with the labels of
+    the lungs exchanged.
     """
     image_back = np.asarray(mirrored_image)[:, ::-1]
     label_back = np.asarray(mirrored_label)[:, ::-1]

@@ -1,8 +1,9 @@
-"""Scans and masks as files, read with limits and written whole or not at all.
+"""Scans and masks as files: read with checks, written completely or not at all.
 
-Each format has a module: ``nifti``, ``metaimage``, ``nrrd`` and ``dicom``. SimpleITK reads the last
-two, with what ``itk`` adds. ``scans`` chooses among the formats and checks that a file holds a CT.
+Each format has a module: ``nifti``, ``metaimage``, ``nrrd`` and ``dicom``. The last two use
+SimpleITK, through ``itk``. ``scans`` chooses among the formats and checks that a file holds a CT.
 
-The other modules are tools for every room: ``whole`` writes files whole, ``lock`` lets one process
-in at a time, ``pool`` does the same work in many processes, ``tables`` shows results.
+The other modules are tools for the whole package: ``whole`` writes complete files, ``lock`` lets
+one process in at a time, ``pool`` runs one function in many processes, and ``tables`` shows
+results. ``checked_settings``, ``yaml_settings`` and ``wording`` serve the configuration.
 """

@@ -1,7 +1,7 @@
-"""Settings that are checked when they are made, and say in one line what is wrong with them.
+"""Settings that are checked when they are created; an error says in one line what is wrong.
 
-Pydantic does the checking: it reads types and bounds from the annotations of a dataclass. What it
-reports over many lines becomes one ``ValueError`` here, in the words of this package.
+Pydantic does the checking: it reads types and bounds from the annotations of a dataclass. This
+module turns its long reports into one-line ``ValueError`` messages.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from .wording import not_one_of, shortened, unknown_name
 from .yaml_settings import notation
 
-#: no text for a number, no number for a truth value, no infinity, no unknown names
+#: refuses text as a number, a number as a boolean, infinity, NaN and unknown names
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
 
 Class = TypeVar("Class", bound=type)
@@ -27,7 +27,7 @@ Class = TypeVar("Class", bound=type)
 class Expected:
     """What a setting expects, in words, where its type and its bounds do not say enough.
 
-    It is one of a setting's annotations: ``Annotated[str, MinLen(1), Expected("a folder")]``.
+    Use it in a setting's annotation: ``Annotated[str, MinLen(1), Expected("a folder")]``.
     """
 
     words: str
@@ -40,8 +40,9 @@ class Expected:
 def checked(section: str = "") -> Callable[[Class], Class]:
     """Make a class a frozen dataclass whose values are checked.
 
-    ``section`` precedes the names of its settings in messages. A list, or an array of NumPy, may be
-    given for a tuple, and a number of NumPy for a number.
+    ``section`` precedes the names of its settings in messages. A list or a NumPy array may be given
+    for a tuple, and a NumPy number for a number. Creating an object raises ``ValueError`` for a
+    value that is not allowed.
 
     >>> from typing import Annotated
     >>> from annotated_types import Ge
@@ -75,7 +76,7 @@ def checked(section: str = "") -> Callable[[Class], Class]:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, and a list as a tuple."""
+    """Convert NumPy numbers to Python's, and NumPy arrays and lists to tuples."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
@@ -84,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def _explained(error: ValidationError, made: Any, section: str, given: Mapping[str, Any]) -> str:
-    """The first thing that is wrong, on one line: the setting, what it expects, what was found."""
+    """The first error in one line: the setting, what it expects, what was found."""
     problem = error.errors(include_url=False)[0]
     if problem["type"] == "value_error":  # raised by the class's own rules
         return str(problem["ctx"]["error"])
@@ -105,7 +106,7 @@ def _explained(error: ValidationError, made: Any, section: str, given: Mapping[s
 
 
 def _refusal(setting: str, field: FieldInfo, value: Any, problem: str) -> str:
-    """The message for a value that a setting does not take."""
+    """The message for a value that a setting does not accept."""
     if get_origin(field.annotation) is Literal:
         return not_one_of(setting, value, get_args(field.annotation))
     expected = _expected(field)
@@ -115,7 +116,7 @@ def _refusal(setting: str, field: FieldInfo, value: Any, problem: str) -> str:
 
 
 def _expected(field: FieldInfo) -> str:
-    """What a setting expects in words: those in its annotation, or its type and its bounds."""
+    """What a setting expects: the words of its annotation, or else its type and bounds."""
     for annotation in field.metadata:
         if isinstance(annotation, Expected):
             return annotation.words
@@ -144,7 +145,7 @@ def _bounds(metadata: list[Any]) -> str:
 
 
 class Settings:
-    """A section of settings that can be read: text when it is printed, a table in Jupyter."""
+    """A section of settings that displays well: text when printed, a table in Jupyter."""
 
     def __str__(self) -> str:
         return "\n".join(setting_lines(self))
@@ -154,7 +155,7 @@ class Settings:
 
 
 def setting_lines(section: Any) -> list[str]:
-    """A line for each setting; those that differ from their default are marked and say so."""
+    """One line per setting; a star marks those that differ from their default, which follows."""
     entries = fields(section)
     width = max(len(entry.name) for entry in entries)
     rows = []
@@ -168,8 +169,11 @@ def setting_lines(section: Any) -> list[str]:
 
 
 def settings_table(sections: Mapping[str, Any]) -> str:
-    """An HTML table of all settings in some sections by name; the default only where it differs."""
-    from .tables import Table  # takes its time to load, and only Jupyter needs it
+    """An HTML table of the settings in ``sections``; defaults are shown only where they differ.
+
+    ``sections`` maps the name of a section to the section; an empty name is left out.
+    """
+    from .tables import Table  # slow to load, and only Jupyter needs it
 
     rows = []
     for name, section in sections.items():
@@ -180,7 +184,7 @@ def settings_table(sections: Mapping[str, Any]) -> str:
 
 
 def _value_and_default(section: Any, entry: dataclasses.Field) -> tuple[str, str]:
-    """A setting's value in YAML's notation, and its default, or nothing if that is the same."""
+    """A setting's value in YAML notation, and its default; empty if that is the same."""
     value = getattr(section, entry.name)
     if value == entry.default or entry.default is MISSING:
         return notation(value), ""

@@ -1,4 +1,4 @@
-"""DICOM, the format of hospitals: read a folder of slices as one volume.
+"""DICOM, the format used in hospitals: read a folder of slices as one volume.
 
 A folder that is not one regular stack of slices is refused.
 """
@@ -19,7 +19,7 @@ NEEDED_TAGS = {
     "0020|0037": "Image Orientation",
     "0028|0030": "Pixel Spacing",
 }
-STEP_TOLERANCE = 0.1  #: by which a step between two slices may differ, as a share of the usual one
+STEP_TOLERANCE = 0.1  #: how far a step between slices may differ, as a share of the median step
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,23 @@ class _Slice:
 
     path: Path
     array: np.ndarray  #: ``(I, J)``, HU
-    affine: np.ndarray  #: index to RAS mm; its third column is along the slice's normal
+    affine: np.ndarray  #: 4 x 4, index to RAS mm; the third column is the slice's normal
 
     @property
     def place(self) -> np.ndarray:
-        """Where its first voxel is, in RAS mm."""
+        """Position of its first voxel, in RAS mm."""
         return self.affine[:3, 3]
 
 
 def read_dicom(folder: str | Path, series: str | None = None) -> Volume:
-    """Read one series of DICOM slices as ``(I, J, K)`` HU, K along the scan, affine in RAS mm.
+    """Read one series of DICOM slices as ``(I, J, K)`` HU, with its affine in RAS mm.
 
-    The slices are put in order by their position, never by their file names. A tilted gantry's
-    shear is kept in the affine. Raises :class:`~unet3d_tutorial.volume.BadScanError` if there are
-    several series and ``series``, the end of a UID, names none, and if slices are missing, double,
-    turned against each other or without position.
+    K runs from slice to slice. The slices are sorted by position, never by file name. The shear of
+    a tilted gantry is kept in the affine. ``series`` is a series UID or the end of one; ``None``
+    takes the only series.
+
+    Raises :class:`~unet3d_tutorial.volume.BadScanError` unless exactly one series fits, and if
+    slices are missing, duplicated, not parallel or without a position.
     """
     folder = Path(folder)
     files = _choose(folder, list_series(folder), series)
@@ -61,7 +63,7 @@ def read_dicom(folder: str | Path, series: str | None = None) -> Volume:
 
 
 def list_series(folder: str | Path) -> dict[str, list[Path]]:
-    """Return series UID -> its files, of the DICOM files that lie in the folder itself."""
+    """Return series UID -> files, for the DICOM files directly in the folder."""
     reader = sitk.ImageSeriesReader
     series = {}
     with quiet():
@@ -72,7 +74,7 @@ def list_series(folder: str | Path) -> dict[str, list[Path]]:
 
 
 def _choose(folder: Path, all_series: dict[str, list[Path]], series: str | None) -> list[Path]:
-    """The files of the series whose UID ends in ``series``, or of the only one."""
+    """The files of the series whose UID ends in ``series``; ``None`` takes the only series."""
     if not all_series:
         raise BadScanError(f"{folder}: expected DICOM slices in this folder, found none")
     matches = [uid for uid in all_series if series is None or uid.endswith(series)]
@@ -87,7 +89,7 @@ def _choose(folder: Path, all_series: dict[str, list[Path]], series: str | None)
 
 
 def _describe(files: list[Path]) -> str:
-    """A series in a few words, for example ``133 slices, CT, chest``."""
+    """Describe a series in a few words, for example ``133 slices, CT, chest``."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(files[0]))
     with quiet():
@@ -139,7 +141,7 @@ def _check_alike(slices: list[_Slice]) -> None:
 
 
 def _check_steps(slices: list[_Slice]) -> None:
-    """Refuse slices, in order, unless each step from one to the next is about the same."""
+    """Refuse sorted slices unless all steps from one to the next are about equal."""
     places = np.stack([one.place for one in slices])
     steps = np.diff(places, axis=0)
     usual = np.median(steps, axis=0)
@@ -156,7 +158,7 @@ def _check_steps(slices: list[_Slice]) -> None:
 
 
 def _stack_affine(slices: list[_Slice]) -> np.ndarray:
-    """The first slice's affine, its third column the mean step from slice to slice."""
+    """The first slice's affine, with the mean step between slices as its third column."""
     affine = slices[0].affine.copy()
     affine[:3, 2] = (slices[-1].place - slices[0].place) / (len(slices) - 1)
     return affine

@@ -1,4 +1,4 @@
-"""What reading by SimpleITK needs every time: its geometry as an affine, its errors in one line."""
+"""Helpers for reading with SimpleITK: its geometry as an affine, its errors in one line."""
 
 import logging
 import re
@@ -14,9 +14,9 @@ from ..volume import BadScanError
 
 Result = TypeVar("Result")
 
-#: Before what went wrong, ITK's errors name a line of its source and an object in memory.
+#: The beginning of an ITK error: a line of ITK's source and an object in memory.
 ITK_PREFIX = re.compile(r"itk(?:::| )error:\s*(?:\w+\s?\(0x[0-9a-f]+\):)?", re.IGNORECASE)
-#: Turns left and back, the way ITK counts (LPS), into right and front (RAS), and the other way.
+#: Converts ITK's coordinates (LPS: left, back, head) to RAS (right, front, head), and back.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -29,9 +29,9 @@ def affine_of(image: sitk.Image) -> np.ndarray:
 
 
 def call_itk(path: Path, call: Callable[[], Result]) -> Result:
-    """Call SimpleITK, and of its error keep what went wrong, without the lines of its source.
+    """Return ``call()``, a call of SimpleITK, and turn its errors into one line.
 
-    Raises :class:`~unet3d_tutorial.volume.BadScanError`, which names ``path``.
+    Raises :class:`~unet3d_tutorial.volume.BadScanError` that names ``path`` and the reason.
     """
     try:
         return call()
@@ -42,7 +42,7 @@ def call_itk(path: Path, call: Callable[[], Result]) -> Result:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the warnings of nibabel and ITK off the screen: what matters is checked here."""
+    """Silence the warnings of nibabel and ITK: this package checks what matters itself."""
     log = logging.getLogger("nibabel.global")
     level = log.level
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()

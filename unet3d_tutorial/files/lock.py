@@ -1,4 +1,4 @@
-"""A lock between processes: only one at a time works in a folder."""
+"""A lock between processes, so that only one at a time works in a folder."""
 
 import os
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def only_one(path: str | Path, busy: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file ``path`` while the block runs, so that no other process can.
+    """Hold the lock file ``path`` while the block runs, so that no other process can hold it.
 
-    The operating system gives the lock back when the process ends, however it ends. The file itself
-    stays; its folder is made if it is not there.
+    The operating system releases the lock when the process ends, however it ends. The file itself
+    stays; its folder is created if it is missing.
 
-    ``busy`` is what to say if another process holds the lock; ``{process}`` in it becomes that
-    process's number. Raises ``RuntimeError(busy)``, or with ``wait`` prints it and waits for the
-    other process. Raises ``OSError`` if the file cannot be written.
+    ``busy`` is the message if another process holds the lock; ``{process}`` in it becomes that
+    process's ID. Raises ``RuntimeError(busy)`` in that case, or, with ``wait``, prints it and waits
+    for the other process. Raises ``OSError`` if the file cannot be written.
 
         with only_one(folder / "lock", f"{folder} is in use by process {{process}}"):
             train(folder)
@@ -28,7 +28,7 @@ def only_one(path: str | Path, busy: str, *, wait: bool = False) -> Iterator[Non
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        # Not str.format: the text holds a path, and a path may hold braces.
+        # A plain replacement: the text contains a path, and a path may contain braces.
         message = busy.replace("{process}", _read_holder(path))
         if not wait:
             raise RuntimeError(message) from None
@@ -43,17 +43,17 @@ def only_one(path: str | Path, busy: str, *, wait: bool = False) -> Iterator[Non
 
 
 def holder_file(path: str | Path) -> Path:
-    """The file next to a lock that holds its process's number.
+    """The file next to a lock that contains the ID of the process that holds the lock.
 
-    Not the lock itself: on Windows nobody else can read a locked file.
+    It is a separate file because on Windows no other process can read a locked file.
     """
     path = Path(path)
     return path.with_name(path.name + ".process")
 
 
 def _read_holder(path: Path) -> str:
-    """The number of the process that holds the lock, or ``unknown``."""
+    """The ID of the process that holds the lock, or ``unknown``."""
     try:
         return holder_file(path).read_text(encoding="utf-8").strip() or "unknown"
-    except OSError:  # the lock was taken, or given back, this very moment
+    except OSError:  # the lock was taken or released at this very moment
         return "unknown"

@@ -1,9 +1,9 @@
 """MetaImage, the format of LUNA16's scans: a small text header, and the voxels.
 
-The header is an ``.mhd`` file and the voxels are in a ``.raw`` or ``.zraw`` next to it; or both are
-in one file, ``.mha``. The format is that of ITK
-(https://itk.org/Wiki/ITK/MetaIO/Documentation). Every field that matters is checked before a voxel
-is read, so that no header, however damaged, does more than raise an error.
+Either the header is an ``.mhd`` file with the voxels in a ``.raw`` or ``.zraw`` file next to it, or
+both are in one ``.mha`` file. The format is that of ITK
+(https://itk.org/Wiki/ITK/MetaIO/Documentation). Every field that matters is checked before any
+voxel is read, so that a damaged header can do no more than raise an error.
 """
 
 import math
@@ -34,12 +34,12 @@ TYPES = {
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 YES_OR_NO = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
 LONGEST_HEADER = 1 << 16  # bytes
-LONGEST_NAME = 200  # bytes, of the file with the voxels; file systems allow 255
+LONGEST_NAME = 200  # bytes, for the name of the voxel file; file systems allow 255
 LONGEST_SIDE = 65535  # voxels
 SHOWN = 80  # characters of a bad value that a message quotes
 PIECE = 1 << 16  # bytes unpacked at once
-ZLIB_OR_GZIP = 47  # for zlib's wbits: look at the data which of the two it is
-#: Names that a field has had in the format's history, the present one first.
+ZLIB_OR_GZIP = 47  # for zlib's wbits: detect from the data which of the two it is
+#: Names that a field has had in the format's history, the current one first.
 ALIASES = {
     "Offset": ("Offset", "Position", "Origin"),
     "ElementSpacing": ("ElementSpacing", "ElementSize"),
@@ -47,24 +47,24 @@ ALIASES = {
     "BinaryDataByteOrderMSB": ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
 }
 
-Fields = dict[str, str]  #: name -> value, as the header has them
+Fields = dict[str, str]  #: name -> value, as they are in the header
 Meaning = TypeVar("Meaning")
 
 
 @dataclass(frozen=True)
 class MetaHeader:
-    """What a header says, checked."""
+    """The checked content of a header."""
 
     shape: tuple[int, int, int]  #: voxels along I, J, K; the first index runs fastest in the file
     dtype: np.dtype
     affine: np.ndarray  #: 4 x 4, index to RAS mm
     voxels: Path  #: the file that holds them
-    offset: int  #: bytes to skip in it; -1: they are its last ones
-    compressed: bool  #: by zlib or gzip
+    offset: int  #: bytes to skip in it; -1 means that the voxels are its last bytes
+    compressed: bool  #: with zlib or gzip
 
     @property
     def size(self) -> int:
-        """Bytes of voxels, uncompressed."""
+        """Size of the uncompressed voxels, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -72,8 +72,8 @@ def read_mhd(path: str | Path) -> Volume:
     """Read a 3-D MetaImage as ``(I, J, K)``, in its own voxel order, with its affine in RAS mm.
 
     Raises :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if header or voxels are
-    missing, cut short or unreadable, if the image is not 3-D with one finite number a voxel, or if
-    its spacing is not positive.
+    missing, truncated or unreadable, if the image is not 3-D with one finite number per voxel, or
+    if its spacing is not positive.
     """
     path = Path(path)
     header = read_mhd_header(path)
@@ -95,7 +95,7 @@ def read_mhd(path: str | Path) -> Volume:
 
 
 def read_mhd_header(path: str | Path) -> MetaHeader:
-    """Read and check a header alone, without the voxels. Raises as :func:`read_mhd` does."""
+    """Read and check only the header, not the voxels. Raises as :func:`read_mhd` does."""
     path = Path(path)
     if not path.is_file():
         raise BadScanError(f"{path} is missing")
@@ -124,9 +124,9 @@ def _parse(path: Path) -> MetaHeader:
 
 
 def _fields(path: Path) -> tuple[Fields, int]:
-    """Read the lines ``Name = value`` down to ElementDataFile, which ends a header.
+    """Read the lines ``Name = value`` up to ElementDataFile, which ends a header.
 
-    Returns them, and where the next line begins, in bytes.
+    Returns them, and the offset of the next line in bytes.
     """
     with path.open("rb") as file:
         head = file.read(LONGEST_HEADER)
@@ -135,7 +135,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
     for line in head.splitlines(keepends=True):
         end += len(line)
         name, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
-        # ITK would read the next line as part of this one, or choose one of two.
+        # ITK would join the next line to this one, or choose one of two values.
         if not equals or name in fields:
             raise BadScanError(
                 f"expected lines of the form Name = value, each name once, found {line[:SHOWN]!r}"
@@ -147,7 +147,7 @@ def _fields(path: Path) -> tuple[Fields, int]:
 
 
 def _check_kind(fields: Fields) -> None:
-    """Refuse what else MetaImage can hold than one 3-D volume of plain numbers."""
+    """Refuse everything that MetaImage can hold except one 3-D volume of plain numbers."""
     [dimensions] = _numbers(fields, "NDims", 1, default="3")
     if dimensions != 3:
         raise BadScanError(f"NDims: expected 3 for one 3-D volume, found {dimensions:g}")
@@ -186,7 +186,7 @@ def _dtype(fields: Fields) -> np.dtype:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a file elsewhere than next to the header, and a list or a pattern of files."""
+    """Refuse a file that is not next to the header, and a list or a pattern of files."""
     is_one_file = Path(name).name == name and name != "LIST" and "%" not in name
     if not is_one_file or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
         raise BadScanError(
@@ -196,13 +196,13 @@ def _check_name(name: str) -> None:
 
 
 def _affine(fields: Fields) -> np.ndarray:
-    """Index to RAS mm: directions times spacing, then the origin."""
+    """The 4 x 4 affine, index to RAS mm: directions times spacing, and the origin."""
     spacing = np.array(_numbers(fields, "ElementSpacing", 3))
     if not (spacing > 0).all():
         raise BadScanError(
             f"ElementSpacing: expected three positive lengths in mm, found {spacing.tolist()}"
         )
-    # Three numbers for each index in turn: where one step along it leads.
+    # Three numbers for each array axis: the direction of one step along it.
     direction = np.reshape(_numbers(fields, "TransformMatrix", 9), (3, 3)).T
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
         raise BadScanError(
@@ -231,7 +231,7 @@ def _text(fields: Fields, name: str, default: str | None = None) -> str:
 def _numbers(fields: Fields, name: str, count: int, default: str | None = None) -> list[float]:
     """The ``count`` finite numbers of a field.
 
-    Where a voxel lies is never left to a default.
+    The fields that place a voxel in space have no default.
     """
     text = _text(fields, name, default)
     words = text.split()
@@ -260,7 +260,7 @@ def _one_of(
 
 
 def _read_raw(header: MetaHeader, path: Path) -> np.ndarray:
-    """The voxels of an uncompressed file, whose length must be what the header says."""
+    """The voxels of an uncompressed file, whose length must match the header."""
     length = header.voxels.stat().st_size - max(header.offset, 0)
     at_the_end = header.offset < 0
     if length < header.size or (length > header.size and not at_the_end):
@@ -273,9 +273,9 @@ def _read_raw(header: MetaHeader, path: Path) -> np.ndarray:
 
 
 def _inflate(header: MetaHeader, path: Path) -> bytearray:
-    """The voxels of a zlib or gzip file, whose end has a checksum.
+    """The voxels of a zlib or gzip file, which ends with a checksum.
 
-    Of a file that holds more than the header says, no more is unpacked than it takes to see that.
+    If the file holds more than the header says, unpacking stops as soon as this is clear.
     """
     inflater = zlib.decompressobj(wbits=ZLIB_OR_GZIP)
     data = bytearray()

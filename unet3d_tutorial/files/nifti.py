@@ -1,8 +1,8 @@
-"""NIfTI, the format of the data sets and of the results: ``.nii``, and packed by gzip ``.nii.gz``.
+"""NIfTI, the format of the data sets and of the results: ``.nii``, or ``.nii.gz`` with gzip.
 
-A file is a header of fixed size and then the voxels, the first index fastest. The format is
-described at https://nifti.nimh.nih.gov. nibabel repairs or ignores much that is wrong with a file;
-here it is refused, in one line that names the file.
+A file is a header of fixed size followed by the voxels, the first index fastest. The format is
+described at https://nifti.nimh.nih.gov. nibabel repairs or ignores many faults of a file; this
+module refuses such a file, with a one-line error that names it.
 """
 
 import gzip
@@ -21,13 +21,13 @@ from ..labels import COLORS, STRUCTURES
 from ..volume import BadScanError, Volume, check_finite
 from .whole import written_whole
 
-GZIP_MAGIC = b"\x1f\x8b"  #: the first two bytes of what gzip packed
-HEADER_SIZES = (348, 540)  #: bytes of NIfTI-1's and NIfTI-2's header; a file begins with the number
-MILLIMETRES = (0, 2)  #: codes for the unit of length; 0 is "not said", which everyone takes for mm
-LABEL_TABLE_CODE = 30  #: kind of header extension that holds Connectome Workbench's XML
+GZIP_MAGIC = b"\x1f\x8b"  #: the first two bytes of a gzip file
+HEADER_SIZES = (348, 540)  #: bytes of a NIfTI-1 and a NIfTI-2 header; a file begins with the number
+MILLIMETRES = (0, 2)  #: codes for the unit of length; 0 is "unknown", by convention mm
+LABEL_TABLE_CODE = 30  #: code of the header extension with Connectome Workbench's XML
 PIECE = 1 << 20  #: bytes read at once
 
-# What nibabel would say of a header, is said here or does no harm.
+# nibabel's messages about a header are either repeated here as errors or harmless.
 _SILENT = logging.Logger("nifti", logging.CRITICAL + 1)
 
 
@@ -36,8 +36,8 @@ class VoxelLayout(NamedTuple):
 
     dtype: np.dtype
     shape: tuple[int, int, int]
-    offset: int  #: where in the unpacked file they begin, in bytes
-    size: int  #: how many bytes they take
+    offset: int  #: where they begin in the unpacked file, in bytes
+    size: int  #: bytes that they take, unpacked
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -46,13 +46,13 @@ class VoxelLayout(NamedTuple):
 def load_volume(path: str | Path) -> Volume:
     """Read a 3-D NIfTI file, ``.nii`` or ``.nii.gz``.
 
-    Integer files keep their type; scaled ones come as float32.
-    A fourth axis of length 1 is left out.
+    Returns ``(I, J, K)`` in the file's voxel order, with its affine to RAS mm. Voxels keep the type
+    of the file, but become float32 if its header scales them. A fourth axis of length 1 is dropped.
 
     Raises ``FileNotFoundError`` if there is no file and
-    :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if it is not a sound 3-D volume:
-    another format, cut short or damaged, not 3-D, not in mm, without a position in space, or with
-    values that are not finite. Memory is taken as voxels are found, not as the header promises.
+    :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if it is not a valid 3-D volume:
+    another format, truncated or damaged, not 3-D, not in mm, without a valid affine, or with values
+    that are not finite. Memory is allocated as voxels are read, not as the header announces.
     """
     path = Path(path)
     with _errors_naming(path):
@@ -65,7 +65,7 @@ def load_volume(path: str | Path) -> Volume:
 
 
 def read_header(path: str | Path) -> nib.Nifti1Header:
-    """Read and check the header of a NIfTI file, packed or not whatever it is called.
+    """Read and check the header of a NIfTI file, packed or not, whatever its suffix.
 
     Raises as :func:`load_volume` does.
     """
@@ -77,9 +77,9 @@ def read_header(path: str | Path) -> nib.Nifti1Header:
 def check_file(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
     """Return shape and affine of a NIfTI file, from its header and length alone.
 
-    A file that is cut short is noticed, damage among its voxels is not. It costs next to nothing:
-    the last four bytes of a ``.nii.gz`` say how long it is unpacked, and only if that is not what
-    the header promises is the whole of it read.
+    This finds a truncated file, but not damage among the voxels. It is fast: the last four bytes of
+    a ``.nii.gz`` give its unpacked length. Only if that differs from what the header announces is
+    the whole file read.
 
     Raises as :func:`load_volume` does.
     """
@@ -91,14 +91,14 @@ def check_file(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:
         affine = _read_affine(header)
         is_whole = _has_length(path, layout.offset + layout.size)
     if not is_whole:
-        # Cut short; or sound, with more in it than one volume, or packed in several parts.
+        # Truncated; or valid, with more in it than one volume, or packed in several parts.
         load_volume(path)
     return layout.shape, affine
 
 
 @contextmanager
 def _errors_naming(path: Path) -> Iterator[None]:
-    """Make one line that names the file out of all that can go wrong with it."""
+    """Turn every error of reading a file into one line that names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
@@ -112,20 +112,20 @@ def _errors_naming(path: Path) -> Iterator[None]:
 
 
 def _is_packed(path: Path) -> bool:
-    """Whether gzip packed the file, whatever it is called."""
+    """Whether the file is packed with gzip, whatever its suffix."""
     with path.open("rb") as file:
         return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def _open_unpacked(path: Path) -> BinaryIO:
-    """Open the file; what is packed unpacks as it is read."""
+    """Open the file; a packed file is unpacked while it is read."""
     if _is_packed(path):
         return cast(BinaryIO, gzip.open(path, "rb"))
     return path.open("rb")
 
 
 def _has_length(path: Path, expected: int) -> bool:
-    """Whether a file promises ``expected`` bytes unpacked, or more if it is not packed."""
+    """Whether a packed file unpacks to ``expected`` bytes, or a plain file has at least as many."""
     if not _is_packed(path):
         return path.stat().st_size >= expected
     with path.open("rb") as file:
@@ -138,9 +138,9 @@ def _has_length(path: Path, expected: int) -> bool:
 
 
 def _read_header(file: BinaryIO) -> nib.Nifti1Header:
-    """Read and check NIfTI-1's or NIfTI-2's header.
+    """Read and check a NIfTI-1 or NIfTI-2 header.
 
-    What nibabel would repair without a word is refused where it matters.
+    Faults that matter are refused, although nibabel would silently repair them.
     """
     start = file.read(4)
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
@@ -159,20 +159,20 @@ def _read_header(file: BinaryIO) -> nib.Nifti1Header:
 
 
 def _check_shape(header: nib.Nifti1Header) -> None:
-    """Refuse a shape that cannot be, and leave out last axes of length 1."""
+    """Refuse an impossible shape, and drop axes of length 1 after the third."""
     dimensions = int(header["dim"][0])
     if not 1 <= dimensions <= 7:
         raise BadScanError(f"expected a 3-D volume, found shape {dimensions}")
     shape = tuple(int(count) for count in header["dim"][1 : 1 + dimensions])
     if min(shape) < 1:
         raise BadScanError(f"expected a 3-D volume, found shape {shape}")
-    while dimensions > 3 and shape[dimensions - 1] == 1:  # one frame is the same as none
+    while dimensions > 3 and shape[dimensions - 1] == 1:  # a single frame is a 3-D volume
         dimensions -= 1
     header["dim"][0] = dimensions
 
 
 def _check_units(header: nib.Nifti1Header) -> None:
-    """Refuse a spacing that is not positive or not in mm, and codes that do not exist."""
+    """Refuse a spacing that is not positive or not in mm, and undefined codes."""
     spacing = header["pixdim"][1:4]
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise BadScanError(
@@ -230,13 +230,13 @@ def _read_voxels(file: BinaryIO, header: nib.Nifti1Header) -> np.ndarray:
     slope, intercept = slope or 1, intercept or 0
     if (slope, intercept) == (1, 0):
         return array
-    with np.errstate(all="ignore"):  # what overflows is infinite, and refused as that later
+    with np.errstate(all="ignore"):  # an overflow gives infinity, which is refused later
         scaled = apply_read_scaling(array, np.float32(slope), np.float32(intercept))
         return scaled.astype(np.float32, copy=False)
 
 
 def _read_bytes(file: BinaryIO, size: int) -> bytearray:
-    """Read ``size`` bytes in pieces, then to the end of the file, where gzip has its checksum."""
+    """Read ``size`` bytes in pieces, then to the end, where gzip checks its checksum."""
     data = bytearray()
     while len(data) < size:
         piece = file.read(min(PIECE, size - len(data)))
@@ -255,10 +255,10 @@ def _read_bytes(file: BinaryIO, size: int) -> bytearray:
 
 
 def save_volume(volume: Volume, path: str | Path) -> Path:
-    """Write a ``.nii.gz`` file, whole or not at all, and return its path.
+    """Write a ``.nii.gz`` file, completely or not at all, and return its path.
 
-    Raises ``OSError``, naming the file, if it cannot be written, for example because the disk is
-    full.
+    Raises ``ValueError`` for another suffix, and ``OSError``, naming the file, if it cannot be
+    written, for example because the disk is full.
     """
     image = nib.Nifti1Image(volume.array, volume.affine)
     image.header.set_xyzt_units("mm")
@@ -268,9 +268,9 @@ def save_volume(volume: Volume, path: str | Path) -> Path:
 def save_mask(mask: Volume, path: str | Path) -> Path:
     """Write labels ``(I, J, K)`` as a ``.nii.gz`` file of uint8 that names the structures.
 
-    Their names are in the header's description, and with their colours in an XML table that
-    Connectome Workbench and others read. The affine is stored as sform, and as qform too unless it
-    has a shear. Raises as :func:`save_volume` does.
+    The names are in the header's description, and together with the colours in an XML table that
+    Connectome Workbench and other programs read. The affine is stored as sform, and also as qform
+    unless it has a shear. Raises as :func:`save_volume` does.
     """
     image = nib.Nifti1Image(mask.array.astype(np.uint8, copy=False), mask.affine)
     image.set_sform(mask.affine, code="scanner")
@@ -286,13 +286,13 @@ def save_mask(mask: Volume, path: str | Path) -> Path:
 
 
 def _has_shear(volume: Volume) -> bool:
-    """Whether the axes are not at right angles, which a qform, a rotation, cannot express."""
+    """Whether the axes are not at right angles; a qform, a rotation, cannot express that."""
     directions = volume.affine[:3, :3] / volume.spacing_mm
     return not np.allclose(directions.T @ directions, np.eye(3), atol=1e-4)
 
 
 def _label_table() -> bytes:
-    """The structures as XML: an element for each, with value, name and colour."""
+    """The structures as XML: one element for each, with value, name and colour."""
     labels = "".join(_label(value, name) for value, name in enumerate(STRUCTURES, start=1))
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
@@ -303,7 +303,7 @@ def _label_table() -> bytes:
 
 
 def _label(value: int, name: str) -> str:
-    """One structure; its colour, ``#RRGGBB``, as three shares from 0 to 1."""
+    """The XML of one structure; its colour, ``#RRGGBB``, becomes three numbers from 0 to 1."""
     red, green, blue = (byte / 255 for byte in bytes.fromhex(COLORS[name].removeprefix("#")))
     color = f'Red="{red:.3f}" Green="{green:.3f}" Blue="{blue:.3f}" Alpha="1"'
     return f'<Label Key="{value}" {color}>{name}</Label>'

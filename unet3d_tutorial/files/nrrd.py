@@ -1,7 +1,7 @@
 """NRRD, the format of 3D Slicer: ``.nrrd``, or a header ``.nhdr`` with the voxels in another file.
 
-The format is described at https://teem.sourceforge.net/nrrd/format.html. SimpleITK reads it; here
-is what it would not tell: whether the file says where its voxels are.
+The format is described at https://teem.sourceforge.net/nrrd/format.html. SimpleITK reads it. This
+module adds a check that SimpleITK does not make: whether the file gives spacing and orientation.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from ..volume import BadScanError, Volume, check_finite
 from .itk import affine_of, call_itk, quiet
 
 LONGEST_HEADER = 1 << 14  # bytes
-#: Fields that a header must have, and what is missing without them.
+#: Fields that a header must have, and what is unknown without them.
 NEEDED_FIELDS = {"space directions": "a spacing", "space": "an orientation"}
 
 
 @dataclass(frozen=True)
 class NrrdHeader:
-    """What a header says of the voxels."""
+    """What a header says about the voxels."""
 
     shape: tuple[int, ...]
-    channels: int  #: numbers a voxel
+    channels: int  #: numbers per voxel
     voxels: Path  #: the file that holds them
 
 
@@ -30,7 +30,7 @@ def read_nrrd(path: str | Path) -> Volume:
     """Read a 3-D NRRD file as ``(I, J, K)``, in its own voxel order, with its affine in RAS mm.
 
     Raises :class:`~unet3d_tutorial.volume.BadScanError`, naming the file, if it cannot be read, if
-    it does not say where its voxels are, or if their values are not finite.
+    it gives no spacing or orientation, or if a value is not finite.
     """
     path = Path(path)
     read_nrrd_header(path)
@@ -42,7 +42,7 @@ def read_nrrd(path: str | Path) -> Volume:
 
 
 def read_nrrd_header(path: str | Path) -> NrrdHeader:
-    """Read and check a header alone, without the voxels. Raises as :func:`read_nrrd` does."""
+    """Read and check only the header, not the voxels. Raises as :func:`read_nrrd` does."""
     path = Path(path)
     fields = _fields(path)
     for name, meaning in NEEDED_FIELDS.items():
@@ -62,7 +62,7 @@ def read_nrrd_header(path: str | Path) -> NrrdHeader:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The lines ``name: value`` down to the empty line that ends a header."""
+    """The lines ``name: value`` up to the empty line that ends a header."""
     with path.open("rb") as file:
         start = file.read(LONGEST_HEADER).decode("latin-1")
     fields = {}

@@ -1,4 +1,4 @@
-"""The same work for many scans, in as many processes as there are cores."""
+"""Run one function on many scans, in as many processes as there are cores."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 def map_in_processes(
     work: Callable[[Job], Result], jobs: Iterable[Job], processes: int | None = None
 ) -> Iterator[Result]:
-    """Give the result of ``work`` for each job, in the order of the jobs.
+    """Yield the result of ``work`` for each job, in the order of the jobs.
 
-    There are as many ``processes`` as cores, if ``None``; 1 means this one, and no other is
-    started. ``work`` and the jobs are sent to the processes, so ``work`` is a function of a module.
-    After Ctrl-C or an error, the jobs in hand are finished and no other begins.
+    ``processes`` is their number; ``None`` means one per core. With 1, this process does the work
+    and starts no other. ``work`` and the jobs are pickled, so ``work`` must be a top-level function
+    of a module. After Ctrl-C or an error, jobs that have started are finished and no others start.
 
-    Raises ``ValueError`` if ``processes`` is below 1, ``RuntimeError`` if one of them died, and
-    what ``work`` raises.
+    Raises ``ValueError`` if ``processes`` is below 1, ``RuntimeError`` if a process died, and
+    whatever ``work`` raises.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes: expected at least 1, found {processes}")

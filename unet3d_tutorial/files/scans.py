@@ -1,8 +1,8 @@
-"""Read a CT in whatever form it comes, and refuse what is not one.
+"""Read a CT from any supported format, and refuse files that do not hold one.
 
-Forms are NIfTI, MetaImage, NRRD and a folder of DICOM slices. A network gives an answer for any
-array, so a scan is checked before it gets there: is it three-dimensional, does the file say where
-its voxels are, and do its values look like HU?
+The formats are NIfTI, MetaImage, NRRD and a folder of DICOM slices. A network gives a result for
+any array, so a scan is checked first: is it three-dimensional, does the file place its voxels in
+space, and do its values look like HU?
 """
 
 from math import prod
@@ -19,18 +19,18 @@ from .nrrd import read_nrrd, read_nrrd_header
 SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
 #: 512 x 512 x 4096; a header that claims more is broken, or its scan does not fit into memory
 MAX_VOXELS = 2**30
-MAX_RATIO = 1100  #: no byte of a gzip or zlib file can stand for more than 1032
-SPACING_MM = (0.05, 20.0)  #: what a CT's spacing may be
-AIR_HU = (-3100.0, -500.0)  #: lungs and surroundings
-TISSUE_HU = (-200.0, 300.0)  #: the body
-LEAST_SHARE = 0.01  #: of a CT's voxels that are air, and that are tissue
+MAX_RATIO = 1100  #: one byte of a gzip or zlib file can unpack to at most 1032 bytes
+SPACING_MM = (0.05, 20.0)  #: plausible spacing of a CT
+AIR_HU = (-3100.0, -500.0)  #: lungs and surrounding air
+TISSUE_HU = (-200.0, 300.0)  #: soft tissue
+LEAST_SHARE = 0.01  #: of a CT's voxels that must be air, and that must be tissue
 
 
 def read_scan(path: str | Path, *, series: str | None = None) -> Volume:
     """Read a CT as ``(I, J, K)`` HU in its own voxel order, with its affine in RAS mm.
 
-    ``path`` is a file (``SUFFIXES``) or a folder of DICOM slices; ``series`` is a series' UID, or
-    the end of it, for a folder that holds several. Raises ``FileNotFoundError``, or ``ValueError``
+    ``path`` is a file (``SUFFIXES``) or a folder of DICOM slices. ``series`` is a series UID, or
+    the end of one, for a folder that holds several. Raises ``FileNotFoundError``, or ``ValueError``
     that names the file, what was expected and what was found.
     """
     path = Path(path)
@@ -42,7 +42,7 @@ def read_scan(path: str | Path, *, series: str | None = None) -> Volume:
 
 
 def scan_name(path: str | Path) -> str:
-    """Return the file's name without folder and suffix, for naming what is made from it."""
+    """Return the file's name without folder and suffix, to name output files after it."""
     name = Path(path).resolve().name
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
@@ -53,9 +53,9 @@ def scan_name(path: str | Path) -> str:
 def check_ct(volume: Volume, name: str | Path) -> None:
     """Raise :class:`~unet3d_tutorial.volume.BadScanError` unless a volume can be a CT in HU.
 
-    It has to be 3-D, of real numbers and of plausible spacing. In HU means that, of a sample of the
-    voxels, at least one in a hundred is air or lung and one in a hundred soft tissue. A picture
-    scaled to 0..1, an MRI or stored values without their intercept of -1024 fail that.
+    It must be 3-D, with real numbers and a plausible spacing. To count as HU, at least 1 % of a
+    sample of the voxels must be air or lung and 1 % soft tissue. An image scaled to 0..1, an MRI or
+    stored values without their intercept of -1024 fail this check. ``name`` is for the message.
     """
     array = volume.array
     if array.ndim != 3 or min(array.shape) < 2:
@@ -73,14 +73,14 @@ def check_ct(volume: Volume, name: str | Path) -> None:
 
 
 def _check_hu(array: np.ndarray, name: str | Path) -> None:
-    """Refuse values among which there is hardly any air or hardly any tissue."""
+    """Refuse values with hardly any air or hardly any tissue among them."""
     # About 100 voxels along each axis are enough.
     steps = (slice(None, None, max(count // 100, 1)) for count in array.shape)
     sample = array[tuple(steps)]
     air = _share(sample, AIR_HU)
     tissue = _share(sample, TISSUE_HU)
     if min(air, tissue) < LEAST_SHARE:
-        # fmin and fmax pass over what is not a number.
+        # fmin and fmax ignore NaN.
         least = np.fmin.reduce(sample, axis=None)
         greatest = np.fmax.reduce(sample, axis=None)
         raise BadScanError(
@@ -90,7 +90,7 @@ def _check_hu(array: np.ndarray, name: str | Path) -> None:
 
 
 def _share(sample: np.ndarray, window: tuple[float, float]) -> float:
-    """The share of voxels whose values are in a window, its ends included."""
+    """The share of voxels, 0 to 1, whose values are in a window, its ends included."""
     least, most = window
     return ((sample >= least) & (sample <= most)).mean()
 
@@ -99,7 +99,7 @@ def _share(sample: np.ndarray, window: tuple[float, float]) -> float:
 
 
 def _read_file(path: Path) -> Volume:
-    """Read one file by the reader of its suffix."""
+    """Read one file with the reader for its suffix."""
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         return _read_nifti(path)
@@ -145,10 +145,10 @@ def _read_nrrd(path: Path) -> Volume:
 def _check_size(
     name: Path, shape: tuple[int, ...], channels: int, voxel_bytes: int, *, voxels: Path
 ) -> None:
-    """Refuse what the header of ``name`` announces, before any memory is asked for.
+    """Refuse an implausible header of the file ``name`` before any memory is allocated.
 
-    It is held to the limits, and to the length of the file ``voxels``. ``voxel_bytes`` are those of
-    one voxel, at least.
+    Its size is compared with the limits and with the length of the file ``voxels``. ``voxel_bytes``
+    is the least number of bytes per voxel.
     """
     shape = tuple(int(count) for count in shape)
     if channels > 1:

@@ -9,10 +9,10 @@ from tabulate import tabulate
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Rows of cells under headings. Print it for Markdown; a cell of Jupyter shows it as HTML.
+    """Rows of cells under headings. Print it for Markdown; a Jupyter cell shows it as HTML.
 
-    Cells are shown as they are: format numbers before. ``align`` has a word for each column,
-    ``"left"``, ``"right"`` or ``"center"``; without it all columns are left-aligned.
+    Cells are shown as they are, so format numbers first. ``align`` has a word for each column,
+    ``"left"``, ``"right"`` or ``"center"``; with ``None`` all columns are left-aligned.
 
     >>> print(Table(["structure", "Dice"], [["left lung", "0.98"]], align=["left", "right"]))
     | structure   |   Dice |
@@ -28,7 +28,7 @@ class Table:
         rows = [[str(cell).replace("|", "\\|") for cell in row] for row in self.rows]
         return self._as("pipe", rows)
 
-    # A notebook keeps both: this one is for programs that show no HTML.
+    # A notebook stores both: this one is for programs that show no HTML.
     __repr__ = __str__
 
     def _repr_html_(self) -> str:

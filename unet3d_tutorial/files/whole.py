@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a temporary name next to them, then renamed."""
+"""Files that are complete or absent: written under a temporary name, then renamed."""
 
 import os
 import secrets
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MARK = ".part"  #: in every temporary name, so that whatever lists a folder can leave them aside
+MARK = ".part"  #: in every temporary name, so that code that lists a folder can skip these files
 
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to, which at the end of the block becomes ``path``.
+    """Yield a temporary path to write to; at the end of the block it is renamed to ``path``.
 
-    The temporary file is in the same folder, has a name that no other writer has, and ends as
-    ``path`` does, for writers that go by the suffix. If the block raises, ``path`` stays what it
-    was and nothing is left behind. A writer that was killed leaves its file: the next one that
-    writes the same path on this machine removes it.
+    The temporary file is in the same folder, has a name that no other writer uses, and has the
+    suffix of ``path``, because some writers depend on it. If the block raises, ``path`` stays as it
+    was and nothing is left behind. A writer that was killed leaves its temporary file: the next
+    writer of the same path on this machine removes it.
 
         with written_whole("mask.nii.gz") as part:
             nibabel.save(image, part)
@@ -26,7 +26,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     _remove_abandoned(path)
     part = path.with_name(_temporary_name(path.name, secrets.token_hex(4)))
     try:
-        # Exclusively: never through a link or onto a file that somebody else put there.
+        # Exclusive creation: never through a link or over a file that somebody else put there.
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield part
         _flush(part)
@@ -36,7 +36,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def is_temporary(path: str | Path) -> bool:
-    """Whether a name is one of those that :func:`written_whole` writes to."""
+    """Whether a file has one of the temporary names of :func:`written_whole`."""
     name = Path(path).name
     return name.startswith(".") and f"{MARK}-" in name
 
@@ -48,7 +48,7 @@ def _temporary_name(name: str, token: str) -> str:
 
 
 def _name_parts(name: str) -> tuple[str, str]:
-    """How all temporary names of a file begin, up to the process's number, and how they end."""
+    """The beginning of all temporary names of a file, up to the process ID, and their end."""
     stem, dot, suffixes = name.partition(".")
     return f".{stem}{MARK}-{_host()}-", dot + suffixes
 
@@ -68,20 +68,20 @@ def _is_running(process: int) -> bool:
     if os.name == "nt":  # os.kill would end it there
         return True
     try:
-        os.kill(process, 0)  # 0 is no signal: only whether one could be sent is looked at
+        os.kill(process, 0)  # signal 0 is not sent: this only checks whether one could be
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # it runs, and belongs to somebody else; no number
+    except (PermissionError, OverflowError):  # somebody else's process; not a valid ID
         return True
     return True
 
 
 def _host() -> str:
-    """The machine's name as letters and digits: folders may be shared between machines."""
+    """The machine's name as letters and digits, because machines may share a folder."""
     return "".join(c for c in socket.gethostname() if c.isalnum())[:24] or "host"
 
 
 def _flush(path: Path) -> None:
-    """Write through to the disk, so that a power cut leaves no name without its content."""
-    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+    """Write through to the disk, so that a power cut cannot leave a name without its content."""
+    with path.open("r+b") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Words for messages about settings: nearest names, and values that fit on a line."""
+"""Parts of messages about settings: the nearest name, and values that fit on one line."""
 
 import difflib
 import reprlib
@@ -13,9 +13,9 @@ _brief.maxlevel = 2
 
 
 def shortened(value: Any) -> str:
-    """A value on one line of at most :data:`LONGEST` characters; the empty text is ``none``.
+    """A value on one line of at most :data:`LONGEST` characters; an empty string is ``none``.
 
-    The value is cut before it is written out, so that a huge one costs nothing.
+    The value is cut before it is converted to text, so that a huge one costs nothing.
 
     >>> shortened("runs/quick"), shortened([64, 64, 48]), shortened("")
     ("'runs/quick'", '[64, 64, 48]', 'none')
@@ -26,7 +26,7 @@ def shortened(value: Any) -> str:
         return "none"
     try:
         text = " ".join(_brief.repr(value).split())
-    except ValueError:  # Python writes out no integer of more than 4300 digits
+    except ValueError:  # Python converts no integer of more than 4300 digits to text
         return "a number of thousands of digits"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
@@ -69,6 +69,6 @@ def not_one_of(setting: str, name: str, names: Sequence[str]) -> str:
 
 
 def _nearest(name: str, names: Sequence[str], *, cutoff: float) -> str:
-    """A question for the nearest name; empty if none is as similar as ``cutoff``, from 0 to 1."""
+    """A question with the nearest name; empty if no similarity, 0 to 1, reaches ``cutoff``."""
     near = difflib.get_close_matches(str(name)[:LONGEST], names, n=1, cutoff=cutoff)
     return f"did you mean {near[0]!r}?" if near else ""

@@ -1,8 +1,8 @@
 """Settings in YAML files and on the command line, read as they were written.
 
 YAML guesses the type of a value from its spelling: ``007`` becomes the number 7, ``on`` becomes
-true, and ``1e-3`` remains a piece of text. Here a value stays the text that somebody wrote until
-the type of its setting decides what it means (:func:`value_of`).
+true, and ``1e-3`` remains text. Here a value stays text until the type of its setting decides what
+it means (:func:`value_of`).
 """
 
 import math
@@ -16,10 +16,10 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Ev
 
 from .wording import shortened, unknown_name
 
-#: a value as it was written: text, or a list of texts
+#: a value as it was written: text, or a list of text
 Written: TypeAlias = "str | list[Written]"
 
-DEEPEST = 3  #: a list in a section in the file: nothing in a configuration is nested deeper
+DEEPEST = 3  #: levels of nesting: the file, a section, a list
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NOTHING = ("", "~", "null", "none")
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -30,11 +30,11 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def value_of(written: Written, kind: Any) -> Any:
-    """What ``written`` means for a setting of type ``kind``.
+    """Convert ``written`` to the value that it means for a setting of type ``kind``.
 
-    ``kind`` is ``str``, ``bool``, ``int``, ``float``, a ``Literal`` of texts, a tuple of numbers,
-    or one of these or ``None``. What makes no sense for that type is returned unchanged: the
-    setting's own check refuses it, and knows best what to say.
+    ``kind`` is ``str``, ``bool``, ``int``, ``float``, a ``Literal`` of strings, a tuple of numbers,
+    or a union of one of these and ``None``. A value that does not fit the type is returned
+    unchanged: the check of the setting refuses it with a better message.
 
     >>> value_of("007", str), value_of("007", int), value_of("1e-3", float), value_of("on", bool)
     ('007', 7, 0.001, True)
@@ -76,12 +76,13 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
 def read_sections(
     text: str, source: str, names: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Written]]:
-    """The settings in a YAML text, as ``values[section][name]``.
+    """Read the settings in a YAML text, as ``values[section][name]``.
 
-    ``names`` holds the names of the settings in each section, ``source`` the name of the file.
-    Raises ``ValueError`` in one line, with the file, and where there is one, the line number and
-    the name, for what is not YAML, a name that is unknown or given twice, and what a list of
-    settings does not need: anchors, aliases, tags and deeper nesting.
+    ``names`` has the names of the settings in each section; ``source`` is the name of the file.
+
+    Raises ``ValueError`` with a one-line message that names the file and, if known, the line
+    number. Reasons are invalid YAML, a name that is unknown or given twice, and features that
+    settings do not need: anchors, aliases, tags and deeper nesting.
     """
     try:
         root = _compose(text, source)
@@ -102,7 +103,9 @@ def read_sections(
 
 
 def read_value(text: str, name: str) -> Written:
-    """A value that was written after ``name=`` on the command line, as YAML: text or a list.
+    """Read a value that was written after ``name=`` on the command line, as YAML: text or a list.
+
+    Raises ``ValueError`` if it is not valid YAML.
 
     >>> read_value("[32, 48, 64]", "data.roi_size"), read_value("2024", "train.output_path")
     (['32', '48', '64'], '2024')
@@ -117,7 +120,7 @@ def read_value(text: str, name: str) -> Written:
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
-    """The tree of a YAML text, in which each scalar is text."""
+    """Parse YAML into a tree of nodes in which each scalar is text."""
     _check_events(_loader(text, source))
     return _loader(text, source).get_single_node()
 
@@ -129,7 +132,7 @@ def _loader(text: str, source: str) -> yaml.BaseLoader:
 
 
 def _check_events(loader: yaml.BaseLoader) -> None:
-    """Refuse what could blow up a small file to a huge tree, before a tree is built."""
+    """Before a tree is built, refuse features that could expand a small file to a huge tree."""
     depth = 0
     while loader.check_event():
         event = loader.get_event()
@@ -143,7 +146,7 @@ def _check_events(loader: yaml.BaseLoader) -> None:
 
 
 def _section(name: str, node: yaml.Node) -> yaml.MappingNode:
-    """The settings of a section; none where only its name is there."""
+    """The node with the settings of a section; empty if only the section's name is given."""
     if isinstance(node, yaml.ScalarNode) and node.value.lower() in NOTHING:
         return yaml.MappingNode(node.tag, [], node.start_mark)
     if not isinstance(node, yaml.MappingNode):
@@ -155,7 +158,7 @@ def _section(name: str, node: yaml.Node) -> yaml.MappingNode:
 def _pairs(
     node: yaml.MappingNode, names: Sequence[str], kind: str
 ) -> Iterator[tuple[str, yaml.Node]]:
-    """Each name with the node of its value; a name must be known and is given once."""
+    """Yield each name with the node of its value; a name must be known and given only once."""
     lines: dict[str, int] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -185,7 +188,7 @@ def _error(place: Event | yaml.Node, message: str) -> ValueError:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What PyYAML found wrong, on one line."""
+    """PyYAML's error on one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         words = [text for text in (error.context, error.problem) if text]
         return f"line {error.problem_mark.line + 1}: {', '.join(words)}"
@@ -196,12 +199,12 @@ def _problem(error: yaml.YAMLError) -> str:
 
 
 def written_sections(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """Sections of settings as YAML text, short sections and lists on one line."""
+    """Write sections of settings as YAML; lists, and sections without lists, in flow style."""
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 
 def notation(value: Any) -> str:
-    """A value as it is written in a YAML file or on the command line.
+    """Write a value as in a YAML file or on the command line.
 
     >>> notation((64, 64, 48)), notation(None), notation(True), notation("runs/quick")
     ('[64, 64, 48]', 'null', 'true', 'runs/quick')

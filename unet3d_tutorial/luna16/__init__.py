@@ -1,4 +1,4 @@
-"""LUNA16: download its archives, unpack them, convert the scans, check what came out."""
+"""LUNA16: download its archives, unpack them, convert the scans and check the result."""
 
 from .conversion import ConversionError, ConversionReport, convert
 

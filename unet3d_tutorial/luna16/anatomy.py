@@ -8,11 +8,12 @@ from .layout import MASK_VALUES
 
 
 def odd_anatomy(mask: Volume, values: tuple[int, int, int] = MASK_VALUES) -> str | None:
-    """Say that structures are absent, or that left and right lung look swapped.
+    """Report structures that are absent, or a left and right lung that look swapped.
 
-    Returns ``None`` if all is well. ``values`` are those of left lung, right lung and trachea. The
-    sides are a matter of geometry: the file may be perfect in form. People with mirrored organs
-    exist, so this is a reason to look and not an error.
+    ``values`` are the label values of left lung, right lung and trachea. Returns a sentence, or
+    ``None`` if nothing is odd. The sides are compared by the positions of the lungs in RAS mm, so
+    this also finds a well-formed file with wrong geometry. Some people have mirrored organs, so the
+    result is a reason to look at the scan, not an error.
     """
     absent = [
         name
@@ -35,7 +36,7 @@ def odd_anatomy(mask: Volume, values: tuple[int, int, int] = MASK_VALUES) -> str
 def _center_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Centre of a mask in RAS mm.
 
-    It is computed from the mask's profile along each axis, which takes far less memory than a list
+    It is computed from the mask's profile along each axis, which needs far less memory than a list
     of its voxels.
     """
     profiles = [mask.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1))]

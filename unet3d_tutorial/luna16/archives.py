@@ -1,6 +1,6 @@
-"""Unpack the archives of a data set, which come from elsewhere.
+"""Unpack the archives of a data set.
 
-They are not trusted to be what they say.
+They come from elsewhere, so their content is checked before anything is written.
 """
 
 import shutil
@@ -24,16 +24,16 @@ class ArchiveError(ValueError):
 def unpack(archive: str | Path, folder: str | Path) -> Path:
     """Unpack the scan files of a ``.zip`` or ``.rar``, all of them or none.
 
-    They come to ``folder/<name of the archive>``. Folders within the archive do not matter, only
-    the scans' names.
+    They are written to ``folder/<name of the archive>``, without the folders of the archive.
 
-    Returns that folder. Raises :class:`ArchiveError` if the archive is damaged or holds a path that
-    leads out of it, before anything is written, and ``OSError`` if the disk is full. A packed
-    ``.rar`` needs one of the programs unrar, unar, 7z or bsdtar.
+    Returns that folder. Raises :class:`ArchiveError` if the archive is damaged, contains no scans,
+    or contains a path that leads out of it (checked before anything is written). Raises ``OSError``
+    if there is not enough space on the disk. A compressed ``.rar`` needs one of the programs unrar,
+    unar, 7z or bsdtar.
     """
     archive, folder = Path(archive), Path(folder)
     target = folder / archive.stem
-    # A name that stays the same, so that what a killed process left is found and removed.
+    # Always the same name, so that the leftovers of a killed process are found and removed.
     part = folder / f".{archive.stem}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -55,7 +55,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 def check_room(folder: Path, needed: float, what: str) -> None:
     """Raise ``OSError`` if the disk of ``folder`` has less than ``needed`` bytes free.
 
-    The folder may not be there yet. ``what`` needs the room, for the message.
+    The folder need not exist yet. ``what`` names the files that need the space, for the message.
     """
     existing = folder.absolute()
     while not existing.exists():
@@ -70,9 +70,9 @@ def check_room(folder: Path, needed: float, what: str) -> None:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; what zipfile and rarfile raise becomes :class:`ArchiveError`.
+    """Open an archive, and turn the errors of zipfile and rarfile into :class:`ArchiveError`.
 
-    A ``.rar`` comes as rarfile's object, which does what zipfile's does.
+    For a ``.rar`` it yields rarfile's object, which has the same methods as zipfile's.
     """
     import rarfile
 
@@ -97,7 +97,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _scan_files(members: list[zipfile.ZipInfo], archive: Path) -> dict[str, zipfile.ZipInfo]:
-    """Return name -> member of all scan files, after every path has been checked."""
+    """Check every path in the archive, and return name -> member for the scan files."""
     scans: dict[str, zipfile.ZipInfo] = {}
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
@@ -117,6 +117,6 @@ def _scan_files(members: list[zipfile.ZipInfo], archive: Path) -> dict[str, zipf
 
 
 def _leads_out(path: PurePosixPath) -> bool:
-    """Whether a path begins elsewhere, for example on ``C:``, or climbs up."""
+    """Whether a path is absolute, names a drive such as ``C:``, or contains ``..``."""
     has_drive = any(":" in part for part in path.parts[:1])  # "./" has no parts
     return path.is_absolute() or ".." in path.parts or has_drive

@@ -1,4 +1,4 @@
-"""Check every case of a data set before training on it: what is there, and what is odd about it."""
+"""Check every case of a data set before training: what is there, and what is odd about it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ from ..volume import Volume, check_same_grid
 from .anatomy import odd_anatomy
 from .layout import MASK_VALUES
 
-CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask that counts from 1
-# What any chest CT keeps to; what lies outside is worth a look, not necessarily wrong.
-SPACING_MM = (0.3, 7.0)  #: of neighbouring voxels
+CLASS_VALUES = (1, 2, 3)  #: left lung, right lung, trachea in a mask of class numbers
+# Limits of an ordinary chest CT. A value outside them is reported, but need not be wrong.
+SPACING_MM = (0.3, 7.0)  #: between neighbouring voxels
 LENGTH_MM = (100.0, 900.0)  #: of each side of the scan
-LEAST_HU = (-10000, -700)  #: there is air around and in a chest
-MOST_HU = (200, 33000)  #: and bone in it
-LUNG_ML = (200, 7000)  #: one lung, from a child to a tall adult
+LEAST_HU = (-10000, -700)  #: of the smallest value: there is air in and around a chest
+MOST_HU = (200, 33000)  #: of the largest value: there is bone in a chest
+LUNG_ML = (200, 7000)  #: of one lung, from a child to a tall adult
 TRACHEA_ML = (3, 200)
-LUNG_HU = (-980, -300)  #: mean of a lung: mostly air, never only air
+LUNG_HU = (-980, -300)  #: of a lung's mean: mostly air, but not only air
 
-LONGEST_NAME = 30  #: characters in the table; of a longer name, both ends are shown
+LONGEST_NAME = 30  #: characters in the table; of a longer name only both ends are shown
 HEADINGS = (
     "case",
     "voxels",
@@ -53,18 +53,18 @@ class CaseFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """One image and its label. What could not be found out is ``None``."""
+    """What is known about one image and its label; ``None`` where it could not be determined."""
 
     name: str  #: ``train/1.2.3``
     shape: tuple[int, ...] | None = None
     spacing_mm: tuple[float, ...] | None = None
-    axes: str | None = None  #: where the array's axes point, for example LPS
-    hu: tuple[float, float] | None = None  #: least and greatest
+    axes: str | None = None  #: directions of the array's axes, for example LPS
+    hu: tuple[float, float] | None = None  #: smallest and largest
     volumes_ml: dict[str, float] | None = None
     values: tuple[int, int, int] | None = None  #: of the structures in the mask: 1, 2, 3 or 3, 4, 5
-    digest: str | None = None  #: of the image's voxels
-    odd: tuple[str, ...] = ()
-    unusable: bool = False  #: cannot be trained on
+    digest: str | None = None  #: SHA-1 of the image's voxels
+    odd: tuple[str, ...] = ()  #: a phrase for each odd thing
+    unusable: bool = False  #: cannot be used for training
 
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
@@ -87,9 +87,9 @@ class CaseCheck:
 
 @dataclass
 class DataCheck:
-    """All cases. Print it for the table, a summary and a line for each thing that is odd.
+    """All cases. Print it for a table, a summary and one line for each odd thing.
 
-    In Jupyter a cell shows the table as HTML, and the lines below it.
+    A Jupyter cell shows the table as HTML, with the lines below it.
     """
 
     cases: list[CaseCheck] = field(default_factory=list)
@@ -100,11 +100,11 @@ class DataCheck:
 
     @property
     def odd(self) -> dict[str, tuple[str, ...]]:
-        """Name -> what is odd, of the cases with something odd."""
+        """Name -> what is odd, for the cases with something odd."""
         return {case.name: case.odd for case in self.cases if case.odd}
 
     def table(self) -> Table:
-        """The cases as a table, a row for each."""
+        """The cases as a table, one row per case."""
         return Table(HEADINGS, [case.cells() for case in self.cases], ALIGN)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class DataCheck:
         return f"{self.table()._repr_html_()}<p>{lines.removeprefix('<br>')}</p>"
 
     def _lines(self) -> Iterator[str]:
-        """What to say below the table."""
+        """The lines below the table."""
         yield (
             f"{len(self.cases)} cases, {len(self.odd)} with something odd, "
             f"{len(self.unusable)} of them unusable"
@@ -126,7 +126,7 @@ class DataCheck:
                 yield f"  {name}: {text}"
 
     def _numbering(self) -> Iterator[str]:
-        """What to set for masks of classes 1, 2, 3; training takes all masks in one way."""
+        """Which settings masks of the classes 1, 2, 3 need; one run can read only one kind."""
         classes = [case.name for case in self.cases if case.values == CLASS_VALUES]
         originals = [case.name for case in self.cases if case.values == MASK_VALUES]
         if classes:
@@ -142,12 +142,12 @@ class DataCheck:
 
 
 def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
-    """Read every case of ``folder`` and say what is there and what is odd.
+    """Read every case of ``folder`` and report what is there and what is odd.
 
-    The folder holds ``image`` and ``seg``, or folders such as ``train`` and ``val`` that do. Masks
-    may have LUNA16's values 3, 4, 5 or the classes 1, 2, 3. There are as many ``processes`` as
-    cores, if ``None``; 1 means this one. Nothing is changed. Raises ``FileNotFoundError`` if there
-    are no cases at all.
+    The folder contains ``image`` and ``seg``, or folders such as ``train`` and ``val`` that do.
+    Masks may have LUNA16's values 3, 4, 5 or the classes 1, 2, 3. ``processes`` is the number of
+    processes that read; ``None`` means one per core, 1 only this one. No file is changed. Raises
+    ``FileNotFoundError`` if there are no cases at all.
     """
     folder = Path(folder)
     all_files = _find_cases(folder)
@@ -162,7 +162,7 @@ def check(folder: str | Path, *, processes: int | None = None) -> DataCheck:
 
 
 def _find_cases(folder: Path) -> list[CaseFiles]:
-    """Every case, also one of which only the image or only the label is there."""
+    """Every case, even if only its image or only its label is there."""
     splits = set()
     for kind in ("image", "seg"):
         for path in (folder / kind, *folder.glob(f"*/{kind}")):
@@ -182,9 +182,9 @@ def _file_names(split: Path) -> list[str]:
 
 
 def _mark_copies(cases: list[CaseCheck]) -> list[CaseCheck]:
-    """Say of images with the very same voxels that they are.
+    """Report images whose voxels are identical.
 
-    In train and val at once, they would fake the score.
+    The same image in both train and val would make the validation score too good.
     """
     same: dict[str, list[str]] = {}
     for case in cases:
@@ -209,7 +209,7 @@ def _check_files(files: CaseFiles) -> CaseCheck:
 
 
 def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
-    """Read one image and its label and say what is odd."""
+    """Read one image and its label, and report what is odd."""
     try:
         image = load_volume(image_path)
     except (OSError, ValueError) as error:
@@ -232,7 +232,7 @@ def check_case(name: str, image_path: Path, label_path: Path) -> CaseCheck:
 
 
 def _with_label(case: CaseCheck, image: Volume, label: Volume) -> CaseCheck:
-    """Add what the label tells to the check of an image."""
+    """Add what the label shows to the check of an image."""
     values = CLASS_VALUES if has_classes(label.array) else MASK_VALUES
     odd = [*case.odd, *_odd_label(label, values)]
     volumes_ml = {}
@@ -279,7 +279,7 @@ def _odd_label(label: Volume, values: tuple[int, int, int]) -> Iterator[str]:
 
 
 def _odd_structure(name: str, volume_ml: float, hu: np.ndarray) -> Iterator[str]:
-    """What is odd about one structure that is there; ``hu`` are the image's values in it."""
+    """What is odd about a structure that is not empty; ``hu`` are the image's values in it."""
     is_lung = "lung" in name
     least, most = LUNG_ML if is_lung else TRACHEA_ML
     if not least <= volume_ml <= most:

@@ -1,8 +1,8 @@
-"""From LUNA16's folders of MetaImage files to the NIfTI pairs that the rest of the package reads.
+"""Convert LUNA16's MetaImage files to the NIfTI pairs that the rest of the package reads.
 
-Nothing is resampled and no voxel moves within the array: only the file format changes, and the way
-a position is written. MetaImage counts millimetres towards the patient's left, back and head (LPS),
-NIfTI towards right, front and head (RAS). :mod:`~unet3d_tutorial.luna16.layout` says which file
+Nothing is resampled and no voxel moves within the array. Only the file format and the coordinate
+convention change: MetaImage counts millimetres towards the patient's left, back and head (LPS),
+NIfTI towards right, front and head (RAS). :mod:`~unet3d_tutorial.luna16.layout` defines which file
 goes where.
 """
 
@@ -25,10 +25,10 @@ from .layout import LOCK, MASK_VALUES, Scan, find_scans
 class ConversionReport:
     """What became of each scan. Print it for a summary."""
 
-    converted: list[str] = field(default_factory=list)  #: uids written by this call
-    existing: list[str] = field(default_factory=list)  #: uids that an earlier call had finished
-    skipped: dict[str, str] = field(default_factory=dict)  #: uid -> why there is no output
-    #: uid -> what looks odd in a scan written by this call
+    converted: list[str] = field(default_factory=list)  #: UIDs written by this call
+    existing: list[str] = field(default_factory=list)  #: UIDs that an earlier call had finished
+    skipped: dict[str, str] = field(default_factory=dict)  #: UID -> why there is no output
+    #: UID -> what looks odd in a scan written by this call
     warnings: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class ConversionReport:
 
 
 class ConversionError(ValueError):
-    """Some scans could not be converted; ``report`` says which and why, and what was converted."""
+    """Some scans could not be converted; ``report`` lists them, why, and what was converted."""
 
     def __init__(self, report: ConversionReport):
         super().__init__(str(report))
@@ -69,25 +69,26 @@ def convert(
     """Convert a folder in LUNA16's layout to ``destination/{train,val}/{image,seg}/<uid>.nii.gz``.
 
     Images are int16 HU. Masks are uint8 and keep 3 left lung, 4 right lung and 5 trachea; every
-    other value becomes 0, background. The validation scans are the last ``num_validation``, by uid,
-    of the highest-numbered subset. Pairs that an earlier call finished are kept, unless their
-    source files are newer, so an interrupted call can be repeated; a second call at the same time
-    is refused. There are as many ``processes`` as cores, if ``None``; 1 means this one. Each holds
-    one scan and its mask, in no more than three times the scan's size as int16.
+    other value becomes 0, background. The validation scans are the last ``num_validation``, by UID,
+    of the highest-numbered subset. Pairs that an earlier call finished are kept unless their source
+    files are newer, so an interrupted call can be repeated. ``processes`` is the number of
+    processes that convert; ``None`` means one per core, 1 only this one. Each holds one scan and
+    its mask, which takes at most three times the scan's size as int16.
 
-    Raises ``ValueError`` if ``source`` has another layout and ``OSError`` if a file cannot be
-    written, for example because the disk is full. A scan that cannot be used is left out and the
-    others are converted; then :class:`ConversionError` lists it, unless ``skip_bad``.
+    Raises ``ValueError`` if ``source`` has another layout, ``RuntimeError`` if another process
+    is writing to ``destination``, and ``OSError`` if a file cannot be written, for example because
+    the disk is full. A scan that cannot be used is skipped and the others are converted; then
+    :class:`ConversionError` lists the skipped scans, unless ``skip_bad``.
     """
     source, destination = Path(source), Path(destination)
-    # Refuses another layout before anything is made.
+    # Refuse another layout before anything is written.
     find_scans(source, destination, num_validation)
     busy = (
         f"{destination}: another process converts into this folder; "
         "wait until process {process} has ended"
     )
     with only_one(destination / LOCK, busy):
-        # Again: what was there may have changed until the lock was ours.
+        # Again: the files may have changed before we held the lock.
         scans, skipped = find_scans(source, destination, num_validation)
         report = _convert_all(scans, processes)
     report.skipped.update(skipped)
@@ -120,10 +121,10 @@ def _convert_all(scans: list[Scan], processes: int | None) -> ConversionReport:
 
 
 def _move_from_other_split(scan: Scan) -> None:
-    """Move what an earlier call wrote for the scan, if it was in the other split then.
+    """Move the files that an earlier call wrote for the scan to the other split.
 
-    A scan changes split when a higher-numbered subset is added. Left behind, it would be trained on
-    and validated with.
+    A scan changes its split when a higher-numbered subset is added. If the old files stayed, it
+    would be used for both training and validation.
     """
     for old, new in zip(scan.outputs_of_other_split, scan.outputs, strict=True):
         if old.is_file():
@@ -132,7 +133,7 @@ def _move_from_other_split(scan: Scan) -> None:
 
 
 def _is_up_to_date(scan: Scan) -> bool:
-    """Whether both outputs are there and no source file is newer."""
+    """Whether both output files exist and no source file is newer."""
     if not all(path.is_file() for path in scan.outputs):
         return False
     written = min(path.stat().st_mtime for path in scan.outputs)
@@ -143,9 +144,9 @@ def _is_up_to_date(scan: Scan) -> bool:
 
 
 def _convert_one(scan: Scan) -> _Outcome:
-    """Write one pair of files, both or none."""
+    """Write one pair of files, or neither."""
     image_path, mask_path = scan.outputs
-    # A pair counts as done while both are there; this one is out of date.
+    # A pair counts as done if both files exist; this one is incomplete or out of date.
     _remove(image_path, mask_path)
     try:
         image = _to_hu(read_mhd(scan.image), scan.image)
@@ -155,7 +156,7 @@ def _convert_one(scan: Scan) -> _Outcome:
     try:
         save_volume(mask, mask_path)
         save_volume(image, image_path)
-    except BaseException:  # a full disk, Ctrl-C: no mask without its image stays behind
+    except BaseException:  # a full disk, Ctrl-C: leave no mask without its image
         _remove(image_path, mask_path)
         raise
     return _Outcome(scan.uid, warning=odd_anatomy(mask))
@@ -167,11 +168,11 @@ def _remove(*paths: Path) -> None:
 
 
 def _to_hu(volume: Volume, path: Path) -> Volume:
-    """int16 HU, refusing values that int16 would change."""
+    """Convert to int16 HU; refuse values that int16 would change."""
     array = volume.array
     if array.dtype == np.int16:
         return volume
-    with np.errstate(invalid="ignore"):  # what is not a number differs from what it becomes
+    with np.errstate(invalid="ignore"):  # NaN differs from what it becomes, so it is refused
         converted = array.astype(np.int16)
     if not np.array_equal(converted, array):
         raise BadScanError(
@@ -182,7 +183,11 @@ def _to_hu(volume: Volume, path: Path) -> Volume:
 
 
 def _to_mask(mask: Volume, scan: Volume, path: Path) -> Volume:
-    """uint8 with LUNA16's values 3, 4 and 5 kept and all others 0, on exactly the scan's grid."""
+    """Convert to uint8, keep the values 3, 4 and 5, and set all others to 0.
+
+    The result has exactly the scan's affine. Raises
+    :class:`~unet3d_tutorial.volume.BadScanError` if the grids differ or no structure is left.
+    """
     check_same_grid(path, mask.grid, "the scan", scan.grid)
     kept = np.zeros(mask.array.shape, np.uint8, order="F")
     for value in MASK_VALUES:

@@ -1,8 +1,8 @@
-"""LUNA16 from its public archive to folders of scans: what is missing is downloaded and unpacked.
+"""Download the missing parts of LUNA16 from its public archive, and unpack them.
 
-LUNA16 is at Zenodo in two records, https://doi.org/10.5281/zenodo.3723295 (subsets 0 to 6 and the
-lung masks) and https://doi.org/10.5281/zenodo.4121926 (subsets 7 to 9). Sizes and MD5 sums are
-those that the records state. libcurl does the downloading, so proxies are set as for every program
+LUNA16 is in two Zenodo records, https://doi.org/10.5281/zenodo.3723295 (subsets 0 to 6 and the lung
+masks) and https://doi.org/10.5281/zenodo.4121926 (subsets 7 to 9). File sizes and MD5 sums are
+those that the records state. libcurl downloads the files, so proxies are set as for any program
 that uses it (``https_proxy``).
 """
 
@@ -21,26 +21,26 @@ API = "https://zenodo.org/api/records"
 SUBSETS = range(10)
 #: folder of scans -> the record that holds its archive
 RECORDS = {f"subset{n}": 3723295 if n < 7 else 4121926 for n in SUBSETS} | {MASK_FOLDER: 3723295}
-#: bytes of scans for a byte of archive, about; the archive says it exactly once it is here
+#: approximate bytes of scans per byte of archive; the exact size is known after the download
 UNPACKED = 2
 
 
 def download_luna16(
     folder: str | Path, subsets: Iterable[int] = SUBSETS, *, api: str = API
 ) -> list[str]:
-    """Bring what is missing of some subsets, and of the lung masks, to ``folder``.
+    """Put the missing ones of ``subsets``, and the lung masks, into ``folder``.
 
-    Scans come to ``folder/subset<n>`` and masks to ``folder/seg-lungs-LUNA16``. A folder with scans
-    in it counts as there. An archive of the same name next to it, ``.zip`` or ``.rar``, is unpacked
-    and kept; only what is missing then is downloaded, to ``folder/download``, and deleted once
-    unpacked. An interrupted call can be repeated and resumes where it stopped. A second process on
-    the same folder waits for the first.
+    Scans are written to ``folder/subset<n>`` and masks to ``folder/seg-lungs-LUNA16``. A folder
+    that contains scans counts as complete. An archive of the same name next to it, ``.zip`` or
+    ``.rar``, is unpacked and kept. Whatever is still missing is downloaded to ``folder/download``;
+    these archives are deleted after unpacking. An interrupted call can be repeated and resumes
+    where it stopped. A second process on the same folder waits for the first.
 
-    Returns the names of the folders that were missing. Raises
-    :class:`~unet3d_tutorial.luna16.transfer.DownloadError` if the archive cannot be reached,
-    ``OSError`` if there is too little room on the disk, which is looked at first, and
+    Returns the names of the folders that were missing. Raises ``ValueError`` for a subset that does
+    not exist, :class:`~unet3d_tutorial.luna16.transfer.DownloadError` if the download fails,
+    ``OSError`` if there is too little disk space (checked first), and
     :class:`~unet3d_tutorial.luna16.archives.ArchiveError` for an archive that is damaged or would
-    write elsewhere.
+    write outside the folder.
     """
     folder = Path(folder)
     names = [*(f"subset{n}" for n in subsets), MASK_FOLDER]
@@ -62,14 +62,14 @@ def download_luna16(
         tqdm(desc="Fetching", total=total, unit="B", unit_scale=True, disable=not remote) as bar,
     ):
         for name in missing:
-            # The process that we waited for may have brought it.
+            # The process that we waited for may have fetched it.
             if not _has_scans(folder / name):
                 _bring(folder, name, remote.get(name), bar.update)
     return missing
 
 
 def _bring(folder: Path, name: str, remote: RemoteFile | None, progress: Progress) -> None:
-    """Unpack the reader's own archive, or download the ``remote`` one, unpack and delete it."""
+    """Unpack the user's own archive; or download ``remote``, unpack it and delete it."""
     own = _own_archive(folder, name)
     if own is not None:
         unpack(own, folder)
@@ -90,7 +90,7 @@ def _has_scans(folder: Path) -> bool:
 
 
 def _own_archive(folder: Path, name: str) -> Path | None:
-    """The archive that the reader has put there, if any."""
+    """The archive that the user has put there; ``None`` without one."""
     for suffix in (".zip", ".rar"):
         path = folder / f"{name}{suffix}"
         if path.is_file():
@@ -99,7 +99,7 @@ def _own_archive(folder: Path, name: str) -> Path | None:
 
 
 def _find_remote(names: list[str], api: str) -> dict[str, RemoteFile]:
-    """Name -> the archive to download."""
+    """Return name -> archive to download."""
     numbers = sorted({RECORDS[name] for name in names})
     records = {number: read_record(number, api) for number in numbers}
     files = {}
@@ -114,7 +114,7 @@ def _find_remote(names: list[str], api: str) -> dict[str, RemoteFile]:
 
 
 def _check_room_for(files: list[RemoteFile], folder: Path) -> None:
-    """Raise ``OSError`` unless there is room for all scans and one archive at a time."""
+    """Raise ``OSError`` unless there is space for all scans and one archive at a time."""
     sizes = [file.size for file in files]
     needed = sum(sizes) * UNPACKED + max(sizes, default=0)
     check_room(folder, needed, f"{len(files)} archives and their scans")
@@ -124,7 +124,10 @@ def _check_room_for(files: list[RemoteFile], folder: Path) -> None:
 
 
 def read_record(number: int, api: str = API) -> dict[str, RemoteFile]:
-    """Return the files of a Zenodo record by name, with the size and MD5 sum that Zenodo states."""
+    """Return the files of a Zenodo record by name, with the stated sizes and MD5 sums.
+
+    Raises :class:`~unet3d_tutorial.luna16.transfer.DownloadError`.
+    """
     url = f"{api}/{number}"
     text = download_bytes(url)
     try:
@@ -137,7 +140,7 @@ def read_record(number: int, api: str = API) -> dict[str, RemoteFile]:
 
 
 def _remote_file(entry: dict) -> RemoteFile:
-    """One entry of a record's files. Its checksum reads ``md5:`` and 32 digits."""
+    """Convert one entry of a record's files; its checksum is ``md5:`` and 32 digits."""
     kind, _, digits = entry["checksum"].partition(":")
     if kind != "md5" or len(digits) != 32:
         raise ValueError(f"expected md5:, found {entry['checksum']}")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 MASK_FOLDER = "seg-lungs-LUNA16"
 MASK_VALUES = (3, 4, 5)  #: left lung, right lung, trachea: in the order of STRUCTURES
-LOCK = ".lock"  #: file in a folder that the process working on it holds, so that there is only one
-SCAN_SUFFIXES = (".mhd", ".raw", ".zraw")  #: a header, and its voxels plain or packed
+LOCK = ".lock"  #: lock file, so that only one process at a time works on a folder
+SCAN_SUFFIXES = (".mhd", ".raw", ".zraw")  #: a header, and its voxels plain or compressed
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Scan:
 
     @property
     def outputs(self) -> tuple[Path, Path]:
-        """The image's and the mask's NIfTI file."""
+        """The NIfTI files of the image and the mask."""
         return self._outputs(self.split)
 
     @property
     def outputs_of_other_split(self) -> tuple[Path, Path]:
-        """Where the two files are if the scan was in the other split before."""
+        """The same two files if the scan were in the other split."""
         return self._outputs("val" if self.split == "train" else "train")
 
     @property
     def sources(self) -> list[Path]:
-        """The files of the source that make up the scan and its mask."""
+        """The source files of the scan and its mask that exist."""
         names = [
             path.with_suffix(suffix) for path in (self.image, self.mask) for suffix in SCAN_SUFFIXES
         ]
@@ -55,12 +55,12 @@ class Scan:
 def find_scans(
     source: Path, destination: Path, num_validation: int
 ) -> tuple[list[Scan], dict[str, str]]:
-    """List the scans by subset and uid; say of each uid that cannot be used why.
+    """List the scans by subset and UID, and the UIDs that cannot be used, with reasons.
 
-    The last ``num_validation`` scans of the highest-numbered subset are for validation, bad ones
-    counted too, so that repairing one scan never moves another to a different split.
+    The last ``num_validation`` scans of the highest-numbered subset are for validation. Unusable
+    scans count too, so that repairing one scan never moves another to a different split.
 
-    Returns the scans that have exactly one header, and uid -> reason for the others. Raises
+    Returns the scans that have exactly one header, and UID -> reason for the others. Raises
     ``ValueError`` if ``source`` has another layout or too few scans.
     """
     headers = _find_headers(source)
@@ -86,7 +86,7 @@ def find_scans(
 
 
 def _validation_uids(headers: dict[str, list[Path]], count: int) -> set[str]:
-    """The last ``count`` uids of the highest-numbered subset."""
+    """The last ``count`` UIDs of the highest-numbered subset."""
     subsets = {uid: _subset_number(paths[0].parent) for uid, paths in headers.items()}
     last = max(subsets.values())
     in_last = sorted(uid for uid, subset in subsets.items() if subset == last)
@@ -94,9 +94,10 @@ def _validation_uids(headers: dict[str, list[Path]], count: int) -> set[str]:
 
 
 def _find_headers(source: Path) -> dict[str, list[Path]]:
-    """Return uid -> its ``.mhd`` in each subset that has it.
+    """Return UID -> its ``.mhd`` in each subset that has files of this UID.
 
-    The file may be missing, if there is a lonely ``.raw``.
+    The ``.mhd`` itself may be missing, if there is only a ``.raw`` or ``.zraw``. Raises
+    ``ValueError`` if ``source`` is not in LUNA16's layout.
     """
     headers: dict[str, list[Path]] = {}
     for subset in sorted(source.glob("subset*")):
@@ -121,6 +122,6 @@ def _describe(folder: Path) -> str:
 
 
 def _subset_number(folder: Path) -> int:
-    """Return 12 for ``subset12``, so that it follows ``subset9``; -1 for any other name."""
+    """Return 12 for the folder ``subset12``, so that it follows ``subset9``; otherwise -1."""
     match = re.fullmatch(r"subset(\d+)", folder.name)
     return int(match[1]) if match and folder.is_dir() else -1

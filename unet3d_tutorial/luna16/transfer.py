@@ -1,8 +1,8 @@
-"""Download a large file whole or not at all, resuming after every interruption.
+"""Download a large file completely or not at all, and resume after every interruption.
 
-libcurl does the work: it follows redirects, heeds the user's proxies (``https_proxy``), checks
-certificates and that a server sends as much as it announced, and notices when a connection stalls.
-Here is what to do then.
+libcurl does the work: it follows redirects, uses the user's proxies (``https_proxy``), checks
+certificates and the announced length, and detects a stalled connection. This module decides what to
+do after a failure: resume, start again or give up.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from typing import NoReturn
 ATTEMPTS = 6  #: in a row without a byte of progress, until we give up
 FIRST_WAIT_S = 1.0  #: after the first of them; doubled each time
 LONGEST_WAIT_S = 60.0
-STALLED_S = 60  #: a connection that is slower than 1 kB/s for so long is given up
+STALLED_S = 60  #: a connection slower than 1 kB/s for this long is closed
 
-Progress = Callable[[int], object]  #: is told how many bytes have come; negative if some were lost
+Progress = Callable[[int], object]  #: called with the number of new bytes; negative if lost
 
 
 class DownloadError(RuntimeError):
-    """A file could not be had. What had come is kept, and the same call resumes from there."""
+    """A file could not be downloaded. Bytes received so far are kept; the same call resumes."""
 
 
 class _PassingError(Exception):
-    """A failure that may be gone at the next attempt."""
+    """A failure that may not occur at the next attempt."""
 
 
 class _CannotResumeError(_PassingError):
-    """The server has no part of the file to give, only all of it."""
+    """The server cannot send the rest of the file, only all of it."""
 
 
 class _TooLongError(_PassingError):
@@ -40,7 +40,7 @@ class _TooLongError(_PassingError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file elsewhere, with what is known of it."""
+    """A file on a server, with its published size and checksum."""
 
     url: str
     size: int  #: bytes
@@ -48,21 +48,21 @@ class RemoteFile:
 
 
 def _no_progress(count: int) -> None:
-    """Tell nobody."""
+    """Report progress to nobody."""
 
 
 def download_file(file: RemoteFile, path: Path, progress: Progress = _no_progress) -> Path:
-    """Download to ``path``, which appears when its size and MD5 sum are right.
+    """Download to ``path``, which appears only when its size and MD5 sum are right.
 
-    A broken connection is resumed; a file whose sum is wrong is downloaded once more from the
-    beginning. Raises :class:`DownloadError` when there is no progress any more, ``OSError`` on a
-    full disk.
+    A broken connection is resumed. A file whose MD5 sum is wrong is downloaded once more from the
+    beginning. An existing ``path`` is returned unchanged. Raises :class:`DownloadError` if attempts
+    make no more progress or the sum is wrong twice, and ``OSError`` if the disk is full.
     """
     if path.is_file():
         progress(file.size)
         return path
-    # Not a temporary file that goes when an attempt fails: the next call resumes from it, so it has
-    # a name that can be found again, and a lock on the folder keeps a second process away.
+    # Not written_whole: this file must survive a failed attempt, because the next call resumes from
+    # it. So its name is fixed, and a lock on the folder keeps a second process away.
     part = path.with_name(path.name + ".part")
     part.touch()
     progress(part.stat().st_size)
@@ -148,9 +148,9 @@ def _retry(
     size: int | None = None,
     attempts: int = ATTEMPTS,
 ) -> None:
-    """Repeat ``request`` until ``size`` bytes are ``received``, or it just ends if ``None``.
+    """Repeat ``request`` until ``size`` bytes are ``received``; with ``None``, until it succeeds.
 
-    Gives up after ``attempts`` in a row without any progress.
+    Raises :class:`DownloadError` after ``attempts`` failures in a row without any progress.
     """
     failures = 0
     wait = FIRST_WAIT_S
@@ -173,7 +173,7 @@ def _retry(
         if failures == attempts:
             raise DownloadError(
                 f"{url}: {reason}. Is this computer connected? What has come is kept; "
-                "the same command goes on from there"
+                "the same command continues from there"
             )
         time.sleep(wait)
 
@@ -182,11 +182,12 @@ def _retry(
 
 
 def _get(url: str, write: Callable[[bytes], object], start: int = 0) -> None:
-    """GET ``url`` from byte ``start`` on.
+    """GET ``url``, starting at byte ``start``, and pass the data to ``write``.
 
-    What ``write`` raises comes out; so does :class:`_PassingError`.
+    Raises what ``write`` raises, :class:`_PassingError` if another attempt may succeed, and
+    :class:`DownloadError` if none will.
     """
-    import pycurl  # only who downloads needs it
+    import pycurl  # needed only for downloads
 
     raised: list[BaseException] = []
 
@@ -194,7 +195,7 @@ def _get(url: str, write: Callable[[bytes], object], start: int = 0) -> None:
         try:
             write(data)
             return len(data)
-        except BaseException as error:  # Ctrl-C too: libcurl would print it and go on
+        except BaseException as error:  # Ctrl-C too: libcurl would print it and continue
             raised.append(error)
             return -1
 
@@ -217,11 +218,11 @@ def _get(url: str, write: Callable[[bytes], object], start: int = 0) -> None:
 
 
 def _options() -> dict[int, object]:
-    """libcurl's settings that are the same for each request."""
+    """The libcurl options that are the same for each request."""
     import certifi
     import pycurl
 
-    web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS  # not file:// and what else libcurl knows
+    web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS  # not file:// or others that libcurl supports
     return {
         pycurl.FAILONERROR: True,
         pycurl.PROTOCOLS: web,
@@ -239,7 +240,7 @@ def _options() -> dict[int, object]:
 
 
 def _raise(error: Exception, status: int, url: str) -> NoReturn:
-    """Sort libcurl's errors into those that may pass and those that will not."""
+    """Raise a libcurl error as one that may pass at the next attempt, or as one that will not."""
     import pycurl
 
     code, text = error.args

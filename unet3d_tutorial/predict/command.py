@@ -1,8 +1,8 @@
 """From scan files to mask files: what ``unet3d predict`` does.
 
-First :func:`mask_jobs` says which scan goes to which file, then :func:`scan_segmenter` makes a
-function from scan to mask of a network and its settings, and :func:`write_masks` applies it.
-MindSpore is needed only where a MindSpore checkpoint is used.
+First :func:`mask_jobs` decides which mask file belongs to which scan. Then :func:`scan_segmenter`
+turns a network and its settings into a function from scan to mask, and :func:`write_masks` applies
+it. MindSpore is needed only for a MindSpore checkpoint.
 """
 
 import glob
@@ -21,7 +21,7 @@ from .report import kept_line, mask_line
 BACKENDS = ("mindspore", "onnx", "310")
 MASK_SUFFIX = ".nii.gz"
 
-# ---------------------------------------------------------------------------- which scan goes where
+# ---------------------------------------------------------------------- which scan has which mask
 
 
 class MaskJob(NamedTuple):
@@ -34,14 +34,14 @@ class MaskJob(NamedTuple):
 def mask_jobs(
     scans: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[MaskJob]:
-    """Say which scan goes to which file; nothing is written.
+    """Decide which mask file belongs to which scan; nothing is written.
 
-    ``scans`` may hold patterns such as ``"ward/*.nii.gz"``. ``output`` is the mask of a single scan
-    if it ends in ``.nii.gz``, else a folder for masks of the scans' names.
+    ``scans`` may contain patterns such as ``"ward/*.nii.gz"``. ``output`` is the mask of a single
+    scan if it ends in ``.nii.gz``, otherwise a folder for masks with the names of the scans.
 
-    Raises ``FileNotFoundError`` for a scan that is not there; ``FileExistsError`` if ``output`` is
-    a file that is there, unless ``overwrite``, while a folder may hold masks already; and
-    ``ValueError`` if two scans would go to one file, or a scan would be replaced by its mask.
+    Raises ``FileNotFoundError`` for a scan that does not exist, and ``FileExistsError`` if
+    ``output`` is an existing mask, unless ``overwrite``; a folder may already contain masks. Raises
+    ``ValueError`` if two scans would have the same mask file, or a mask would replace a scan.
     """
     paths, output = scan_paths(scans), Path(output)
     if output.name.endswith(MASK_SUFFIX):
@@ -60,9 +60,9 @@ def mask_jobs(
 
 
 def scan_paths(scans: Sequence[str | Path]) -> list[Path]:
-    """Paths of scans, with patterns replaced by what they match, in order of their names.
+    """Return the paths of scans, with each pattern replaced by its matches, sorted by name.
 
-    A path that exists is never taken for a pattern. Raises ``FileNotFoundError`` if nothing
+    A path that exists is never treated as a pattern. Raises ``FileNotFoundError`` if nothing
     matches.
     """
     paths: list[Path] = []
@@ -103,12 +103,12 @@ def write_masks(
     series: str | None = None,
     overwrite: bool = False,
 ) -> Iterator[str]:
-    """Segment scan after scan into its file, and give a line with the volumes in mL after each.
+    """Segment each scan into its file, and yield a line with the volumes in mL after each.
 
-    A mask that is there is finished, for it was written whole or not at all: it is kept unless
-    ``overwrite``, so that an interrupted call continues where it was. A scan that cannot be used is
-    left out and the others are segmented; then :class:`BadScanError` lists those left out.
-    ``series``: see :func:`unet3d_tutorial.files.scans.read_scan`.
+    An existing mask is complete, because it was written completely or not at all. It is kept unless
+    ``overwrite``, so an interrupted call can be repeated and continues. A scan that cannot be used
+    is skipped and the others are segmented; then :class:`BadScanError` lists the skipped ones. For
+    ``series`` see :func:`unet3d_tutorial.files.scans.read_scan`.
     """
     left_out = []
     for scan, path in jobs:
@@ -127,9 +127,10 @@ def write_masks(
 
 
 def export_windows(scan: Path, config: Config, *, series: str | None = None) -> str:
-    """Write a scan's windows for an Ascend 310, and give a line that says how many.
+    """Write a scan's windows for an Ascend 310, and return a line with their number.
 
-    They go to ``config.export.pre_result_path``. ``series`` is that of :func:`write_masks`.
+    They are written to ``config.export.pre_result_path``. For ``series`` see
+    :func:`unet3d_tutorial.files.scans.read_scan`.
     """
     folder = config.export.pre_result_path
     windows = write_windows(read_scan(scan, series=series), folder, config)
@@ -145,10 +146,10 @@ def scan_segmenter(
     config: Config | None = None,
     overrides: Sequence[str] = (),
 ) -> Callable[[Volume], Volume]:
-    """A function from scan to mask that runs the network on one of ``BACKENDS``.
+    """Return a function from scan to mask that runs the network with one of ``BACKENDS``.
 
-    ``checkpoint`` is a ``.ckpt`` file, or a ``.onnx`` file for ``"onnx"``; without one it is the
-    run's. For ``config`` and ``overrides`` see :func:`checkpoint_and_config`.
+    ``checkpoint`` is a ``.ckpt`` file, or a ``.onnx`` file for ``"onnx"``; ``None`` takes that of
+    the run. For ``config`` and ``overrides`` see :func:`checkpoint_and_config`.
     """
     if backend == "onnx":
         path = checkpoint or _run_folder(config, overrides) / "unet3d.onnx"
@@ -169,11 +170,11 @@ def scan_segmenter(
 def checkpoint_and_config(
     checkpoint: Path | None, config: Config | None, overrides: Sequence[str] = ()
 ) -> tuple[Path, Config]:
-    """A checkpoint, the run's if ``None``, and the configuration to use it with.
+    """Return a checkpoint, the run's if ``None``, and the configuration to use it with.
 
-    Without ``config`` that is what the network was trained with, as ``config.yaml`` next to the
-    checkpoint says, and the ``overrides``; ``train.output_path`` is the checkpoint's folder. Raises
-    ``ValueError`` if a given configuration would show it scans of another kind.
+    If ``config`` is ``None``, it is read from ``config.yaml`` next to the checkpoint, with
+    ``train.output_path`` set to the checkpoint's folder and the ``overrides`` applied. Raises
+    ``ValueError`` if the configuration prepares scans differently from the training.
     """
     path = checkpoint or _run_folder(config, overrides) / "unet3d.ckpt"
     stored = path.parent / "config.yaml"
@@ -188,9 +189,10 @@ def checkpoint_and_config(
 
 
 def _run_folder(config: Config | None, overrides: Sequence[str]) -> Path:
-    """Where the run is.
+    """The folder of the run.
 
-    Of the overrides only its own counts, for the others may fit no network but the trained one.
+    Only an override of ``train.output_path`` is used, because the others may be valid only together
+    with the settings of the trained network.
     """
     if config is None:
         names = [text.partition("=")[0].strip() for text in overrides]

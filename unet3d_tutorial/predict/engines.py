@@ -1,8 +1,7 @@
-"""Run an exported network without MindSpore, by ONNX Runtime or on an Ascend 310.
+"""Run an exported network without MindSpore: with ONNX Runtime, or on an Ascend 310.
 
-ONNX Runtime computes on this machine; an Ascend 310 reads windows from files and answers in files.
-
-NumPy in, NumPy out: what comes out here goes to :func:`unet3d_tutorial.inference.segment` as its
+ONNX Runtime computes on this machine. An Ascend 310 reads windows from files and writes its results
+to files. Both work on NumPy arrays and serve :func:`unet3d_tutorial.inference.segment` as its
 predictor.
 """
 
@@ -18,7 +17,7 @@ from ..files.whole import written_whole
 from ..inference import Predictor, segment
 from ..volume import Volume
 
-#: All that prediction with ONNX Runtime needs, besides this package.
+#: The packages that prediction with ONNX Runtime needs in addition to this one.
 REQUIREMENTS = (
     "numpy",
     "scipy",
@@ -32,18 +31,18 @@ REQUIREMENTS = (
     "tabulate",
     "tqdm",
 )
-#: The name under which an ONNX file keeps its configuration.
+#: The metadata key of the configuration in an ONNX file.
 CONFIG_KEY = "unet3d_tutorial.config"
-#: The settings that a network was trained with and cannot do without, by section.
+#: The settings that must be the same as in training, by section.
 TRAINED_WITH = {
     "data": ("spacing_mm", "min_val", "max_val", "position"),
     "model": ("in_channels", "num_classes", "channels"),
 }
-#: The sections that travel with an exported network: all that prediction needs.
+#: The sections that are stored in an exported network: all that prediction needs.
 EXPORTED_SECTIONS = ("data", "model", "inference")
-#: The folder of windows that an Ascend 310 reads, within the one that it is given.
+#: The folder of windows for an Ascend 310, inside the folder that its program is given.
 WINDOWS_FOLDER = "00_data"
-#: The quietest of ONNX Runtime's levels, 0 to 4: only what ends the process is printed.
+#: The quietest of ONNX Runtime's log levels, 0 to 4: only fatal errors are printed.
 FATAL_ONLY = 4
 FLOAT32_BYTES = 4
 
@@ -52,11 +51,12 @@ FLOAT32_BYTES = 4
 
 
 def load_onnx(path: str | Path) -> tuple[Predictor, Config]:
-    """The network in an ONNX file of :func:`unet3d_tutorial.export.to_onnx`, and its configuration.
+    """Load the network of an ONNX file as a predictor, and its configuration.
 
-    The predictor takes ``(N, C, D, H, W)`` of any N, D, H and W that the network can halve, and
-    gives logits ``(N, K, D, H, W)``. Raises ``FileNotFoundError``, or ``ValueError`` if the file is
-    another network's.
+    The file is one of :func:`unet3d_tutorial.export.to_onnx`. The predictor takes
+    ``(N, C, D, H, W)`` and returns logits ``(N, K, D, H, W)``. N is free, and D, H and W can be any
+    sizes that the network can halve, unless the file was exported with fixed sizes. Raises
+    ``FileNotFoundError``, or ``ValueError`` if the file is not such an export.
     """
     path = Path(path)
     session = _open_session(path)
@@ -75,10 +75,10 @@ def _open_session(path: Path) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise FileNotFoundError(f"no such model: {path}")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL_ONLY  # errors come as exceptions, and are not printed too
+    options.log_severity_level = FATAL_ONLY  # errors are raised as exceptions, not printed too
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own kinds, all different
+    except Exception as error:  # ONNX Runtime raises its own kinds of exceptions
         raise ValueError(f"{path} is not an ONNX model: {error}") from error
 
 
@@ -94,9 +94,9 @@ def _stored_config(session: onnxruntime.InferenceSession, path: Path) -> Config:
 
 
 def _check_channels(session: onnxruntime.InferenceSession, config: Config, path: Path) -> None:
-    """Raise ``ValueError`` unless the graph has one input and one output, and their channels fit.
+    """Raise ``ValueError`` unless the graph has one input and one output with correct channels.
 
-    Their numbers are those of the configuration that the file came with.
+    The expected numbers of channels come from the configuration in the file.
     """
     expected = [config.model.in_channels, config.model.num_classes]
     ends = [*session.get_inputs(), *session.get_outputs()]
@@ -107,21 +107,21 @@ def _check_channels(session: onnxruntime.InferenceSession, config: Config, path:
         )
 
 
-# ---------------------------------------------------------------- the configuration that goes along
+# ------------------------------------------------------------- the configuration in an ONNX file
 
 
 def dump_config(config: Config) -> str:
-    """The sections data, model and inference as YAML; not those that only training needs."""
+    """The sections data, model and inference as YAML, without those that only training needs."""
     sections = config.to_dict()
     exported = {name: sections[name] for name in EXPORTED_SECTIONS}
     return yaml.safe_dump(exported, default_flow_style=None)
 
 
 def parse_config(text: str, name: str | Path) -> Config:
-    """The inverse of :func:`dump_config`.
+    """Read a configuration that :func:`dump_config` wrote.
 
-    Raises ``ValueError`` that begins with ``name``, the file that ``text`` came from, if it is
-    damaged or of another version.
+    Raises ``ValueError`` if it is damaged or of another version; the message begins with ``name``,
+    the file that ``text`` came from.
     """
     try:
         return Config.from_dict(yaml.safe_load(text))
@@ -130,9 +130,10 @@ def parse_config(text: str, name: str | Path) -> Config:
 
 
 def check_trained_with(config: Config, trained: Config, name: str | Path) -> None:
-    """Raise ``ValueError`` if ``config`` prepares scans in another way than the network needs.
+    """Raise ``ValueError`` if ``config`` prepares scans differently from ``trained``.
 
-    ``trained`` is the configuration that it was trained with, ``name`` the file that it is in.
+    ``trained`` is the configuration of the network's training. ``name`` is the network's file, for
+    the message.
     """
     for section, settings in TRAINED_WITH.items():
         for setting in settings:
@@ -149,13 +150,13 @@ def check_trained_with(config: Config, trained: Config, name: str | Path) -> Non
 
 
 def write_windows(image: Volume, folder: str | Path, config: Config) -> list[Path]:
-    """Write what the network sees of a scan as one ``.bin`` file for each window.
+    """Write the network's input for a scan as one ``.bin`` file per window; return the paths.
 
-    They are for a device that only reads files. Layout and names are those that the model zoo's
-    Unet3d gives to its program for the Ascend 310 (``preprocess.py`` and ``ascend310_infer``,
+    They are for a device that reads only files. Layout and names are those that the Unet3d of the
+    model zoo uses for its Ascend 310 program (``preprocess.py`` and ``ascend310_infer``,
     mindspore-ai/mindspore, model_zoo/official/cv/unet3d): ``folder/00_data/unet3d_bs1_bt0_N.bin``
     for window N of scan 0 in batches of 1; float32, C order, ``(1, C, *inference.roi_size)``, no
-    header. ``folder`` must be empty or not there. Returns the paths.
+    header. Raises ``FileExistsError`` unless ``folder`` is empty or absent.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -171,17 +172,17 @@ def write_windows(image: Volume, folder: str | Path, config: Config) -> list[Pat
             paths.append(path)
         return np.zeros((len(batch), config.model.num_classes, *batch.shape[2:]), np.float32)
 
-    # The mask means nothing; what counts is that the windows are those asked for later.
+    # The mask is meaningless; this only makes sure that read_results asks for the same windows.
     segment(image, write, config)
     return paths
 
 
 def read_results(image: Volume, folder: str | Path, config: Config) -> Volume:
-    """Put the answers that the device left together to a mask on the scan's own grid.
+    """Combine the device's results into a mask ``(I, J, K)`` on the scan's own grid.
 
     The zoo's program names the first output of ``unet3d_bs1_bt0_N.bin`` ``unet3d_bs1_bt0_N_0.bin``:
-    float32, C order, ``(1, K, *inference.roi_size)``. Raises ``ValueError`` if a file is missing,
-    left over, or of another length.
+    float32 logits, C order, ``(1, K, *inference.roi_size)`` for K classes. Raises ``ValueError`` if
+    a file is missing, left over, or of another length.
     """
     folder = Path(folder)
     shape = (config.model.num_classes, *config.inference.roi_size)
@@ -201,17 +202,17 @@ def read_results(image: Volume, folder: str | Path, config: Config) -> Volume:
 
 
 def _window_name(number: int | str) -> str:
-    """The zoo's name, without suffix, of a window: batches of 1 (``bs1``), scan 0 (``bt0``)."""
+    """The zoo's name of a window, without suffix: batches of 1 (``bs1``), scan 0 (``bt0``)."""
     return f"unet3d_bs1_bt0_{number}"
 
 
 def _result_name(number: int | str) -> str:
-    """The zoo's name of the file with the first output for a window."""
+    """The zoo's file name of the first output for a window."""
     return f"{_window_name(number)}_0.bin"
 
 
 def _read_result(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read float32 scores of ``shape``."""
+    """Read the float32 logits of one window, of ``shape``."""
     if not path.is_file():
         raise ValueError(f"{path}: expected the device's result for this window, found no file")
     size = path.stat().st_size

@@ -32,11 +32,11 @@ from ..transforms import Compose, ConvertLabel, LoadData, convert_files
 from ..view.scores import score_box_rows
 from ..volume import Volume
 
-#: The file with all scores; its companions have the same name and end in .csv and .png.
+#: The file with all scores; the table and the plot have the same name with .csv and .png.
 EVALUATION = "evaluation.json"
 #: Names of the two data sets that are scored.
 REAL, HELD_OUT = "real CT", "held-out phantoms"
-#: Settings of ``inference`` that leave the network's mask as it is.
+#: Settings of ``inference`` that skip all postprocessing of the network's mask.
 WITHOUT_REPAIRS = {"largest_component": False, "whole_air": False, "fill_holes": False}
 PLOT_DPI = 100
 INFINITE = float("inf")
@@ -46,10 +46,10 @@ DataSets = dict[str, Iterable[Case]]  #: cases by the name of their data set
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
-    """The masks of one scan by every method that is compared.
+    """Segment one scan with each method of the comparison; return the masks by method.
 
-    They are the network's, raw and cleaned as ``config.inference`` says, and the classical
-    baseline's.
+    The methods are the network without postprocessing, the network cleaned as ``config.inference``
+    says, and the classical baseline.
     """
     raw = segment(image, network, config.updated({"inference": WITHOUT_REPAIRS}))
     return {
@@ -62,20 +62,21 @@ def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, 
 def evaluate_run(
     config: Config, checkpoint: str | Path | None = None, folder: str | Path | None = None
 ) -> str:
-    """Score a run and the classical baseline, write the results, and give the tables as text.
+    """Score a run and the classical baseline, write the results, and return the tables as text.
 
-    Scored are the real CT and the held-out volumes, or the cases of ``folder`` (``image/`` and
-    ``seg/``, files of the same names). Without the real CT (no network, not cached) only the
-    held-out volumes are scored, and the text says so.
+    The cases are the real CT and the held-out volumes, or those of ``folder`` (``image/`` and
+    ``seg/``, with the same file names). If the real CT is neither cached nor available online, only
+    the held-out volumes are scored, and the text says so. ``checkpoint`` of ``None`` takes the
+    run's weights.
 
-    Writes ``evaluation.json``, ``evaluation.csv`` (a line for each case and structure) and
-    ``evaluation.png`` (box plots of each data set) to ``config.train.output_path``; for a
-    ``folder`` its name is added to theirs.
+    Writes ``evaluation.json``, ``evaluation.csv`` (a row for each case and structure) and
+    ``evaluation.png`` (box plots of each data set) to ``config.train.output_path``. For a
+    ``folder`` its name is added to the file names.
     """
     network = trained_predictor(config, checkpoint)
     data_sets, notes = _data_sets(config, folder)
     path = Path(config.train.output_path) / _file_name(folder)
-    # What cannot be written is better known before the work.
+    # Fail before the work if the folder cannot be created.
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def masks(image: Volume) -> dict[str, Volume]:
@@ -88,7 +89,7 @@ def evaluate_run(
 
 
 def _file_name(folder: str | Path | None) -> str:
-    """The name of the file with the scores; it tells whose the cases are, if not the run's own."""
+    """The name of the file with the scores; it includes the name of ``folder`` if one is given."""
     return f"evaluation-{Path(folder).resolve().name}.json" if folder else EVALUATION
 
 
@@ -103,7 +104,7 @@ def _table(methods: Results) -> Table:
 
 
 def _data_sets(config: Config, folder: str | Path | None) -> tuple[DataSets, list[str]]:
-    """What to score, and what there is to say about it."""
+    """The data sets to score, and notes for the reader."""
     if folder:
         return {Path(folder).resolve().name: _stored_cases(list_cases(folder), config)}, []
     held_out = _stored_cases(list_cases(Path(config.data.data_path) / "val"), config)
@@ -116,7 +117,7 @@ def _data_sets(config: Config, folder: str | Path | None) -> tuple[DataSets, lis
 
 
 def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[Case]:
-    """Name, image and class numbers of every case, read when its turn comes."""
+    """Yield name, image in HU and class numbers of every case; each is read when needed."""
     steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
     split_folder = files[0][0].parents[1]
     for image_path, label_path in tqdm(files, desc=str(split_folder), unit="case"):
@@ -129,7 +130,7 @@ def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[Ca
 
 
 def _write_evaluation(results: dict[str, Results], path: Path) -> None:
-    """Write the table, the box plots and, last, the JSON file that says that all is there."""
+    """Write the table, the box plots and finally the JSON file, which shows that all is done."""
     write_csv(results, path.with_suffix(".csv"))
     figure = score_box_rows(results)
     with written_whole(path.with_suffix(".png")) as part:
@@ -140,14 +141,14 @@ def _write_evaluation(results: dict[str, Results], path: Path) -> None:
 
 
 def load_cases(folder: str | Path) -> dict[str, Results]:
-    """Read what :func:`evaluate_run` wrote, by data set, method and case."""
+    """Read the scores that :func:`evaluate_run` wrote, by data set, method and case."""
     return _from_json(json.loads((Path(folder) / EVALUATION).read_text(encoding="utf-8")))
 
 
 def load_evaluation(folder: str | Path) -> dict[str, dict[str, Evaluation]]:
-    """Read what :func:`evaluate_run` wrote: the means over the cases, by data set and method.
+    """Read the mean scores of what :func:`evaluate_run` wrote, by data set and method.
 
-    Distances are means over the cases that were found.
+    For each structure, distances are means over the cases in which it was found.
     """
     return {
         data: {method: mean_scores(cases) for method, cases in methods.items()}
@@ -156,7 +157,7 @@ def load_evaluation(folder: str | Path) -> dict[str, dict[str, Evaluation]]:
 
 
 def _to_json(results: dict[str, Results]) -> dict[str, Any]:
-    """Scores as plain dictionaries, in which a distance that does not exist is null.
+    """Convert scores to plain dictionaries for JSON; an infinite distance becomes ``None``.
 
     JSON has no infinity.
     """
@@ -172,7 +173,7 @@ def _to_json(results: dict[str, Results]) -> dict[str, Any]:
 
 
 def _from_json(plain: dict[str, Any]) -> dict[str, Results]:
-    """The inverse of :func:`_to_json`."""
+    """Convert the dictionaries of :func:`_to_json` back to scores."""
     results: dict[str, Results] = {}
     for data, methods in plain.items():
         results[data] = {}
@@ -185,5 +186,5 @@ def _from_json(plain: dict[str, Any]) -> dict[str, Results]:
 
 
 def _exchanged(row: dict[str, Any], old: float | None, new: float | None) -> dict[str, Any]:
-    """The row with ``new`` in place of ``old``."""
+    """The row with each value ``old`` replaced by ``new``."""
     return {name: new if value == old else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""What ``unet3d predict`` says of each mask: a line with the volumes in mL."""
+"""The lines that ``unet3d predict`` prints for each mask, with the volumes in mL."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ def mask_line(path: Path, mask: Volume) -> str:
 
 
 def kept_line(path: Path) -> str:
-    """The line for a mask that was there already."""
-    return f"{path}: kept, it is there already; --overwrite makes it anew"
+    """The line for a mask that existed already."""
+    return f"{path}: kept, it exists already; --overwrite replaces it"
 
 
 def volumes(mask: Volume) -> str:
-    """The volume of each structure of a mask ``(I, J, K)`` in mL.
+    """List the volume of each structure of a mask ``(I, J, K)`` in mL.
 
-    Such as ``"left lung 2310 mL, right lung 2645 mL, trachea 41 mL"``. Labels beyond those of
+    For example ``"left lung 2310 mL, right lung 2645 mL, trachea 41 mL"``. Labels beyond those of
     ``STRUCTURES`` are named by their number, up to the highest in the mask.
     """
     values = range(1, max(len(STRUCTURES), int(mask.array.max())) + 1)

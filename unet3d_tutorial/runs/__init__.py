@@ -1,4 +1,5 @@
-"""What a training run keeps and survives.
+"""What a training run stores, and how it survives interruptions.
 
-Its folder, tables and checkpoints; signals, killed workers, several processes; copies in stores.
+This covers its folder, tables and checkpoints; signals, killed workers and several processes; and
+copies in remote stores.
 """

@@ -1,6 +1,6 @@
 """Checkpoints: weights, and all that a run needs to continue as if it had never stopped.
 
-Each is one file, which is whole or not there.
+Each checkpoint is one file, which is complete or absent.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -22,10 +22,10 @@ from ..files.whole import written_whole
 from ..model import NETWORKS
 
 FINAL = "unet3d.ckpt"  #: the weights of a finished run, written last
-LAST = "last.ckpt"  #: everything, to continue from
-BEST = "best.ckpt"  #: everything at the validation with the highest mean Dice
+LAST = "last.ckpt"  #: the complete state, to continue from
+BEST = "best.ckpt"  #: the complete state at the validation with the highest mean Dice
 
-#: names, or beginnings of names, of the entries of a checkpoint that are not weights
+#: names, or prefixes of names, of the checkpoint entries that are not weights
 STATE, OPTIMIZER, AVERAGE = "run.state", "optimizer.", "average."
 
 # --------------------------------------------------------------------------------- reading, writing
@@ -34,10 +34,10 @@ STATE, OPTIMIZER, AVERAGE = "run.state", "optimizer.", "average."
 def save_checkpoint(
     content: nn.Cell | list[dict], path: Path, *, entries: Mapping[str, str] | None = None
 ) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint completely or not at all.
 
     ``content`` is a network, or parameters in the form that MindSpore's function takes;
-    ``entries`` are texts to store with it. Raises ``OSError`` if it cannot be written.
+    ``entries`` is text to store with it, by name. Raises ``OSError`` if it cannot be written.
     """
     try:
         with written_whole(path) as part:
@@ -47,9 +47,9 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """All entries of a checkpoint by name.
+    """Return all entries of a checkpoint by name.
 
-    Raises ``FileNotFoundError`` or ``ValueError``, naming the file, if it is missing or no
+    Raises ``FileNotFoundError`` if the file is missing, and ``ValueError`` if it is not a
     checkpoint.
     """
     if not Path(path).is_file():
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 # ---------------------------------------------------------------------------- weights for a network
 
-#: What an optimiser, a loss scaler and a callback of MindSpore add to a checkpoint.
+#: Names of what an optimiser, a loss scaler and a callback of MindSpore add to a checkpoint.
 TRAINING_STATE = re.compile(
     r"(moments?[12]?|vhat|accum)\.|(learning_rate|global_step|beta[12]_power|epoch_num|step_num"
     r"|batch_num|loss_scale|current_iterator_step|last_overflow_iterator_step)$"
@@ -70,9 +70,10 @@ TRAINING_STATE = re.compile(
 
 
 def load_weights(network: nn.Cell, path: str | Path) -> None:
-    """Load the weights of a checkpoint, or their moving average where it has one.
+    """Load the weights of a checkpoint, or their moving average if it has one.
 
-    Raises ``ValueError`` if the checkpoint belongs to another network.
+    Raises as :func:`read_checkpoint` does, and ``ValueError`` if the checkpoint belongs to another
+    network.
     """
     weights, averages = {}, {}
     for name, value in read_checkpoint(path).items():
@@ -86,10 +87,11 @@ def load_weights(network: nn.Cell, path: str | Path) -> None:
 def assign_weights(
     network: nn.Cell, weights: dict[str, Parameter], source: str = "checkpoint"
 ) -> None:
-    """Put weights into ``network``, all of them or none; ``source`` names them in an error.
+    """Assign weights to ``network``, all of them or none.
 
-    Takes this package's weights and the model zoo's, whose training state is left aside. Raises
-    ``ValueError`` with each parameter that is missing, extra or of another shape.
+    Accepts weights of this package and of MindSpore's model zoo; training state is ignored.
+    ``source`` names the weights in an error. Raises ``ValueError`` with each parameter that is
+    missing, extra or of another shape.
     """
     by_name = {}
     for name, value in weights.items():
@@ -101,21 +103,21 @@ def assign_weights(
         kind = _kind_of(network)
         raise ValueError(f"{source} is of another network than {kind}: {'; '.join(problems)}")
     for name, parameter in parameters.items():
-        # set_data would cut it off from an optimiser's graph.
+        # set_data would disconnect it from an optimiser's graph.
         ops.assign(parameter, Tensor(by_name[name].asnumpy(), parameter.dtype))
 
 
 def zoo_name(name: str) -> str:
-    """The name in :class:`.ResidualUNet3D` of a parameter of MindSpore's public model zoo.
+    """Convert a parameter name of MindSpore's model zoo to that of :class:`.ResidualUNet3D`.
 
-    That of ``official/cv/Unet3d`` is the same, but for the prefix that it gets in a checkpoint when
-    network and loss were saved as one.
+    The names of ``official/cv/Unet3d`` are the same, except for a prefix in checkpoints in which
+    network and loss were saved together.
     """
     return re.sub(r"^(_backbone|backbone|network|_network)\.", "", name)
 
 
 def _mismatches(parameters: Mapping[str, Parameter], weights: Mapping[str, Parameter]) -> list[str]:
-    """In words, each of the weights that does not fit the network's parameters."""
+    """Describe each weight that does not match the network's parameters."""
     missing = [f"missing {name}" for name in parameters if name not in weights]
     extra = [f"extra {name}" for name in weights if name not in parameters]
     misshapen = []
@@ -126,7 +128,7 @@ def _mismatches(parameters: Mapping[str, Parameter], weights: Mapping[str, Param
 
 
 def _kind_of(network: nn.Cell) -> str:
-    """The name of a network in the configuration, or of its class."""
+    """The name of a network in the configuration, or else of its class."""
     for name, kind in NETWORKS.items():
         if isinstance(network, kind):
             return name
@@ -138,10 +140,10 @@ def _kind_of(network: nn.Cell) -> str:
 
 @dataclass
 class RunState:
-    """How far a run has come.
+    """The progress of a run.
 
-    The crops need no random state: each is decided by the seed and its number alone. The names are
-    those of the checkpoint's entry.
+    The crops need no random state: each depends only on the seed and its number. The field names
+    are those in the checkpoint, so they stay as they are.
     """
 
     step: int = 0  #: steps done; the next one has this number
@@ -152,7 +154,7 @@ class RunState:
     best_dice: float = -1.0  #: its mean Dice over the structures
     #: loss of the last step and Dice of the last validation
     metrics: dict[str, float] = field(default_factory=dict)
-    loss_scale: float = 1.0  #: the dynamic loss scale at present
+    loss_scale: float = 1.0  #: the current dynamic loss scale
     scale_age: int = 0  #: steps since it changed
     rank_size: int = 1  #: processes that share the data
 
@@ -165,11 +167,11 @@ def save_state(
     optimizer: nn.Optimizer,
     average: Iterable[Parameter] = (),
 ) -> None:
-    """Write all that a run needs to continue to one file.
+    """Write one file with all that a run needs to continue.
 
-    That is weights, optimiser, moving average, random state, configuration and ``state``. Raises
-    ``FloatingPointError`` if a weight is not a finite number, so that every checkpoint is a good
-    one.
+    These are weights, optimiser, moving average, random state, configuration and ``state``. Raises
+    ``FloatingPointError`` if a weight is not a finite number, so that every checkpoint is usable,
+    and ``OSError`` if the file cannot be written.
     """
     for parameter in network.get_parameters():
         if not np.isfinite(parameter.asnumpy()).all():
@@ -198,19 +200,19 @@ def load_state(
     optimizer: nn.Optimizer,
     average: Iterable[Parameter] = (),
 ) -> RunState:
-    """Put everything back to where it was at :func:`save_state`.
+    """Restore everything that :func:`save_state` wrote; return the progress of the run.
 
-    Raises ``ValueError`` if the file is no such checkpoint or belongs to another configuration.
+    Raises ``ValueError`` if the file is not such a checkpoint or has another configuration.
     """
     stored = read_checkpoint(path)
     if STATE not in stored:
-        raise ValueError(f"{path}: expected a checkpoint to go on from, found weights only")
+        raise ValueError(f"{path}: expected a checkpoint to continue from, found weights only")
     run = json.loads(stored[STATE])
     different = differences(Config.from_dict(run["config"]), config)
     if different:
         raise ValueError(f"{path} is of another configuration ({different})")
     for prefix, parameter in _all_parameters(network, optimizer, average):
-        # In place, where the optimiser reads them.
+        # In place, because the optimiser refers to these parameters.
         ops.assign(parameter, Tensor(stored[prefix + parameter.name].asnumpy()))
     ms.set_rng_state(Tensor(np.array(run["random"], np.uint8)))
     return RunState(**run["state"])
@@ -219,10 +221,10 @@ def load_state(
 def _all_parameters(
     network: nn.Cell, optimizer: nn.Optimizer, average: Iterable[Parameter]
 ) -> list[tuple[str, Parameter]]:
-    """Each parameter, and the prefix of its name in a checkpoint."""
+    """The prefix of its name in a checkpoint, and the parameter, for each parameter."""
     weights = list(network.get_parameters())
     names = {parameter.name for parameter in weights}
-    # An optimiser counts the weights among its own parameters.
+    # An optimiser lists the weights among its parameters.
     own = [parameter for parameter in optimizer.get_parameters() if parameter.name not in names]
     return [
         *(("", parameter) for parameter in weights),
@@ -235,10 +237,10 @@ def _all_parameters(
 
 
 def keep_validated(folder: Path, state: RunState, count: int) -> None:
-    """After a validation, keep ``last.ckpt`` under the name of its step too, and drop the oldest.
+    """After a validation, also keep ``last.ckpt`` under the name of its step.
 
-    The best so far is also kept as ``best.ckpt``. May be repeated: a run that was killed halfway
-    through this does it again when it continues.
+    Only the latest ``count`` of these are kept. The best so far is also kept as ``best.ckpt``. The
+    call may be repeated: a run that was killed halfway through repeats it when it continues.
     """
     add_name(folder / LAST, folder / f"step-{state.step:05d}.ckpt")
     if state.best_step == state.step:
@@ -248,9 +250,9 @@ def keep_validated(folder: Path, state: RunState, count: int) -> None:
 
 
 def add_name(path: Path, second: Path) -> None:
-    """Give a file a second name, at no cost in space; where the file system cannot, copy it."""
+    """Give a file a second name without using space; copy it if the file system cannot link."""
     with written_whole(second) as part:
-        part.unlink()  # a link needs a name that is free
+        part.unlink()  # a link needs an unused name
         try:
             os.link(path, part)
         except OSError:

@@ -1,4 +1,4 @@
-"""Folders copied from and to a store: whole and checked, and never taken for whole otherwise."""
+"""Copy folders from and to a store; a partial copy is never mistaken for a complete one."""
 
 import hashlib
 import json
@@ -13,23 +13,23 @@ from ..files.whole import is_temporary, written_whole
 from .processes import ALONE, Group
 from .store import Entry, Store, open_store
 
-#: the list of a copy on this machine, and of one in a store (which has its twin here)
+#: file list of a copy on this machine, and of a copy in a store (which is also kept here)
 COPIED, UPLOADED = ".copied.jsonl", ".uploaded.jsonl"
-COPIES_MADE = (UPLOADED, ".uploaded.json")  #: what an upload leaves here, version 0.1.0 included
-#: not part of any copy: the lists, those of version 0.1.0, which are no longer read, and the lock
+COPIES_MADE = (UPLOADED, ".uploaded.json")  #: what an upload leaves here, also in version 0.1.0
+#: never copied: the lists, those of version 0.1.0 (no longer read) and the lock
 LEFT_OUT = (COPIED, UPLOADED, ".downloaded.json", ".uploaded.json", "lock", "lock.process")
 
-TRIES = 4  #: what fails is tried again after 1, 2 and 4 seconds
+TRIES = 4  #: a failed action is repeated after 1, 2 and 4 seconds
 
 Result = TypeVar("Result")
 
 
 class CopyList:
-    """The list of the files of a copy, kept in the folder of the copy itself.
+    """The list of the files of a copy, stored in the folder of the copy itself.
 
-    A file of JSON: one line for each file that is there whole, and a last line once none is
-    missing. So an interrupted copy can be continued, and nobody takes it for a whole one. Lines
-    that cannot be read, cut short by a crash or of another version, count as absent.
+    It is a file of JSON lines: one for each file that is complete, and a last line once no file is
+    missing. So an interrupted copy can be continued, and is never mistaken for a complete one.
+    Lines that cannot be read (truncated by a crash, or of another version) are ignored.
     """
 
     END = "complete"
@@ -43,18 +43,18 @@ class CopyList:
                 self._read(line)
 
     def start(self) -> None:
-        """Keep the files that are listed, but no longer say that none is missing."""
+        """Mark the copy as incomplete; the listed files stay listed."""
         self.is_complete = False
         self._write()
 
     def add(self, name: str, entry: Entry) -> None:
-        """List one more file, at once."""
+        """Add one file, and write it to the list at once."""
         self.files[name] = entry
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(name, entry))
 
     def finish(self, files: dict[str, Entry]) -> None:
-        """List exactly these files, and say that none is missing."""
+        """List exactly these files, and mark the copy as complete."""
         self.files, self.is_complete = files, True
         self._write()
 
@@ -78,13 +78,13 @@ class CopyList:
             part.write_text("".join(lines), encoding="utf-8")
 
 
-# ----------------------------------------------------------------------------------- of a whole run
+# ---------------------------------------------------------------------------- copies of a whole run
 
 
 def copy_data(config: Config, group: Group = ALONE) -> None:
     """Copy ``remote.data_url``, if there is one, to ``data.data_path``.
 
-    One process of each host does, the others wait for it.
+    One process on each host copies; the others wait for it.
     """
     if config.remote.data_url:
         if group.local_rank == 0:
@@ -103,12 +103,13 @@ def copy_run(config: Config, folder: Path) -> None:
 
 
 def copy_from_store(store: Store, folder: Path) -> int:
-    """Make ``folder`` hold every file of the store; return the number of files that were copied.
+    """Copy every file of the store to ``folder``; return the number of files copied.
 
-    A file that is there as it was copied, and that the store still has so, is not copied again: an
-    interrupted copy is continued, and a file that was replaced in the store is noticed, even if it
-    kept its size. Raises ``OSError`` if the store cannot be listed or a file not be copied whole;
-    :func:`is_complete_copy` tells a whole copy from a partial one.
+    A file is skipped if an earlier call copied it and neither side has changed since. So an
+    interrupted copy is continued, and a file that was replaced in the store is copied again, even
+    if its size is the same. Raises ``FileNotFoundError`` if the store's folder is empty, and
+    ``OSError`` if the store cannot be listed or a file cannot be copied completely;
+    :func:`is_complete_copy` tells a complete copy from a partial one.
     """
     files = {path: entry for path, entry in _list(store).items() if path not in LEFT_OUT}
     if not files:
@@ -129,9 +130,9 @@ def copy_from_store(store: Store, folder: Path) -> int:
 
 
 def copy_file_from_store(url: str, folder: Path, options: RemoteConfig) -> Path:
-    """Copy one file into ``folder``, whole or not at all; return its path here.
+    """Copy one file into ``folder``, completely or not at all; return its local path.
 
-    Raises ``OSError`` if that fails.
+    Raises ``FileNotFoundError`` if the store has no such file, and ``OSError`` if copying fails.
     """
     parent, _, name = url.rpartition("/")
     store = open_store(parent, options)
@@ -143,9 +144,9 @@ def copy_file_from_store(url: str, folder: Path, options: RemoteConfig) -> Path:
 
 
 def is_complete_copy(folder: Path, files: dict[str, Entry] | None = None) -> bool:
-    """Whether ``folder`` is a whole copy: its list says so, and each file has the size listed.
+    """Whether ``folder`` is a complete copy: marked as such, with each file of the listed size.
 
-    With ``files``, those that are in the store now, also whether it is a copy of these.
+    ``files`` are those that are in the store now; if given, the list must also be equal to them.
     """
     copied = CopyList(folder / COPIED)
     if not copied.is_complete or not copied.files:
@@ -156,11 +157,12 @@ def is_complete_copy(folder: Path, files: dict[str, Entry] | None = None) -> boo
 
 
 def copy_to_store(folder: Path, store: Store) -> int:
-    """Copy every file of ``folder`` that the store lacks or has otherwise; return how many.
+    """Copy the files of ``folder`` that are missing or different in the store; return how many.
 
-    A file that somebody else replaced in the store is copied again. Temporary files stay here.
-    The list goes last, so that whoever reads the store can tell a whole copy from one that is being
-    made. Raises ``OSError`` if the store cannot be listed or a file not be copied whole.
+    A file that somebody else replaced in the store is copied again. Temporary files are not copied.
+    The list is copied last, so that readers of the store can tell a complete copy from one in
+    progress. Raises ``OSError`` if the store cannot be listed or a file cannot be copied
+    completely.
     """
     sums = {str(path.relative_to(folder)): _sha256(path) for path in _files_to_copy(folder)}
     uploaded, there = CopyList(folder / UPLOADED), _list(store)
@@ -215,16 +217,16 @@ def _check_size(size: int, expected: int) -> None:
 
 
 def _try_again(action: Callable[[], Result], what: str) -> Result:
-    """What ``action`` returns, once it raises nothing.
+    """Repeat ``action`` until it succeeds, and return its result.
 
-    Raises ``OSError`` after :data:`TRIES` attempts.
+    Raises ``OSError``, naming ``what``, after :data:`TRIES` attempts.
     """
     for attempt in range(TRIES):
         if attempt:
             time.sleep(2 ** (attempt - 1))
         try:
             return action()
-        except Exception as error:  # each store raises its own kinds
+        except Exception as error:  # each store raises its own exceptions
             problem = f"{type(error).__name__}: {error}"
     raise OSError(f"{what} failed {TRIES} times: {problem}")
 

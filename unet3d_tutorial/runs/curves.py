@@ -1,8 +1,8 @@
-"""A run made visible: a progress bar, curves that grow in a notebook, and event files.
+"""Show the progress of a run: a progress bar, live curves in a notebook, and event files.
 
 The event files are for TensorBoard and MindSpore. The tables of
-:mod:`unet3d_tutorial.runs.history` are the record: everything here is drawn from the same numbers,
-and a run that continues after a crash draws its event files anew from the tables.
+:mod:`unet3d_tutorial.runs.history` are the record: everything here shows the same numbers, and a
+run that continues after a crash rewrites its event files from the tables.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -18,18 +18,18 @@ from tqdm import tqdm
 from .history import Columns, rows_of
 
 EVENTS = "events"  #: folder next to the tables
-#: called now and then with the tables so far, history and validation, as in a TrainingResult
+#: called from time to time with the history and validation tables so far, as in TrainingResult
 Watch: TypeAlias = Callable[[Columns, Columns], None]
 
 
 class TensorBoardEvents:
-    """Curves in the format of TensorBoard, written while the run goes on.
+    """Curves in TensorBoard's format, written during the run.
 
     ``tensorboard --logdir runs`` shows them.
     """
 
     def __init__(self, folder: Path, history: Columns, validation: Columns) -> None:
-        # Takes seconds, which reading a finished run should not.
+        # This import takes seconds, which code that only reads a finished run should not pay.
         from tensorboardX import SummaryWriter
 
         target = folder / EVENTS / "tensorboard"
@@ -52,7 +52,7 @@ class TensorBoardEvents:
 def write_summary(folder: Path, history: Columns, validation: Columns) -> None:
     """Write the same curves as MindSpore's summary files.
 
-    They have the format of MindInsight, which is no longer maintained.
+    They are in the format of MindInsight, which is no longer maintained.
     """
     target = folder / EVENTS / "mindspore"
     shutil.rmtree(target, ignore_errors=True)
@@ -67,7 +67,7 @@ def write_summary(folder: Path, history: Columns, validation: Columns) -> None:
 
 
 class ProgressBar:
-    """Loss, rate, share of the time spent waiting for data, and time left."""
+    """Show loss, learning rate, share of the time spent waiting for data, and time left."""
 
     def __init__(self, total: int, done: int, show: bool) -> None:
         hidden = {} if show else {"disable": True}
@@ -91,9 +91,9 @@ class ProgressBar:
 
 
 class Tracker:
-    """All that shows a run of ``total`` steps while it goes; ``done`` of them are in the tables.
+    """Progress bar and event files of a run of ``total`` steps, ``done`` of them in the tables.
 
-    Only the process that leads shows anything.
+    ``show`` is true in the leading process only; the others show nothing.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class Tracker:
         self.seconds = history["seconds"][-1] if history else 0.0
 
     def show_step(self, row: Mapping[str, float]) -> None:
-        """Show a line of the history."""
+        """Show a row of the history."""
         self.bar.update(row, row["seconds"] - self.seconds)
         self.seconds = row["seconds"]
         self._add_event("train", row)
 
     def show_validation(self, row: Mapping[str, float]) -> None:
-        """Show a line of the validation table."""
+        """Show a row of the validation table."""
         self._add_event("validation", row)
 
     def _add_event(self, group: str, row: Mapping[str, float]) -> None:
@@ -137,9 +137,9 @@ class Tracker:
 
 
 class LivePlot:
-    """Loss curves that grow in a notebook, as in ``train(config, watch=LivePlot())``.
+    """Live loss curves in a notebook: ``train(config, watch=LivePlot())``.
 
-    What stays is the last picture.
+    The last figure stays in the notebook.
     """
 
     def __init__(self, title: str | None = None) -> None:
@@ -147,7 +147,7 @@ class LivePlot:
         self.shown: Any = None  # IPython's handle of the picture
 
     def __call__(self, history: Columns, validation: Columns) -> None:
-        """Draw the curves in place of those before."""
+        """Draw the curves, replacing the previous figure."""
         from IPython.display import display
 
         from ..view.charts import loss_curves

@@ -1,4 +1,4 @@
-"""MindSpore set up for a run: device, mode and seed."""
+"""Set up MindSpore for a run: device, mode and seed."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -8,12 +8,13 @@ from ..cpu import runtime
 
 
 def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = None) -> None:
-    """Choose the device, PyNative mode (each operation runs at once) and MindSpore's seed.
+    """Choose the device, PyNative mode (operations run one by one) and MindSpore's seed.
 
-    Same seed, same machine: the same bits. NumPy needs no seed here: the package draws from
-    generators of its own. Warns if oneDNN's slow kernels can no longer be avoided in this process.
+    The same seed on the same machine gives bit-identical results. NumPy needs no seed here, because
+    the package uses its own generators. ``device_id`` of ``None`` leaves the choice to MindSpore.
+    Warns if oneDNN's slow kernels can no longer be avoided in this process.
     """
-    # MindSpore refuses any choice once it has run something.
+    # MindSpore refuses another device once it has run an operation.
     if ms.get_context("device_target") != device_target or device_id:
         number = () if device_id is None else (device_id,)
         ms.set_device(device_target, *number)

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time, one configuration, and no leftovers of another."""
+"""The folder of a run: one run at a time, one configuration, and no files of another run."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ VALIDATION_FILE = "validation.csv"
 LOCK = "lock"
 #: the folder, inside that of the run, for a checkpoint whose weights a run starts from
 FIRST_WEIGHTS = "begin"
-#: all that a run may leave in its folder
+#: names and patterns of all that a run may leave in its folder
 LEFT_BY_RUNS = (
     "*.ckpt",
     SETTINGS,
@@ -56,8 +56,8 @@ def reserved(folder: Path) -> Iterator[None]:
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether ``folder`` holds a finished run of ``config``.
 
-    Settings that change no result, :data:`~unet3d_tutorial.config.WITHOUT_EFFECT`, may differ.
-    Raises ``ValueError`` if the folder holds a run of another configuration.
+    Settings that do not affect results, :data:`~unet3d_tutorial.config.WITHOUT_EFFECT`, may differ.
+    Raises ``ValueError`` if the folder holds a run with another configuration.
     """
     if not (folder / SETTINGS).exists():
         return False
@@ -73,25 +73,26 @@ def is_finished(folder: Path, config: Config) -> bool:
 
 
 def prepare_folder(folder: Path, config: Config, *, overwrite: bool) -> None:
-    """Make a reserved folder ready for a run of ``config``: to be continued, or started afresh.
+    """Prepare a reserved folder for a run of ``config`` that continues or starts afresh.
 
-    Afterwards the folder holds the settings and, if the run can be continued, what it left so far.
+    Afterwards the folder holds the settings and, if the run can continue, its files so far.
+    ``overwrite`` always starts afresh. The files of an older run that is not continued are removed.
     """
     _remove_temporary_files(folder)
     is_continued = (folder / SETTINGS).exists() and (folder / LAST).exists() and not overwrite
     if not is_continued:
         if any((folder / name).exists() for name in (SETTINGS, HISTORY_FILE, LAST)):
             print(
-                f"{folder}: what is there of an older run is removed, training begins afresh",
+                f"{folder}: removing the files of an older run; training begins afresh",
                 flush=True,
             )
         remove_run(folder)
-    # Also of a continued run: the settings that may differ are the new ones from here on.
+    # Also for a continued run: from now on the new settings apply where they may differ.
     config.save(folder / SETTINGS)
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run leaves in its folder, and nothing else."""
+    """Remove the files that runs leave in their folder, and nothing else."""
     for pattern in LEFT_BY_RUNS:
         for path in folder.glob(pattern):
             if path.is_dir():
@@ -101,7 +102,7 @@ def remove_run(folder: Path) -> None:
 
 
 def describe_last_checkpoint(folder: Path) -> str:
-    """Where the last checkpoint is, as the end of a message about a run that broke."""
+    """Say where the last checkpoint is, for the end of a message about a failed run."""
     last = folder / LAST
     if last.exists():
         return f"the last good checkpoint is {last}"
@@ -109,7 +110,7 @@ def describe_last_checkpoint(folder: Path) -> str:
 
 
 def _remove_temporary_files(folder: Path) -> None:
-    """Remove what a run that was killed was just writing: no other run works here now."""
+    """Remove the temporary files of a run that was killed; no other run uses the folder now."""
     for path in folder.iterdir():
         if path.is_file() and is_temporary(path):
             path.unlink()

@@ -1,6 +1,6 @@
-"""The tables of a run: one line a step, one line a validation.
+"""The tables of a run: one row per step, and one row per validation.
 
-Plain CSV, readable while it grows.
+They are plain CSV files that can be read during the run.
 """
 
 import csv
@@ -9,29 +9,29 @@ from pathlib import Path
 
 from ..files.whole import written_whole
 
-#: A table by columns: name to numbers.
+#: A table by columns: name -> numbers.
 Columns = Mapping[str, Sequence[float]]
 
-#: What is recorded of each step, before the structures that :func:`history_columns` adds.
+#: What is recorded for each step; :func:`history_columns` adds the structures.
 HISTORY = (
     "step",  # from 0
     "lr",  # learning rate
     "loss",
-    "ce",  # the cross-entropy in it
-    "dice",  # the Dice loss in it
-    "norm",  # length of the gradient, before clipping
+    "ce",  # its cross-entropy term
+    "dice",  # its Dice term
+    "norm",  # norm of the gradient, before clipping
     "seconds",  # since the start of the run
     "wait",  # seconds that the step waited for data
-    "skipped",  # steps skipped up to here because a gradient overflowed
+    "skipped",  # steps skipped so far because a gradient overflowed
 )
-TIMINGS = ("seconds", "wait")  #: columns that differ from run to run
+TIMINGS = ("seconds", "wait")  #: columns that differ between runs
 
 
 def history_columns(structures: Sequence[str]) -> tuple[str, ...]:
     """Columns for each step: :data:`HISTORY`, and the soft Dice of each structure in its crops.
 
-    Soft: on probabilities, as in the loss. In crops without the structure it says only how little
-    was called so.
+    Soft Dice is computed from probabilities, as in the loss. For crops without the structure it
+    only measures false positives.
     """
     return (*HISTORY, *structures)
 
@@ -42,7 +42,7 @@ def validation_columns(structures: Sequence[str]) -> tuple[str, ...]:
 
 
 def append_row(path: Path, columns: Sequence[str], row: Sequence[float]) -> None:
-    """Add one line, and the headings if the file is new."""
+    """Append one row, preceded by the headings if the file is new."""
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -52,7 +52,7 @@ def append_row(path: Path, columns: Sequence[str], row: Sequence[float]) -> None
 
 
 def read_columns(path: Path) -> dict[str, list[float]]:
-    """Columns by name, as lists of numbers; empty columns if there is no line but the headings."""
+    """Read columns by name, as lists of numbers; they are empty if there are only headings."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
@@ -61,16 +61,17 @@ def read_columns(path: Path) -> dict[str, list[float]]:
 
 
 def rows_of(columns: Columns) -> list[dict[str, float]]:
-    """The lines of a table, from its columns."""
+    """The rows of a table, from its columns."""
     lines = zip(*columns.values(), strict=True)
     return [dict(zip(columns, line, strict=True)) for line in lines]
 
 
 def rewind(path: Path, columns: Sequence[str], rows: int) -> None:
-    """Keep the headings and the first ``rows`` lines.
+    """Keep only the headings and the first ``rows`` rows.
 
-    What a crash left behind them, whole or torn, is removed. Raises ``ValueError`` if lines are
-    missing, or if the table has other columns, as one of another version has.
+    Rows that a crash left after them, complete or not, are removed. With no ``rows`` the file is
+    removed. Raises ``ValueError`` if rows are missing, or if the columns differ, for example in a
+    table of another version.
     """
     if not rows:
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Several processes that train one network together: who is who, and means over all of them.
+"""Several processes that train one network together: their ranks, and means over all of them.
 
-``msrun`` starts the processes; each works on its own share of every batch. After a backward pass
+``msrun`` starts the processes, and each works on its own share of the data. After a backward pass
 the gradients are averaged, so that all processes make the same change to the same weights (data
 parallelism).
 """
@@ -19,11 +19,11 @@ from ..config import TrainConfig
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run. Alone, every mean is the value itself."""
+    """The processes of a run. With one process, every mean is the value itself."""
 
-    rank_size: int = 1  #: processes in all
-    rank_id: int = 0  #: this one, from 0
-    local_rank: int = 0  #: this one among those on its host
+    rank_size: int = 1  #: number of processes
+    rank_id: int = 0  #: number of this process, from 0
+    local_rank: int = 0  #: its number among the processes on its host
 
     @property
     def leads(self) -> bool:
@@ -31,16 +31,17 @@ class Group:
         return self.rank_id == 0
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum of an array over all processes, float32.
+        """Sum an array over all processes, in float32.
 
-        Every process must call it, and it returns when all have.
+        Every process must call this method; it returns when all have. With one process the array is
+        returned unchanged.
         """
         if self.rank_size == 1:
             return values
         return _all_reduce(Tensor(values.astype(np.float32))).asnumpy()
 
     def mean_gradients(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Mean of each gradient over all processes.
+        """Average each gradient over all processes.
 
         They are sent as one long vector: one message instead of a hundred.
         """
@@ -56,17 +57,17 @@ class Group:
     def average(self, parameters: Sequence[Parameter]) -> None:
         """Replace each parameter by its mean over all processes.
 
-        That is for batch-norm's statistics, which no gradient moves.
+        This is for batch-norm's statistics, which have no gradients.
         """
         if self.rank_size == 1 or not parameters:
             return
         means = self.mean_gradients([parameter.value() for parameter in parameters])
         for parameter, mean in zip(parameters, means, strict=True):
-            # A copy: batch-norm cannot update what is a part of a longer vector.
+            # A copy, because batch-norm cannot update a part of a longer vector.
             parameter.set_data(mean + 0)
 
     def wait(self) -> None:
-        """Return when all processes have come this far."""
+        """Return when all processes have reached this point."""
         self.sum(np.zeros(1))
 
 
@@ -76,15 +77,16 @@ ALONE = Group()
 def started_by_msrun() -> bool:
     """Whether ``msrun`` started this process.
 
-    It is then a worker, or the scheduler that introduces the workers to each other.
+    It is then a worker, or the scheduler that connects the workers.
     """
     return "MS_ROLE" in os.environ
 
 
 def join(options: TrainConfig) -> Group:
-    """Find the other processes, if ``msrun`` started any. The device must be set before.
+    """Connect to the other processes, if ``msrun`` started any; set the device first.
 
-    Raises ``ValueError`` if ``train.run_distribute`` asks for company and there is none.
+    Raises ``ValueError`` if ``train.run_distribute`` is set, but ``msrun`` did not start this
+    process.
     """
     if not started_by_msrun():
         if options.run_distribute:
@@ -93,7 +95,7 @@ def join(options: TrainConfig) -> Group:
                 "msrun --worker_num=2 --local_worker_num=2 $(which unet3d) train; found none"
             )
         return ALONE
-    communication.init()  # the scheduler stays in here until all workers have ended
+    communication.init()  # the scheduler returns only when all workers have ended
     return Group(
         rank_size=communication.get_group_size(),
         rank_id=communication.get_rank(),
@@ -102,7 +104,7 @@ def join(options: TrainConfig) -> Group:
 
 
 def own_device(options: TrainConfig) -> int | None:
-    """Number of the device to use; None leaves it to MindSpore, on CPU and under ``msrun``."""
+    """Number of the device to use; ``None``, on CPU and under ``msrun``, lets MindSpore choose."""
     if started_by_msrun() or options.device_target == "CPU":
         return None
     return options.device_id

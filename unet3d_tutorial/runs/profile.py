@@ -1,6 +1,7 @@
-"""Where the time of a run goes.
+"""Measure where the time of a run goes.
 
-Our own clock measures its phases, MindSpore's profiler what is inside a step.
+A simple clock measures the phases of the run; MindSpore's profiler measures the operations inside a
+step.
 """
 
 import unet3d_tutorial.environment  # noqa: F401
@@ -19,12 +20,12 @@ from ..files.tables import Table
 from ..files.whole import written_whole
 
 TRACE, SUMMARY = "profile", "profile.md"
-TRACED_STEPS = 5  #: a trace grows by megabytes a step, and steps are alike
-LONGEST = 8  #: operations of the trace that are listed
-CONVOLUTION = "Conv3D"  #: what MindSpore's profiler calls a convolution
+TRACED_STEPS = 5  #: a trace grows by megabytes per step, and all steps are similar
+LONGEST = 8  #: number of operations of the trace that are listed
+CONVOLUTION = "Conv3D"  #: the name of a convolution in MindSpore's profiler
 UNSEEN = (
-    "Convolutions, and the batch-norm and PReLU after them, are not in it, because a second oneDNN "
-    "computes them; with `UNET3D_CONVOLUTIONS=mindspore` they are."
+    "Convolutions, and the batch-norm and PReLU after them, are not listed, because a second "
+    "oneDNN computes them; with `UNET3D_CONVOLUTIONS=mindspore` they are."
 )
 
 
@@ -37,7 +38,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What happens inside counts as ``name``."""
+        """Add the time that the block takes to the phase ``name``."""
         start = time.perf_counter()
         try:
             yield
@@ -45,7 +46,7 @@ class Clock:
             self.seconds[name] += time.perf_counter() - start
 
     def page(self, steps: int) -> str:
-        """One line a phase, the longest first: seconds, share of the whole, milliseconds a step."""
+        """A table with one row per phase, longest first: s, share of the total, ms per step."""
         total = time.perf_counter() - self.started
         phases = {**self.seconds, "everything else": total - sum(self.seconds.values())}
         rows = []
@@ -59,9 +60,9 @@ class Clock:
 
 
 class Profile:
-    """Clock every phase of a run; if ``is_enabled``, also trace its first steps and write a page.
+    """Time each phase of a run; if ``is_enabled``, also trace its first steps and write a page.
 
-    The page is :data:`SUMMARY` in ``folder``, the trace is in the folder :data:`TRACE` there.
+    The page is ``folder/profile.md`` and the trace is in ``folder/profile``.
     """
 
     def __init__(self, folder: Path, is_enabled: bool) -> None:
@@ -86,7 +87,7 @@ class Profile:
             self._end_trace()
 
     def close(self) -> None:
-        """Write the page."""
+        """End the trace and, if enabled, write the page."""
         self._end_trace()
         if self.is_enabled:
             text = self.clock.page(self.steps) + operations_page(self.folder / TRACE)
@@ -100,9 +101,9 @@ class Profile:
 
 
 def operations_page(trace: Path) -> str:
-    """The operations that took longest in MindSpore's trace, one line each.
+    """List the operations that took longest in MindSpore's trace, one row each.
 
-    Empty if the trace holds no such table.
+    The text is empty if the trace contains no table of operations.
     """
     files = sorted(trace.rglob("cpu_op_type_info_*.csv"))
     if not files:

@@ -1,4 +1,4 @@
-"""What a run keeps in its folder while it goes: tables, checkpoints, and a copy in a store."""
+"""What a run writes to its folder: tables and checkpoints, with a copy in a remote store."""
 
 import unet3d_tutorial.environment  # noqa: F401
 
@@ -27,11 +27,11 @@ from .processes import Group
 
 
 class RunRecord:
-    """The folder of one run, and what goes into it.
+    """The folder of one run, and the methods that write to it.
 
-    ``network``, ``optimizer`` and ``average``, the moving average of the weights, are what a
-    checkpoint holds. Of several processes only the one that leads writes: in the others, each
-    method that writes does nothing.
+    A checkpoint contains ``network``, ``optimizer`` and ``average``, the moving average of the
+    weights. If there are several processes, only the leading one writes: in the others, methods
+    that write files do nothing.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class RunRecord:
     # --------------------------------------------------------------------------------------- tables
 
     def add_step(self, values: Sequence[float]) -> dict[str, float]:
-        """Write the line of a step; return it by column."""
+        """Write the row of a step; return it by column."""
         return self._add_row(HISTORY_FILE, self.history_columns, values)
 
     def add_validation(self, values: Sequence[float]) -> dict[str, float]:
-        """Write the line of a validation; return it by column."""
+        """Write the row of a validation; return it by column."""
         return self._add_row(VALIDATION_FILE, self.validation_columns, values)
 
     def tables(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-        """History and validation so far, as columns; empty before the first line."""
+        """History and validation so far, as columns; empty before the first row."""
         return self._read(HISTORY_FILE), self._read(VALIDATION_FILE)
 
     def _add_row(
@@ -82,10 +82,10 @@ class RunRecord:
     # --------------------------------------------------------------------------------- at the start
 
     def load(self) -> RunState | None:
-        """Put everything back to the last checkpoint; None if there is none.
+        """Restore the last checkpoint; return the run's progress, ``None`` without a checkpoint.
 
-        Returns how far the run had come. Raises ``ValueError`` if it was a run of another number of
-        processes.
+        Raises ``ValueError`` if the run had another number of processes, and as
+        :func:`~unet3d_tutorial.runs.checkpoints.load_state` does.
         """
         last = self.folder / LAST
         if not last.exists():
@@ -100,7 +100,7 @@ class RunRecord:
         return state
 
     def load_first_weights(self) -> None:
-        """Take the first weights from ``remote.checkpoint_url``, if there is one."""
+        """Load the initial weights from ``remote.checkpoint_url``, if it is set."""
         url = self.config.remote.checkpoint_url
         if not url:
             return
@@ -111,7 +111,7 @@ class RunRecord:
         load_weights(self.network, target / url.rpartition("/")[2])
 
     def rewind(self, state: RunState) -> None:
-        """Cut the tables to what they were at ``state``."""
+        """Shorten the tables to what they were at ``state``."""
         if self.group.leads:
             rewind(self.folder / HISTORY_FILE, self.history_columns, state.step)
             rewind(self.folder / VALIDATION_FILE, self.validation_columns, state.looks)
@@ -128,24 +128,24 @@ class RunRecord:
             save_state(last, self.config, state, self.network, self.optimizer, self.average)
 
     def keep_validated(self, state: RunState) -> None:
-        """Keep the checkpoint of a validation, and drop those that are too old."""
+        """Keep the checkpoint of a validation, and remove those that are too old."""
         if self.group.leads:
             keep_validated(self.folder, state, self.config.train.keep_checkpoint_max)
 
     def copy(self, state: RunState) -> None:
-        """Copy what changed to the store, if there is one; a failure is only reported."""
+        """Copy changed files to the store, if there is one; a failure is only reported."""
         if not self.group.leads:
             return
         try:
             copy_run(self.config, self.folder)
         except OSError as error:
             print(
-                f"step {state.step}: {error}; training goes on, the next checkpoint tries again",
+                f"step {state.step}: {error}; training continues, the next checkpoint tries again",
                 flush=True,
             )
 
     def finish(self) -> None:
-        """Write the network's weights as those of a finished run, and copy everything."""
+        """Write the final weights, which mark the run as finished, and copy everything."""
         if not self.group.leads:
             return
         if self.config.train.event_files:

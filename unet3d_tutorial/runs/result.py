@@ -11,16 +11,16 @@ from .history import read_columns
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult:
-    """What a run left behind. Columns of the tables by name, as lists of numbers."""
+    """The result of a run; tables are columns by name, as lists of numbers."""
 
     checkpoint: Path  #: final weights
-    #: one entry a step, columns of :func:`unet3d_tutorial.runs.history.history_columns`
+    #: one entry per step; columns of :func:`unet3d_tutorial.runs.history.history_columns`
     history: dict[str, list[float]]
-    #: one entry a validation: steps done so far, and the mean Dice of each structure
+    #: one entry per validation: steps done so far, and the mean Dice of each structure
     validation: dict[str, list[float]]
 
     def table(self) -> Table:
-        """One row a validation: steps done so far, and the mean Dice of each structure."""
+        """One row per validation: steps done so far, and the mean Dice of each structure."""
         structures = [name for name in self.validation if name != "step"]
         rows = []
         for number, step in enumerate(self.validation["step"]):

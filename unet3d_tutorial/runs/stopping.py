@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes its step first."""
+"""Let a run finish its current step before it stops."""
 
 import signal
 import threading
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class StopRequest:
-    """Notice Ctrl-C, or SIGTERM from a cluster, so that the step can be finished first.
+    """Note Ctrl-C, or SIGTERM from a cluster, so that the current step can be finished first.
 
-    The second signal stops at once. MindSpore puts its own handler in the place of Python's
-    whenever it runs a graph, and that one turns Ctrl-C into SIGTERM. So the loop listens to both,
+    A second signal stops the run at once. Whenever MindSpore runs a graph, it replaces Python's
+    handler by its own, which turns Ctrl-C into SIGTERM. So the training loop handles both signals,
     and calls :meth:`listen` again before each step.
     """
 
@@ -21,7 +21,7 @@ class StopRequest:
         self.former_handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
 
     def listen(self) -> None:
-        """Put our handlers in place, unless a signal has already come."""
+        """Install our handlers, unless a signal has already arrived."""
         if not self.is_asked:
             _set_handlers(dict.fromkeys(self.SIGNALS, self._note))
 
@@ -37,7 +37,7 @@ class StopRequest:
 
 
 def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
-    # Python allows it in the main thread only.
+    # Python allows this only in the main thread.
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""Stores such as S3 or OBS, as folders: what is there, and how to copy a file from or to them.
+"""Remote stores such as S3 or OBS, as folders: list their files, and copy one from or to them.
 
 Addresses are those of fsspec: ``s3://bucket/folder``, ``file:///folder``, ``sftp://...``. OBS
-speaks the S3 protocol. Keys and end points come from the environment of the store's own library,
-such as ``AWS_ACCESS_KEY_ID`` and ``AWS_ENDPOINT_URL``.
+supports the S3 protocol. Keys and end points come from environment variables of the store's
+library, such as ``AWS_ACCESS_KEY_ID`` and ``AWS_ENDPOINT_URL``.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ import fsspec
 
 from ..config import RemoteConfig
 
-#: What stores call the value that changes with a file's content, the most reliable first: a sum
-#: over the content, or the time when it was written.
+#: Names that stores use for a value that changes with a file's content, the most reliable first: a
+#: checksum of the content, or the time when it was written.
 VERSIONS = (
     "ETag",
     "etag",
@@ -32,12 +32,12 @@ VERSIONS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a file without reading it."""
+    """What is known about a file without reading it."""
 
     bytes: int
-    #: changes when the file is replaced, even by one of the same size; None if nobody can tell
+    #: changes when the file is replaced, even by one of the same size; None if unknown
     version: str | None = None
-    #: sum of the content; a store does not tell it, who copied the file may have noted it
+    #: checksum of the content, noted when the file was copied; stores do not give it
     sha256: str | None = None
 
 
@@ -45,17 +45,17 @@ class Store(Protocol):
     """A folder in a store; ``path`` is relative to this folder."""
 
     def entries(self) -> dict[str, Entry]:
-        """Each file below the folder, by relative path."""
+        """Return each file below the folder, by relative path."""
 
     def get(self, path: str, target: Path) -> None:
         """Copy one file from the store."""
 
     def put(self, source: Path, path: str) -> None:
-        """Copy one file to the store, in place of what is there."""
+        """Copy one file to the store, replacing an existing one."""
 
 
 class FsspecStore:
-    """A folder in any store that fsspec knows."""
+    """A folder in any store that fsspec supports."""
 
     def __init__(self, url: str) -> None:
         self.files, self.root = fsspec.url_to_fs(
@@ -79,7 +79,10 @@ class FsspecStore:
 
 
 class MoxingStore:
-    """A folder in OBS, by the library that the ModelArts service brings along."""
+    """A folder in OBS, through moxing, the library of the ModelArts service.
+
+    Raises ``ValueError`` if moxing is not installed.
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -108,9 +111,9 @@ class MoxingStore:
 
 
 def open_store(url: str, options: RemoteConfig) -> Store:
-    """The store for a folder's address.
+    """Open the store of a folder's address.
 
-    Raises ``ValueError`` for an address that no library here can read.
+    Raises ``ValueError`` for an address that no installed library can open.
     """
     if options.enable_modelarts:
         return MoxingStore(url)
@@ -121,7 +124,7 @@ def open_store(url: str, options: RemoteConfig) -> Store:
 
 
 def _version(details: Mapping[str, Any]) -> str | None:
-    """The version in what fsspec tells about a file."""
+    """The version among the details that fsspec gives of a file; ``None`` without one."""
     for name in VERSIONS:
         if details.get(name):
             return str(details[name])

@@ -1,6 +1,6 @@
-"""Batches from worker processes, watched.
+"""Read batches from worker processes, and watch these processes.
 
-A worker that was killed ends the run with a clear word, instead of a wait for ever.
+If a worker is killed, the run ends with a clear message instead of waiting for ever.
 """
 
 import multiprocessing
@@ -12,35 +12,35 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 CHECK_EVERY = 0.5  #: seconds between two checks of the workers
-GRACE = 3.0  #: seconds that a batch may still take to come after a worker was killed
-#: seconds that anything else may still take: MindSpore was seen to hang after such a death
+GRACE = 3.0  #: seconds that a batch may still take to arrive after a worker was killed
+#: seconds that anything else may still take, because MindSpore may hang after a worker's death
 LONG_GRACE = 30.0
 
 
 class WorkerKilled(RuntimeError):
-    """A process that makes crops is gone.
+    """A process that makes crops was killed.
 
-    MindSpore may still wait for it in C++, which an orderly exit does not survive.
+    MindSpore may still wait for it in C++, so a normal exit of the program may hang or crash.
     """
 
 
 class BatchStream(Protocol):
-    """What MindSpore's iterators can do."""
+    """The interface of MindSpore's iterators."""
 
     def __next__(self) -> Any: ...
 
     def stop(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
 
 
 class WatchedFeed:
-    """An iterator over ``stream`` that raises :class:`WorkerKilled` if a process of it was killed.
+    """An iterator over ``stream`` that raises :class:`WorkerKilled` if a worker of it is killed.
 
-    MindSpore waits in C++ for a batch, for ever if its maker is dead. No exception and no signal
-    ends that wait, and another thread must not do the waiting, because MindSpore crashes if it has
-    to report an error there. So another thread checks the workers until :meth:`stop`. If one was
-    killed and the run does not notice soon, the thread prints ``explain(error)`` and ends the
-    process with exit code 2.
+    MindSpore waits for a batch in C++, and waits for ever if the worker that makes it is dead. No
+    exception or signal ends that wait. Waiting in another thread is no solution, because MindSpore
+    crashes if it has to report an error there. So another thread checks the workers until
+    :meth:`stop`. If one was killed and the run does not notice soon, that thread prints
+    ``explain(error)`` and ends the process with exit code 2.
     """
 
     def __init__(self, stream: BatchStream, explain: Callable[[WorkerKilled], str]) -> None:
@@ -73,9 +73,9 @@ class WatchedFeed:
         return batch
 
     def check(self) -> None:
-        """Raise :class:`WorkerKilled` if a worker was.
+        """Raise :class:`WorkerKilled` if a worker was killed.
 
-        One that has ended by itself had nothing left to do.
+        A worker that ended by itself had nothing left to do.
         """
         error = self._find_killed()
         if error:
@@ -83,20 +83,20 @@ class WatchedFeed:
             raise error
 
     def stop(self) -> None:
-        """End the watch and the workers.
+        """Stop watching, and stop the workers.
 
-        If one was killed they are left alone: MindSpore might wait for it here.
+        If one was killed, the workers are left as they are, because MindSpore might hang here.
         """
         self.is_over.set()
         if self.stream is not None and not self._find_killed():
             self.stream.stop()
-            self.stream = None  # the workers end when nobody holds it any more
+            self.stream = None  # the workers end when nothing refers to it any more
 
     def _find_workers(self) -> None:
-        """Note the children that are the stream's workers.
+        """Note which child processes are the stream's workers.
 
-        MindSpore starts all of them when it is asked for the first batch. A child that comes later
-        is somebody else's.
+        MindSpore starts all of them when the first batch is requested. A child that starts later
+        does not belong to the stream.
         """
         if not self.has_begun:
             self.workers.update(set(multiprocessing.active_children()) - self.former_children)
@@ -129,5 +129,5 @@ def _exit_code(worker: BaseProcess) -> int | None:
     """The exit code of a worker, negative if a signal ended it; None while it runs."""
     try:
         return worker.exitcode
-    except ValueError:  # closed by MindSpore, which it does to those that have ended
+    except ValueError:  # closed by MindSpore, as it does with workers that have ended
         return None

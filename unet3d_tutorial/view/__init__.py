@@ -1,1 +1,1 @@
-"""Figures, and what the slice viewer is made of: checks, counts, packing, and the front end."""
+"""Figures, and the parts of the slice viewer: checks, counts, packing and the front end."""

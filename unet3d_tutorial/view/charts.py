@@ -17,8 +17,8 @@ from ..volume import Volume
 from .style import DPI, closed, line_colors
 
 HU_EDGES = np.arange(-1100, 1501, 10)
-SPAN_FACTOR = 3.5  # between the heights of two spans, on a logarithmic axis
-LOSSES = {  # column of a history: name and colour of its curve
+SPAN_FACTOR = 3.5  # ratio of the heights of two spans, on a logarithmic axis
+LOSSES = {  # column of the history -> name and colour of its curve
     "loss": ("total", "black"),
     "ce": ("cross-entropy", "#CC79A7"),
     "dice": ("Dice loss", "#56B4E9"),
@@ -33,9 +33,9 @@ def hu_histogram(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Compare how often each HU occurs, as the share of voxels per 10 HU.
+    """Compare how often each HU occurs in several scans, as the share of voxels per 10 HU.
 
-    Each of ``windows``, black and white in HU by name, is drawn as a span.
+    ``windows`` maps names to the HU shown black and white; each is drawn as a span.
     """
     figure, axes = plt.subplots(figsize=(8, 3.5), dpi=DPI, layout="constrained")
     first, last = HU_EDGES[0], HU_EDGES[-1]
@@ -55,7 +55,7 @@ def hu_histogram(
 
 
 def _draw_spans(axes: Axes, windows: Mapping[str, tuple[float, float]]) -> None:
-    """Draw windows above the curves, one above the other, on a logarithmic axis."""
+    """Draw windows above the curves and above each other, on a logarithmic axis."""
     top = axes.get_ylim()[1]
     ends = {"arrowstyle": "|-|,widthA=.3,widthB=.3"}
     for level, (name, (low, high)) in enumerate(windows.items()):
@@ -73,11 +73,11 @@ def loss_curves(
     smooth: int = 15,
     title: str | None = None,
 ) -> Figure:
-    """Draw a training run: its losses, and the Dice of the held-out volumes if there is any.
+    """Draw a training run: its losses, and the Dice of the held-out volumes if given.
 
-    ``history`` holds columns: ``step`` and any of ``loss``, ``ce``, ``dice`` (the two terms of the
-    loss). ``validation`` holds ``step`` and the Dice of each structure by its name. Thick lines are
-    means over ``smooth`` steps; the thin one shows the total as it was.
+    ``history`` has the column ``step`` and any of ``loss``, ``ce`` and ``dice`` (the last two are
+    the terms of the loss). ``validation`` has ``step`` and the Dice of each structure by name.
+    Thick lines are means over ``smooth`` steps; the thin line is the total loss of each step.
     """
     if not validation or not len(validation["step"]):
         figure, axes = plt.subplots(figsize=(6, 3.5), dpi=DPI, layout="constrained")

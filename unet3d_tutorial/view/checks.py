@@ -1,4 +1,4 @@
-"""Checks of what is handed to the viewer: each raises ``ValueError`` that names the argument."""
+"""Checks of the viewer's arguments: each raises ``ValueError`` that names the argument."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from ..volume import Grid, Volume, check_same_grid
 from .counts import label_box
 from .grid import slabs
 
-MAX_LABEL = 250  # the browser keeps labels in one byte, and a few values for itself
+MAX_LABEL = 250  # the browser stores labels in one byte, and reserves a few values
 MAX_LENGTH = 65535  # voxels along an axis
 MAX_PREDICTIONS = 2
 REAL_KINDS = "biuf"  # booleans, signed and unsigned integers, floats
@@ -18,7 +18,7 @@ Labels = np.ndarray | Volume
 
 
 def check_structures(structures: Mapping[int, str]) -> None:
-    """Refuse label values that the browser cannot keep, and a mapping without any."""
+    """Refuse label values that the browser cannot store, and an empty mapping."""
     refused = [value for value in structures if not _is_label_value(value)]
     if refused or not structures:
         raise ValueError(
@@ -36,7 +36,11 @@ def affine_of(
     spacing_mm: tuple[float, float, float] | None,
     affine: np.ndarray | None,
 ) -> np.ndarray:
-    """The affine of an image, 4 x 4: a :class:`Volume`'s own, or the one argument that tells it."""
+    """Return the affine, 4 x 4: a :class:`Volume`'s own, or from the one argument given.
+
+    For an array, exactly one of ``spacing_mm`` and ``affine`` is needed; for a :class:`Volume`,
+    neither is allowed.
+    """
     arguments = {"spacing_mm": spacing_mm, "affine": affine}
     given = [name for name, value in arguments.items() if value is not None]
     if isinstance(image, Volume):
@@ -71,13 +75,13 @@ def _sound_affine(affine: np.ndarray | None) -> np.ndarray:
 
 
 def array_of(image: np.ndarray | Volume) -> np.ndarray:
-    """The voxels of an image; booleans, which NumPy does not subtract, become 0 and 1."""
+    """Return the voxels; booleans, which NumPy cannot subtract, become 0 and 1."""
     array = image.array if isinstance(image, Volume) else np.asarray(image)
     return array.view(np.uint8) if array.dtype == bool else array
 
 
 def check_image(array: np.ndarray) -> list[float]:
-    """Refuse what is not a volume of finite numbers; give its smallest and largest value."""
+    """Refuse anything but a volume of finite numbers; return its smallest and largest value."""
     if array.ndim != 3 or 0 in array.shape or max(array.shape) > MAX_LENGTH:
         raise ValueError(f"image: expected a 3-D volume (I, J, K), found shape {array.shape}")
     if array.dtype.kind not in REAL_KINDS:
@@ -97,7 +101,7 @@ def check_image(array: np.ndarray) -> list[float]:
 def predictions_by_name(
     prediction: Labels | Mapping[str, Labels] | None,
 ) -> dict[str, Labels]:
-    """Predictions by their names, at most two; those that are ``None`` are left out."""
+    """Return predictions by name, at most two; those that are ``None`` are left out."""
     named = prediction if isinstance(prediction, Mapping) else {"prediction": prediction}
     given = {name: labels for name, labels in named.items() if labels is not None}
     if len(given) > MAX_PREDICTIONS:
@@ -110,7 +114,7 @@ def predictions_by_name(
 def check_labels(
     name: str, labels: Labels, grid: Grid, structures: Mapping[int, str]
 ) -> np.ndarray:
-    """Refuse labels on another grid than the image's and values without a name; give the array."""
+    """Return the label array; refuse another grid than the image's, and values without a name."""
     array = labels.array if isinstance(labels, Volume) else np.asarray(labels)
     shape, affine = grid
     own_affine = labels.affine if isinstance(labels, Volume) else affine
@@ -145,7 +149,7 @@ def _check_whole_numbers(name: str, array: np.ndarray) -> None:
 
 
 def _byte_values(array: np.ndarray) -> set[int]:
-    """The values of an array of bytes above 0, and perhaps 0: by counting, which is faster."""
+    """The values above 0 in an array of bytes, and possibly 0; counting is the fastest way."""
     counts = np.zeros(256, np.int64)
     for slab in slabs(array[label_box([array])]):
         counts += np.bincount(slab.ravel("K"), minlength=256)

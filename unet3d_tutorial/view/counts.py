@@ -1,4 +1,4 @@
-"""How many voxels of each structure a slice holds: numbers for the viewer's legend and strips."""
+"""Count the voxels of each structure in every slice, for the viewer's legend and strips."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ def count_by_slice(
 ) -> list[np.ndarray]:
     """Count voxels in truth, in prediction and in both, slice by slice.
 
-    The masks are ``(I, J, K)``; ``None`` counts as empty. Gives an array for each axis,
-    ``(slices, values, 3)``.
+    The masks are ``(I, J, K)``, of ``shape``; ``None`` counts as empty. Returns one array for each
+    axis, ``(slices, values, 3)``.
     """
     counts = [np.zeros((length, len(values), 3), np.int64) for length in shape]
     box = label_box([labels for labels in (truth, prediction) if labels is not None])
@@ -31,7 +31,7 @@ def count_by_slice(
 
 
 def label_box(masks: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
-    """The smallest box around all labels: most of a scan is background."""
+    """Return the smallest box around all labels, because most of a scan is background."""
     return _label_extent(masks, 0), _label_extent(masks, 1), _label_extent(masks, 2)
 
 
@@ -45,9 +45,9 @@ def _label_extent(masks: Sequence[np.ndarray], axis: int) -> slice:
 
 
 def _has_label(mask: np.ndarray, axis: int) -> np.ndarray:
-    """Which slices across an axis hold a label.
+    """Which slices along an axis contain a label, as booleans.
 
-    Walks through memory forwards: NumPy is 20 times slower on a mirrored view.
+    Memory is read forwards, because NumPy is 20 times slower on a mirrored view.
     """
     forwards = mask[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in mask.strides)]
     others = tuple(other for other in range(3) if other != axis)
@@ -56,9 +56,9 @@ def _has_label(mask: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _slice_sums(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many voxels of a mask each slice holds, for each axis."""
+    """The number of a mask's voxels in each slice, for each axis."""
     ones = mask.view(np.uint8)
-    # 16 bits hold a sum along the longest axis that check_image lets through.
+    # 16 bits are enough for a sum along the longest axis that check_image allows.
     along_k = ones.sum(axis=2, dtype=np.uint16)
     along_i = ones.sum(axis=0, dtype=np.uint16)
     return along_k.sum(axis=1), along_k.sum(axis=0), along_i.sum(axis=0)

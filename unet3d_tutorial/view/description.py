@@ -1,4 +1,4 @@
-"""All that the viewer's front end must know apart from the voxels, ready to become JSON."""
+"""All that the viewer's front end needs apart from the voxels, ready for JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,10 @@ NOTICEABLE_DEGREES = 0.5
 
 
 def describe(scene: Scene, factors: Factors = FINEST, step: float | None = None) -> dict[str, Any]:
-    """Describe a scene whose voxels are sent in blocks of ``factors`` and in steps of ``step``.
+    """Describe a scene whose voxels are averaged in blocks and sent in steps of ``step``.
 
-    ``step`` of ``None``: the voxels are sent as they are.
+    ``factors`` is the size of a block in voxels. With a ``step`` of ``None`` values are sent
+    unchanged; otherwise ``step`` is in the image's unit.
     """
     block = block_affine(factors)
     shape = zip(scene.image.shape, factors, strict=True)
@@ -51,7 +52,7 @@ def describe(scene: Scene, factors: Factors = FINEST, step: float | None = None)
 
 
 def legend(scene: Scene) -> list[dict[str, Any]]:
-    """Name, colour, volumes in mL and Dice of each structure, counted on the scan's own grid."""
+    """Return name, colour, volumes in mL and Dice of each structure, on the scan's own grid."""
     voxel_ml = Volume(scene.image, scene.affine).voxel_ml
     colors = _colors(scene.structures)
     totals = scene.counts["axial"].sum(axis=1)  # (predictions, structures, 3)
@@ -67,10 +68,10 @@ def legend(scene: Scene) -> list[dict[str, Any]]:
 
 
 def _scores(counts: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
-    """Volume and Dice of one structure in one prediction.
+    """Volume in mL and Dice of one structure in one prediction.
 
-    ``counts`` are its voxels in truth, in the prediction and in both. Dice is ``None`` where
-    neither has a voxel.
+    ``counts`` are its voxels in truth, in the prediction and in both. Dice is ``None`` if neither
+    has a voxel.
     """
     true, predicted, both = counts
     dice = float(2 * both / (true + predicted)) if true + predicted else None
@@ -78,7 +79,7 @@ def _scores(counts: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
 
 
 def _colors(structures: Mapping[int, str]) -> dict[int, str]:
-    """The book's colours for the book's structures, and others in turn for those of the reader."""
+    """Colours by label value: the book's for its structures, others for the reader's."""
     colors = {}
     others = 0
     for value, name in structures.items():
@@ -96,7 +97,7 @@ def _presets(scene: Scene) -> list[dict[str, Any]]:
 
 
 def _slice_counts(scene: Scene, factors: Factors) -> dict[str, list[Any]]:
-    """The counts of each plane, summed over the slices that a coarser grid puts together."""
+    """The counts of each plane, summed over the slices that a coarser grid merges."""
     summed = {}
     for name, plane in PLANES.items():
         counts = scene.counts[name]
@@ -106,7 +107,7 @@ def _slice_counts(scene: Scene, factors: Factors) -> dict[str, list[Any]]:
 
 
 def _note(scene: Scene, factors: Factors, step: float | None) -> str:
-    """What the reader is told below the slices: where they differ from the scan."""
+    """The note below the slices: how they differ from the scan."""
     notes = []
     if step is not None and max(factors) > 1:
         size_mm = " x ".join(f"{length:.1f}" for length in _block_size(scene, factors))

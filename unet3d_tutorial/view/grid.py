@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-SLAB = 8  # slices that a check of a large volume looks at together
+SLAB = 8  # slices that are checked at once in a large volume
 
 
 class Plane(NamedTuple):
-    """One of the three planes of a volume in RAS order, as radiologists draw it."""
+    """One of the three planes of a volume in RAS order, as radiologists view it."""
 
     cut: int  #: the axis that the plane cuts
     across: int  #: the axis along the picture's width
@@ -25,19 +25,19 @@ PLANES = {
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
-    """Distance between neighbouring voxels along each axis, in mm."""
+    """Return the distance between neighbouring voxels along each axis, in mm."""
     i, j, k = np.linalg.norm(affine[:3, :3], axis=0)
     return float(i), float(j), float(k)
 
 
 def tilt_degrees(affine: np.ndarray) -> float:
-    """The largest angle between an axis of the grid and the nearest axis of the patient."""
+    """Return the largest angle in degrees between a grid axis and the nearest patient axis."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(directions).max(axis=0)
     return float(np.degrees(np.arccos(np.clip(cosines.min(), 0, 1))))
 
 
 def slabs(array: np.ndarray) -> Iterator[np.ndarray]:
-    """A few slices at a time, so that a check of a large volume needs little memory."""
+    """Yield a few slices at a time, so that checking a large volume needs little memory."""
     for k in range(0, array.shape[2], SLAB):
         yield array[:, :, k : k + SLAB]

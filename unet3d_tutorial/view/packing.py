@@ -1,4 +1,4 @@
-"""A volume small enough for a page: voxels averaged in blocks, values in steps, compressed."""
+"""Make a volume small enough for a page: average blocks, quantise values and compress."""
 
 import zlib
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ Factors = tuple[int, int, int]  #: voxels of a block along each axis
 FINEST: Factors = (1, 1, 1)
 STEPS = 256  # for the values that nearly all voxels have
 CODES = 65535  # the largest number of steps that two bytes hold
-SAMPLED_VOXELS = 500_000  # about so many are packed to estimate the size of a page
-NEARLY_EQUAL = 1.05  # largest ratio of two lengths that grow together
+SAMPLED_VOXELS = 500_000  # approximate number that is packed to estimate the size of a page
+NEARLY_EQUAL = 1.05  # largest ratio of two block lengths that grow together
 COMPRESSION = 6  # zlib's level
 
 
@@ -20,9 +20,10 @@ COMPRESSION = 6  # zlib's level
 
 
 def ever_coarser(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Iterator[Factors]:
-    """Blocks of voxels to average: single voxels first, then ever larger ones.
+    """Yield sizes of blocks to average: single voxels first, then larger and larger blocks.
 
-    A block grows along the axis that is finest by now, and along those that are nearly as fine.
+    At each step a block grows along the axis where it is shortest in mm, and along axes where it is
+    nearly as short.
     """
     factors = [1, 1, 1]
     while True:
@@ -43,9 +44,10 @@ def ever_coarser(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Iterator
 def coarser(
     scene: Scene, factors: Factors, slices: slice | np.ndarray = slice(None)
 ) -> list[np.ndarray]:
-    """Image and masks, ``(K, J, I)``, on the grid of blocks: means, and labels of the middles.
+    """Return image and masks, ``(K, J, I)``, on the grid of blocks.
 
-    ``slices`` are those of the scan to take, along its last axis.
+    The image has the means of the blocks; masks have the labels of their middle voxels. ``slices``
+    selects slices along the scan's last axis.
     """
     image = scene.image[..., slices].T
     masks = [mask[..., slices].T for mask in scene.masks]
@@ -55,7 +57,7 @@ def coarser(
 
 
 def sample(scene: Scene, factors: Factors) -> tuple[list[np.ndarray], float]:
-    """Some slices of :func:`coarser`, about half a million voxels, and their share of the whole."""
+    """Return some slices of :func:`coarser`, about half a million voxels, and their share."""
     slices = scene.image.shape[2]
     blocks = -(-slices // factors[2])  # rounded up
     enough = 3 + int(SAMPLED_VOXELS * blocks * np.prod(factors) / scene.image.size)
@@ -66,7 +68,7 @@ def sample(scene: Scene, factors: Factors) -> tuple[list[np.ndarray], float]:
 
 
 def block_mean(array: np.ndarray, factors: Factors) -> np.ndarray:
-    """Mean over blocks, float32; a block that sticks out repeats the last voxel of its axis."""
+    """Average blocks, in float32; a block that extends too far repeats the axis's last voxel."""
     for axis, factor in enumerate(factors):
         if factor == 1:
             continue
@@ -81,7 +83,7 @@ def block_mean(array: np.ndarray, factors: Factors) -> np.ndarray:
 
 
 def block_middle(mask: np.ndarray, factors: Factors) -> np.ndarray:
-    """The label of the middle voxel of each block."""
+    """Return the label of the middle voxel of each block."""
     middles = []
     for length, factor in zip(mask.shape, factors, strict=True):
         firsts = np.arange(0, length, factor)
@@ -90,7 +92,7 @@ def block_middle(mask: np.ndarray, factors: Factors) -> np.ndarray:
 
 
 def block_affine(factors: Factors) -> np.ndarray:
-    """From the index of a block to that of its centre, in voxels; 4 x 4."""
+    """Return the 4 x 4 affine from the index of a block to its centre, in voxels."""
     affine = np.diag([*map(float, factors), 1.0])
     affine[:3, 3] = (np.array(factors) - 1) / 2
     return affine
@@ -100,10 +102,11 @@ def block_affine(factors: Factors) -> np.ndarray:
 
 
 def finest_step(scene: Scene) -> float:
-    """The smallest step between stored values, in the image's unit.
+    """Return the smallest step between stored values, in the image's unit.
 
-    The range that all but one voxel in a thousand of a sample fall into has 256 steps, or the whole
-    range where nearly all voxels are equal. The whole range has no more steps than 16 bits hold.
+    The central 99.8 % of a sample's values are divided into 256 steps, or the whole range if nearly
+    all voxels are equal. The whole range has at most as many steps as 16 bits can represent. If
+    the browser gets the image as int16, the step is a whole number.
     """
     low, high = np.percentile(scene.image[::4, ::4, ::4], [0.1, 99.9])
     whole_range = scene.value_range[1] - scene.value_range[0]
@@ -113,10 +116,10 @@ def finest_step(scene: Scene) -> float:
 
 
 def pack(parts: list[np.ndarray], low: float, step: float) -> bytes:
-    """Compress an image as two bytes a voxel, low bytes first, and the labels as one.
+    """Compress an image as two bytes per voxel, all low bytes first, and labels as one byte.
 
-    ``parts`` are image and masks; the image's values become steps above ``low``. Prediction from
-    the neighbours, as in PNG, was tried: a CT's noise leaves it without gain.
+    ``parts`` are image and masks; the image's values become steps above ``low``. Predicting voxels
+    from their neighbours, as in PNG, does not help, because of a CT's noise.
     """
     image, *masks = parts
     codes = np.rint((image - low) / step).astype(np.uint16)

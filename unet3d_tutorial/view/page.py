@@ -7,7 +7,7 @@ from typing import Any
 from .assets import asset
 
 NO_KEY = "00000000"  #: the key of a page that no live viewer hides
-VOLUME_PLACE = "<volume>"  #: where a fragment has its volume; no name can hold it: see fragment()
+VOLUME_PLACE = "<volume>"  #: placeholder for the volume; names cannot contain it: see fragment()
 ASLEEP = (
     "Slice viewer. It starts where scripts may run: run this cell, or trust the notebook "
     "(in JupyterLab: View, Activate Command Palette, Trust Notebook)."
@@ -15,11 +15,11 @@ ASLEEP = (
 
 
 def fragment(description: dict[str, Any]) -> str:
-    """HTML that holds description and program and runs on any page.
+    """Return HTML with description and program that runs on any page.
 
-    The volume is still missing: it belongs to :data:`VOLUME_PLACE`.
+    The volume is still missing: :data:`VOLUME_PLACE` marks its place.
     """
-    # Without "<" no name can end the script element.
+    # Without "<" a name cannot end the script element.
     text = json.dumps(description, separators=(",", ":")).replace("<", "\\u003c")
     host = f'<div class="slice-viewer" data-key="{NO_KEY}"><p>{html.escape(ASLEEP)}</p></div>'
     meta = f'<script type="application/json" class="meta">{text}</script>'
@@ -29,17 +29,17 @@ def fragment(description: dict[str, Any]) -> str:
 
 
 def with_volume(fragment: str, packed: str) -> str:
-    """The fragment with its volume, compressed and in base64."""
+    """Return the fragment with its volume, which is compressed and in base64."""
     return fragment.replace(VOLUME_PLACE, packed)
 
 
 def with_key(fragment: str, key: str) -> str:
-    """The fragment with the key of a live viewer, next to which it stays hidden."""
+    """Return the fragment with the key of a live viewer; next to that viewer it stays hidden."""
     return fragment.replace(f'data-key="{NO_KEY}"', f'data-key="{key}"', 1)
 
 
 def whole_page(fragment: str) -> str:
-    """A page of its own around a fragment."""
+    """Return a complete HTML page around a fragment."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<title>Slice viewer</title>"

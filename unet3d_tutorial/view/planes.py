@@ -1,10 +1,10 @@
-"""Slices of volumes as pictures, in true proportions, with sides named and axes in millimetres.
+"""Slices of volumes as pictures, in true proportions, with named sides and axes in mm.
 
 Pictures follow the radiologists' convention: the patient's right is on the left of an axial or
-coronal picture, as if the reader faced the patient; in a sagittal picture the patient looks to the
+coronal picture, as if the reader faced the patient. In a sagittal picture the patient looks to the
 left. Axes count millimetres from the first voxel in RAS order: to the patient's right, front and
-head. Colours come from :data:`unet3d_tutorial.labels.COLORS`, which readers with colour-blindness
-can tell apart.
+head. Colours come from :data:`unet3d_tutorial.labels.COLORS`, which colour-blind readers can tell
+apart.
 
 Each function returns a :class:`matplotlib.figure.Figure` that is already closed, so that a notebook
 shows it once.
@@ -27,9 +27,9 @@ from .grid import PLANES
 from .style import DPI, add_legend, closed
 
 WINDOW = (-1000.0, 400.0)  #: HU shown black and white
-NAMES = ("reference", "prediction")  #: what the legend calls fill and outline
+NAMES = ("reference", "prediction")  #: names of fill and outline in the legend
 MISSED, SPILLED_OVER = 1, 2  # values of an error map, in the order of ERRORS
-SIDE_PLACES = (  # of the letters in a picture, in the order of Plane.sides: x, y and alignment
+SIDE_PLACES = (  # x, y and alignment of the letters in a picture, in the order of Plane.sides
     (0.02, 0.5, "left", "center"),
     (0.98, 0.5, "right", "center"),
     (0.5, 0.02, "center", "bottom"),
@@ -40,7 +40,7 @@ Extent = tuple[float, float, float, float]  # left, right, bottom and top of a p
 
 @dataclass(frozen=True)
 class _Layers:
-    """What a row of pictures shows, all in RAS order and of one shape."""
+    """The volumes that a row of pictures shows, all in RAS order and of one shape."""
 
     image: Volume
     filled: Volume | None
@@ -63,9 +63,9 @@ def show_planes(
     """Show an axial, a coronal and a sagittal slice of a volume and its masks.
 
     ``label`` is drawn as filled colour, ``prediction`` as outline. All are ``(I, J, K)`` on one
-    grid, of any orientation. ``position`` is the voxel of the RAS-ordered volume where the planes
-    cross; ``None`` takes the centre of the labels, or of the volume. ``window`` is black and white
-    in HU. ``names`` are what the legend calls fill and outline.
+    grid, in any orientation. ``position`` is the voxel of the RAS-ordered volume where the planes
+    cross; ``None`` takes the centre of the labels, or of the volume without labels. ``window`` is
+    the HU shown black and white. ``names`` are the names of fill and outline in the legend.
     """
     layers = _layers_in_ras(image, label, prediction, window)
     figure, axes = _grid_of_planes(1, title)
@@ -82,8 +82,9 @@ def compare_planes(
 ) -> Figure:
     """Show several volumes below each other, for example a phantom and a patient.
 
-    ``rows`` are ``(name, image, label)``. The planes go through the centre of the label. Rows on
-    one grid, such as several labels of one image, show the same planes, those of the first of them.
+    ``rows`` are ``(name, image, label)``. The planes go through the centre of the label, or of the
+    volume without one. Rows on one grid, such as several labels of one image, show the same planes:
+    those of the first of these rows.
     """
     figure, axes = _grid_of_planes(len(rows), title)
     crossings: dict[tuple[tuple[int, ...], bytes], tuple[int, ...]] = {}  # of each grid
@@ -107,10 +108,10 @@ def show_errors(
     window: tuple[float, float] = WINDOW,
     title: str | None = None,
 ) -> Figure:
-    """Show where a prediction misses voxels and where it spills over, structures taken together.
+    """Show where a prediction misses voxels and where it spills over, for all structures at once.
 
-    A voxel of one structure that was given to another counts as spilled over. ``None`` as
-    ``position`` takes the slices with the most errors.
+    A voxel that was given to the wrong structure counts as spilled over. ``position`` and
+    ``window`` are as in :func:`show_planes`, but ``None`` takes the slices with the most errors.
     """
     image = _to_ras(image)
     shape = image.array.shape
@@ -132,7 +133,7 @@ def show_errors(
 
 
 def plane(volume: Volume, name: str, index: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """Cut one slice of a RAS volume for a picture: its pixels, and its width and height in mm.
+    """Return one slice of a RAS volume as pixels, with its width and height in mm.
 
     ``name`` is ``"axial"``, ``"coronal"`` or ``"sagittal"``. Pixels are ``(rows, columns)``. Row 0
     is the front of an axial picture and the head of the others; column 0 is the patient's right, or
@@ -175,7 +176,7 @@ def _layers_in_ras(
 
 
 def _error_map(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """0 where the two agree, :data:`MISSED` or :data:`SPILLED_OVER` where they do not."""
+    """Return 0 where the two agree, otherwise :data:`MISSED` or :data:`SPILLED_OVER`."""
     errors = np.zeros(reference.shape, np.uint8)
     errors[(prediction == 0) & (reference > 0)] = MISSED
     errors[(prediction > 0) & (prediction != reference)] = SPILLED_OVER
@@ -183,14 +184,15 @@ def _error_map(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _slices_with_most(mask: np.ndarray) -> list[int]:
-    """For each axis the index of the slice with the most voxels of a mask."""
+    """For each axis, the index of the slice with the most voxels of a mask."""
     return [int(np.argmax(mask.sum(axis=others))) for others in ((1, 2), (0, 2), (0, 1))]
 
 
 def _crossing(position: Sequence[int] | None, layers: _Layers) -> tuple[int, ...]:
     """Return the voxel where the planes cross.
 
-    As given; or the centre of mass of the first mask that has a label; or the volume's centre.
+    It is ``position`` if given, else the centre of mass of the first mask that is not empty, else
+    the centre of the volume. Raises ``ValueError`` if ``position`` is outside the volume.
     """
     shape = layers.image.array.shape
     if position is not None:
@@ -223,7 +225,7 @@ def _draw_row(row: Sequence[Axes], layers: _Layers, position: Sequence[int]) -> 
     for axes, (name, (cut, _, _, sides)) in zip(row, PLANES.items(), strict=True):
         index = position[cut]
         pixels, (width, height) = plane(layers.image, name, index)
-        extent = (width, 0, 0, height)  # column 0 lies at the largest coordinate
+        extent = (width, 0, 0, height)  # column 0 has the largest coordinate
         low, high = layers.window
         axes.imshow(
             pixels, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest"
@@ -252,7 +254,7 @@ def _fill(axes: Axes, labels: np.ndarray, extent: Extent, layers: _Layers) -> No
 def _outline(axes: Axes, labels: np.ndarray, extent: Extent, colors: Sequence[str]) -> None:
     """Draw the border of each structure in a lighter colour on black.
 
-    Such a line shows on a fill of its own colour too.
+    Such a line is visible even on a fill of the structure's colour.
     """
     for value, color in enumerate(colors, start=1):
         mask = labels == value
@@ -266,7 +268,7 @@ def _outline(axes: Axes, labels: np.ndarray, extent: Extent, colors: Sequence[st
 
 
 def _name_sides(axes: Axes, sides: str) -> None:
-    """Write the four letters that tell where a picture's edges lie in the patient."""
+    """Write the four letters that name the patient's sides at the edges of a picture."""
     box = {"facecolor": "black", "alpha": 0.5, "pad": 1, "linewidth": 0}
     for letter, (x, y, horizontal, vertical) in zip(sides, SIDE_PLACES, strict=True):
         axes.text(
@@ -293,7 +295,7 @@ def _name_axes(axes: Axes, name: str, depth_mm: float) -> None:
 def _add_structure_legend(
     figure: Figure, filled: bool, outlined: bool, names: tuple[str, str] = NAMES
 ) -> None:
-    """Name the structures' colours, and what fill and line are where that is not clear."""
+    """Add a legend of the structures' colours and, with outlines, of fill and line."""
     if not filled and not outlined:
         return
     fill, line = names

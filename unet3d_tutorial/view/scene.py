@@ -1,4 +1,4 @@
-"""What the slice viewer shows: a scan and its masks on one grid in RAS order."""
+"""The content of the slice viewer: a scan and its masks on one grid in RAS order."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 from .counts import count_by_slice
 from .grid import PLANES, slabs
 
-Box = list[list[int]]  #: first index and end along each axis: ``[[i0, i1], [j0, j1], [k0, k1]]``
+Box = list[list[int]]  #: first index and end on each axis: ``[[i0, i1], [j0, j1], [k0, k1]]``
 INT16 = np.iinfo(np.int16)
 FLOAT32_BYTES = 4
 
@@ -20,18 +20,18 @@ class Scene:
 
     image: np.ndarray
     truth: np.ndarray | None  #: whole numbers, on the image's grid
-    predictions: dict[str, np.ndarray]  #: by name, none to two; on the same grid
+    predictions: dict[str, np.ndarray]  #: by name, at most two; on the same grid
     structures: dict[int, str]  #: names of the label values
     affine: np.ndarray  #: index -> mm, 4 x 4
-    to_array: np.ndarray  #: index -> index of the array as it was given, 4 x 4
+    to_array: np.ndarray  #: index -> index of the original array, 4 x 4
     unit: str
     value_range: list[float]  #: smallest and largest value of the image
-    window: list[float]  #: black and white at the start
+    window: list[float]  #: values shown black and white at the start
 
     def in_ras_order(self) -> "Scene":
-        """The same scene with axes towards the patient's right, front and head: views, no copies.
+        """Return the scene with axes to the patient's right, front and head, without copying.
 
-        If the scan is oblique each axis points to the nearest of these directions.
+        If the scan is oblique, each axis points to the nearest of these directions.
         """
         orientation = nib.io_orientation(self.affine)
         to_array = nib.orientations.inv_ornt_aff(orientation, self.image.shape)
@@ -54,13 +54,14 @@ class Scene:
         predictions = list(self.predictions.values())
         return predictions if self.truth is None else [self.truth, *predictions]
 
-    # ------------------------------------------------------------------------------- what it holds
+    # ------------------------------------------------------------------------------------- contents
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
         """Voxels in truth, in a prediction and in both, slice by slice, for each plane.
 
-        ``(predictions, slices, structures, 3)``; without a prediction the first axis has length 1.
+        Each array is ``(predictions, slices, structures, 3)``; without a prediction the first axis
+        has length 1.
         """
         values = list(self.structures)
         predictions: list[np.ndarray | None] = list(self.predictions.values())
@@ -91,7 +92,7 @@ class Scene:
 
     @cached_property
     def voxel_type(self) -> type[np.int16] | type[np.float32]:
-        """The type in which the browser gets the image: int16 if it is exact, else float32."""
+        """The type of the image in the browser: int16 if that is exact, else float32."""
         low, high = self.value_range
         if low < INT16.min or high > INT16.max:
             return np.float32
@@ -102,18 +103,18 @@ class Scene:
 
     @property
     def browser_bytes(self) -> int:
-        """The most that the browser is asked to hold if it gets all voxels as they are."""
+        """Upper limit of the browser's memory for all voxels unchanged, in bytes."""
         return self.image.size * (FLOAT32_BYTES + len(self.masks))
 
     def box(self, bounds: Box) -> list[memoryview]:
-        """The voxels of a box of the shown grid: image and masks, the first axis fastest."""
+        """Return the voxels of a box: image and masks, the first axis fastest."""
         where = tuple(slice(first, end) for first, end in bounds)
         image = self.image[where].T.astype(self.voxel_type, order="C")
         masks = [mask[where].T.astype(np.uint8, order="C") for mask in self.masks]
         return [part.data.cast("B") for part in (image, *masks)]
 
     def first_boxes(self) -> list[Box]:
-        """Three boxes of one slice each: what the first picture shows."""
+        """Return three boxes of one slice each, for the first picture."""
         boxes = []
         for axis, index in enumerate(self.start):
             bounds = [[0, length] for length in self.image.shape]

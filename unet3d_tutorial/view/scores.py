@@ -1,4 +1,4 @@
-"""Box plots of scores: the spread over the cases next to the mean.
+"""Box plots of scores, which show the spread over the cases.
 
 Each function returns a :class:`matplotlib.figure.Figure` that is already closed, so that a notebook
 shows it once.
@@ -22,10 +22,11 @@ BOX_WIDTH, BOX_DISTANCE = 0.2, 0.26  # structures are 1 apart
 
 
 def score_boxes(results: Results, *, title: str | None = None) -> Figure:
-    """Draw Dice and HD95 over the cases: a panel a metric, a group a structure, a box a method.
+    """Draw box plots of Dice and HD95 (mm) over the cases.
 
-    Every case is a point. A case that was missed has no distance; the number of such cases is
-    written above the box.
+    There is one panel per metric, one group per structure and one box per method. Every case is a
+    point. A structure that was missed has no distance; the number of such cases is written above
+    the box.
     """
     return score_box_rows({title or "": results})
 
@@ -33,7 +34,7 @@ def score_boxes(results: Results, *, title: str | None = None) -> Figure:
 def score_box_rows(data: Mapping[str, Results]) -> Figure:
     """Draw :func:`score_boxes` of several data sets below each other.
 
-    ``data`` goes from their names to their results.
+    ``data`` maps the names of the data sets to their results.
     """
     size = (10, 3.2 * len(data) + 0.4)
     figure, rows = plt.subplots(
@@ -49,7 +50,7 @@ def score_box_rows(data: Mapping[str, Results]) -> Figure:
 
 
 def _method_colors(data: Mapping[str, Results]) -> dict[str, str]:
-    """A colour for each method of any data set, in the order in which they first occur."""
+    """A colour for each method of any data set, in the order of first occurrence."""
     colors: dict[str, str] = {}
     for results in data.values():
         for method in results:
@@ -59,7 +60,7 @@ def _method_colors(data: Mapping[str, Results]) -> dict[str, str]:
 
 
 def _draw_panel(axes: Axes, results: Results, metric: str, colors: Mapping[str, str]) -> None:
-    """Draw one metric of one data set: a group a structure, a box a method."""
+    """Draw one metric of one data set: one group per structure, one box per method."""
     structures = np.arange(len(STRUCTURES))
     for number, (method, cases) in enumerate(results.items()):
         shift = (number - (len(results) - 1) / 2) * BOX_DISTANCE
@@ -72,7 +73,7 @@ def _draw_panel(axes: Axes, results: Results, metric: str, colors: Mapping[str, 
 
 
 def _draw_box(axes: Axes, values: Sequence[float], place: float, color: str) -> None:
-    """Draw a box, its finite values as points, and above it how many are not finite."""
+    """Draw a box with its finite values as points, and the number of missed cases above it."""
     finite = np.asarray(values)[np.isfinite(values)]
     if finite.size:
         line = {"color": color}

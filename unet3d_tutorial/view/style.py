@@ -1,4 +1,4 @@
-"""What all figures have in common."""
+"""The common style of all figures."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -13,7 +13,7 @@ DPI = 75
 
 
 def line_colors(number: int) -> list[str]:
-    """The first ``number`` colours for lines: black, then the book's, from the start if need be."""
+    """Return ``number`` colours for lines: black, then the book's, repeated if necessary."""
     return list(islice(cycle(["black", *COLORS.values(), *ERRORS.values()]), number))
 
 
@@ -32,6 +32,6 @@ def add_legend(figure: Figure, handles: Sequence[Patch], note: str | None = None
 
 
 def closed(figure: Figure) -> Figure:
-    """The same figure, which a notebook now shows once: as the value of its cell."""
+    """Close a figure and return it, so that a notebook shows it once, as its cell's value."""
     plt.close(figure)
     return figure

@@ -1,4 +1,4 @@
-"""The live viewer: a Jupyter widget whose browser side holds the voxels as they are."""
+"""The live viewer: a Jupyter widget that sends the browser all voxels unchanged."""
 
 import uuid
 from collections.abc import Callable, Mapping

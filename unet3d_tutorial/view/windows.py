@@ -1,4 +1,4 @@
-"""Windows: the values that are shown black and white, everything between them being grey."""
+"""Windows: the values shown as black and white, with grey between them."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ WINDOW_PRESETS: dict[str, tuple[float, float]] = {  # HU
     "mediastinum": (-160, 240),
     "bone": (-500, 1300),
 }
-AIR_MARGIN_HU = 200  # how far above black the air of a scan may begin
+AIR_MARGIN_HU = 200  # how far above black the smallest value of a scan may be
 
 
 def presets_for(unit: str, value_range: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """The windows on offer by name: the book's if the unit is HU, and all values."""
+    """Return the available windows by name: the book's if the unit is HU, and all values."""
     low, high = value_range
     offered = dict(WINDOW_PRESETS) if unit == "HU" else {}
     offered["all values"] = (low, high)
@@ -25,8 +25,9 @@ def presets_for(unit: str, value_range: Sequence[float]) -> dict[str, tuple[floa
 def window_at_start(
     window: tuple[float, float] | None, value_range: Sequence[float]
 ) -> list[float]:
-    """The window as given, or the book's wide one if the values reach beyond it, or all values.
+    """Return ``window`` or, if it is ``None``, one that suits the values.
 
+    That is the book's wide window if the values cover nearly all of it, otherwise all values.
     Raises ``ValueError`` unless ``window`` is two finite numbers, black below white.
     """
     if window is not None:
