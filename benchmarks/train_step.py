@@ -1,7 +1,7 @@
 """Time a training step and a forward pass, here and in PyTorch and ONNX Runtime.
 
 The network is the case's. "MindSpore" is MindSpore with its own kernels, "MindSpore, oneDNN" with
-those of ``unet3d_tutorial.cpu.onednn``, which needs the package ``onednn-cpu-gomp``. The sides take
+those of ``unet3d_tutorial.cpu``, which needs the package ``onednn-cpu-gomp``. The sides take
 turns, so that all feel the same machine. Prints the median and the least wall time and the
 processor time of all threads, in seconds. Needs the extra ``parity``: ``pip install -e .[parity]``.
 """

@@ -1,13 +1,23 @@
-"""What several files of tests need: the site, built once."""
+"""What several files of tests need: the site, built once, and the locale as it was."""
 
+import locale
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """A test that writes DICOM with ITK would leave the locale ``C`` to all that follow."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

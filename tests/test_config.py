@@ -113,7 +113,10 @@ def test_every_setting_is_used():
             "train.epoch_size=1.5",
             "train.epoch_size: expected a whole number of at least 1, found 1.5",
         ),
-        ("train.seed=true", "train.seed: expected a whole number of at least 0, found 'true'"),
+        (
+            "train.seed=true",
+            "train.seed: expected a whole number of at least 0 and below 4294967296, found 'true'",
+        ),
         ("data.augment=1", "data.augment: expected true or false, found '1'"),
         (
             "train.epoch_size=.inf",
@@ -129,7 +132,10 @@ def test_every_setting_is_used():
         ("data.max_val=1e999", "data.max_val: expected a finite number, found inf"),
         ("train.output_path=a: b", "train.output_path, line 1: expected a value or a list"),
         ("train.output_path=*a", "train.output_path, line 1: anchors (&) and aliases (*) are not"),
-        ("train.seed=-1", "train.seed: expected a whole number of at least 0, found -1"),
+        (
+            "train.seed=-1",
+            "train.seed: expected a whole number of at least 0 and below 4294967296, found -1",
+        ),
         ("data.roi_size=[32, 32", "data.roi_size: '[32, 32' is not valid YAML"),
         ("data.roi_size=[32, 32]", "data.roi_size"),
         ("data.roi_size=[32, 32, 40]", "multiples of 16"),

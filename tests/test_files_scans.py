@@ -4,6 +4,7 @@ Every format gives the same voxels in the same place; what is no CT is refused i
 """
 
 import gzip
+import locale
 import struct
 from pathlib import Path
 
@@ -100,9 +101,13 @@ def test_every_format_gives_the_same_volume(name, affine, tmp_path):
         nib.save(nib.Nifti1Image(volume.array, affine), path)
     else:
         sitk.WriteImage(as_itk(volume), str(path), useCompression=name == "a.nrrd")
+    language = "C.UTF-8"
+    locale.setlocale(locale.LC_ALL, language)
     found = read_scan(path)
     assert np.array_equal(found.array, volume.array)
     assert np.allclose(found.affine, affine, atol=1e-3)
+    # ITK's DICOM reader would leave "C".
+    assert locale.setlocale(locale.LC_ALL) == language
 
 
 @pytest.mark.parametrize("kind", [np.int16, np.int64, np.float32])

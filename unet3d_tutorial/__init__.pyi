@@ -9,6 +9,7 @@ from .augment import RandomGamma as RandomGamma
 from .augment import RandomLowResolution as RandomLowResolution
 from .augment import RandomNoise as RandomNoise
 from .augment import RandomShift as RandomShift
+from .baseline import classical_baseline as classical_baseline
 from .config import Config as Config
 from .cpu import accelerate as accelerate
 from .dataset import create_dataset as create_dataset

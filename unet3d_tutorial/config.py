@@ -138,7 +138,8 @@ class TrainConfig(Settings):
     validate_every: Annotated[int, Ge(1)] = 150
     #: steps between checkpoints to continue from; at most this many are repeated after a crash
     save_every: Annotated[int, Ge(1)] = 60
-    seed: Annotated[int, Ge(0)] = 1  #: seeds weights, order, crops and augmentation
+    #: seeds weights, order, crops and augmentation; MindSpore takes 32 bits
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 1
     output_path: Folder = "runs/quick"  #: checkpoints, history and configuration go here
     #: also write the curves for TensorBoard and as MindSpore summary files
     event_files: bool = True

@@ -71,7 +71,9 @@ def normalisation(kind: str, channels: int, momentum: float = 0.9) -> nn.Cell:
         return nn.GroupNorm(math.gcd(8, channels), channels)
     if kind == "instance":
         return nn.GroupNorm(channels, channels)
-    return nn.Identity()
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm: expected one of {', '.join(NORMALISATIONS)}, found {kind!r}")
 
 
 def he_normal() -> HeNormal:
@@ -281,23 +283,16 @@ class ResidualUNet3D(SegmentationNetwork):
             found = f"{len(channels)}: {tuple(channels)}"
             raise ValueError(f"channels: expected five, one for each level, found {found}")
         c1, c2, c3, c4, c5 = channels
-
-        def down(before: int, after: int, stride: int = 2, shortcut_kernel: int = 3) -> Down:
-            return Down(before, after, stride, shortcut_kernel, momentum, norm)
-
-        def up(before: int, skip: int, after: int, is_output: bool = False) -> Up:
-            return Up(before, skip, after, is_output, momentum, norm)
-
-        self.down1 = down(in_channels, c1)
-        self.down2 = down(c1, c2)
-        self.down3 = down(c2, c3)
-        self.down4 = down(c3, c4)
-        # The lowest level keeps its size, so a 1x1x1 convolution is enough for its shortcut.
-        self.down5 = down(c4, c5, stride=1, shortcut_kernel=1)
-        self.up1 = up(c5, c4, c3)
-        self.up2 = up(c3, c3, c2)
-        self.up3 = up(c2, c2, c1)
-        self.up4 = up(c1, c1, num_classes, is_output=True)
+        self.down1 = Down(in_channels, c1, momentum=momentum, norm=norm)
+        self.down2 = Down(c1, c2, momentum=momentum, norm=norm)
+        self.down3 = Down(c2, c3, momentum=momentum, norm=norm)
+        self.down4 = Down(c3, c4, momentum=momentum, norm=norm)
+        # The lowest level keeps its size, so its shortcut needs no more than one voxel.
+        self.down5 = Down(c4, c5, stride=1, shortcut_kernel=1, momentum=momentum, norm=norm)
+        self.up1 = Up(c5, c4, c3, momentum=momentum, norm=norm)
+        self.up2 = Up(c3, c3, c2, momentum=momentum, norm=norm)
+        self.up3 = Up(c2, c2, c1, momentum=momentum, norm=norm)
+        self.up4 = Up(c1, c1, num_classes, is_output=True, momentum=momentum, norm=norm)
 
     def construct(self, x: Tensor) -> Tensor:
         x1 = self.down1(x)  # 1/2 of the input's size
@@ -331,6 +326,22 @@ class ConvUnit(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.relu(self.norm(self.conv(x)))
+
+
+def two_convolutions(
+    in_channels: int, between: int, out_channels: int, norm: str, same: bool
+) -> nn.SequentialCell:
+    """Two units in a row, with ``between`` channels between them."""
+    first = ConvUnit(in_channels, between, norm, same)
+    second = ConvUnit(between, out_channels, norm, same)
+    return nn.SequentialCell(first, second)
+
+
+def double(channels: int) -> nn.Conv3dTranspose:
+    """A transposed convolution that doubles the volume and keeps the number of channels."""
+    return nn.Conv3dTranspose(
+        channels, channels, 2, stride=2, pad_mode="valid", weight_init=HeNormal()
+    )
 
 
 class UNet3D(SegmentationNetwork):
@@ -370,27 +381,17 @@ class UNet3D(SegmentationNetwork):
         self.levels = levels
         self.same = same
 
-        def two_convolutions(before: int, between: int, after: int) -> nn.SequentialCell:
-            first = ConvUnit(before, between, norm, same)
-            second = ConvUnit(between, after, norm, same)
-            return nn.SequentialCell(first, second)
-
-        def double(below: int) -> nn.Conv3dTranspose:
-            return nn.Conv3dTranspose(
-                below, below, 2, stride=2, pad_mode="valid", weight_init=HeNormal()
-            )
-
         self.pool = nn.MaxPool3d(2, 2)
-        before_levels = (in_channels, *channels[:-1])
-        encoder = zip(before_levels, channels, strict=True)
-        self.down = nn.CellList([two_convolutions(a, b // 2, b) for a, b in encoder])
-
-        # From the bottom up: the channels from the level below, and those of the skip connection.
+        encoder = zip((in_channels, *channels[:-1]), channels, strict=True)
+        self.down = nn.CellList(
+            [two_convolutions(before, after // 2, after, norm, same) for before, after in encoder]
+        )
+        # From the bottom up: the channels that arrive from below, and those of the skip connection.
         from_bottom = channels[::-1]
         decoder = list(zip(from_bottom[:-1], from_bottom[1:], strict=True))
         self.up = nn.CellList([double(below) for below, _ in decoder])
         self.join = nn.CellList(
-            [two_convolutions(below + skip, skip, skip) for below, skip in decoder]
+            [two_convolutions(below + skip, skip, skip, norm, same) for below, skip in decoder]
         )
         self.head = nn.Conv3d(channels[0], num_classes, 1, has_bias=True, weight_init=HeNormal())
 

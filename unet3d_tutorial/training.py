@@ -243,18 +243,18 @@ class Run:
             self.state.seconds = time.perf_counter() - self.started
             self.state.metrics["loss"] = loss
             row = self.record.add_step(
-                [
-                    number,
-                    rate,
-                    loss,
-                    cross_entropy,
-                    dice_loss,
-                    self.train_step.norm,
-                    self.state.seconds,
-                    wait,
-                    self.state.skipped,
-                    *(1 - structure_loss for structure_loss in dice_losses),
-                ]
+                {
+                    "step": number,
+                    "lr": rate,
+                    "loss": loss,
+                    "ce": cross_entropy,
+                    "dice": dice_loss,
+                    "norm": self.train_step.norm,
+                    "seconds": self.state.seconds,
+                    "wait": wait,
+                    "skipped": self.state.skipped,
+                },
+                [1 - structure_loss for structure_loss in dice_losses],
             )
         self.profile.count_step()
         return row

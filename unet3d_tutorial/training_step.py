@@ -176,7 +176,7 @@ class TrainStep:
     def _decay(self) -> None:
         """Decay the weights of convolutions, but not biases and slopes.
 
-        See Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2.
+        See Loshchilov and Hutter, 2019 (AdamW), algorithm 2.
         """
         if not self.options.weight_decay:
             return

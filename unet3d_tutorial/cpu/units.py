@@ -290,7 +290,10 @@ def is_watched(cell: nn.Cell) -> bool:
         cell._backward_pre_hook,
         cell._backward_hook,
     )
-    return any(hooks) or cell._recompute_cell is not None or cell.requires_grad
+    # A construct of the instance's own takes the place of the class's.
+    has_own_construct = "construct" in vars(cell)
+    more_than_construct = cell._recompute_cell is not None or cell.requires_grad
+    return any(hooks) or has_own_construct or more_than_construct
 
 
 # ----------------------------------------------------------------------------------- in the network

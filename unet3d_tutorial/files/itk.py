@@ -1,5 +1,6 @@
 """Helpers for reading with SimpleITK: its geometry as an affine, its errors in one line."""
 
+import locale
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -31,13 +32,20 @@ def affine_of(image: sitk.Image) -> np.ndarray:
 def call_itk(path: Path, call: Callable[[], Result]) -> Result:
     """Return ``call()``, a call of SimpleITK, and turn its errors into one line.
 
+    The process keeps its locale: ITK's DICOM reader would leave ``C`` behind, with which Python
+    decodes the output of other programs as ASCII.
+
     Raises :class:`~unet3d_tutorial.volume.BadScanError` that names ``path`` and the reason.
     """
+    before = locale.setlocale(locale.LC_ALL)
     try:
         return call()
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(ITK_PREFIX.split(str(error))[-1].split())
         raise BadScanError(f"{path} cannot be read: {reason}") from error
+    finally:
+        if locale.setlocale(locale.LC_ALL) != before:
+            locale.setlocale(locale.LC_ALL, before)
 
 
 @contextmanager

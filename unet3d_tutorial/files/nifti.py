@@ -270,8 +270,14 @@ def save_mask(mask: Volume, path: str | Path) -> Path:
 
     The names are in the header's description, and together with the colours in an XML table that
     Connectome Workbench and other programs read. The affine is stored as sform, and also as qform
-    unless it has a shear. Raises as :func:`save_volume` does.
+    unless it has a shear. Raises as :func:`save_volume` does, and ``ValueError`` for values that
+    uint8 would change.
     """
+    if mask.array.dtype.kind not in "bu" and mask.array.size:
+        low, high = mask.array.min(), mask.array.max()
+        if not 0 <= low <= high <= 255 or (mask.array != mask.array.astype(np.uint8)).any():
+            found = f"{mask.array.dtype} from {low} to {high}"
+            raise ValueError(f"{path}: expected labels from 0 to 255, found {found}")
     image = nib.Nifti1Image(mask.array.astype(np.uint8, copy=False), mask.affine)
     image.set_sform(mask.affine, code="scanner")
     if not _has_shear(mask):

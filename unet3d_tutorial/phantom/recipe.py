@@ -14,6 +14,8 @@ rule "air is lung" is not enough for a network.
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +81,7 @@ def generate(
         raise ValueError(f"family: expected 'train' or 'holdout', found {family!r}")
     if not 1.0 <= spacing_mm <= 8.0:
         raise ValueError(f"spacing_mm: expected 1 to 8 mm, found {spacing_mm}")
+    _check_seed(seed)
 
     # The patient, and the part of the patient that the scanner sees.
     rng = np.random.default_rng([*np.atleast_1d(seed), list(FAMILIES).index(family)])
@@ -129,6 +132,7 @@ def write_luna16(
     Raises ``ValueError`` if ``n`` is below 20, or if the folder holds phantoms of a different
     recipe.
     """
+    _check_seed(seed)
     if n < 2 * TESTED:
         raise ValueError(
             f"n: expected at least 20 phantoms, ten to train on and ten to validate, found {n}"
@@ -140,12 +144,29 @@ def write_luna16(
 
     missing = [number for number in range(n) if not _scan_path(folder, number, n).exists()]
     write = partial(_write_phantom, folder, n, seed, spacing_mm)
-    # The processes share the cores; each inherits this when it starts.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    written = map_in_processes(write, missing)
-    for _ in tqdm(written, "phantoms", len(missing), unit="scan"):
-        pass
+    with _one_thread_a_process():
+        written = map_in_processes(write, missing)
+        for _ in tqdm(written, "phantoms", len(missing), unit="scan"):
+            pass
     return folder
+
+
+def _check_seed(seed: int | list[int]) -> None:
+    if np.min(seed) < 0:
+        raise ValueError(f"seed: expected whole numbers of at least 0, found {seed}")
+
+
+@contextmanager
+def _one_thread_a_process() -> Iterator[None]:
+    """Let processes that start meanwhile compute with one thread each: they share the cores."""
+    name = "OPENBLAS_NUM_THREADS"
+    is_set = name in os.environ
+    os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        if not is_set:
+            del os.environ[name]
 
 
 def _record_recipe(folder: Path, n: int, seed: int, spacing_mm: float) -> None:

@@ -2,7 +2,7 @@
 
 import unet3d_tutorial.environment  # noqa: F401
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindspore import Parameter, nn
@@ -22,7 +22,14 @@ from .checkpoints import (
 from .copies import copy_file_from_store, copy_run
 from .curves import write_summary
 from .folder import FIRST_WEIGHTS, HISTORY_FILE, VALIDATION_FILE
-from .history import append_row, history_columns, read_columns, rewind, validation_columns
+from .history import (
+    HISTORY,
+    append_row,
+    history_columns,
+    read_columns,
+    rewind,
+    validation_columns,
+)
 from .processes import Group
 
 
@@ -56,9 +63,15 @@ class RunRecord:
 
     # --------------------------------------------------------------------------------------- tables
 
-    def add_step(self, values: Sequence[float]) -> dict[str, float]:
-        """Write the row of a step; return it by column."""
-        return self._add_row(HISTORY_FILE, self.history_columns, values)
+    def add_step(self, row: Mapping[str, float], soft_dice: Sequence[float]) -> dict[str, float]:
+        """Write the row of a step, a value for each column of :data:`.HISTORY`; return all of it.
+
+        ``soft_dice`` has a value for each structure.
+        """
+        if row.keys() != set(HISTORY):
+            raise ValueError(f"history: expected the columns {HISTORY}, found {tuple(row)}")
+        values = [row[column] for column in HISTORY]
+        return self._add_row(HISTORY_FILE, self.history_columns, [*values, *soft_dice])
 
     def add_validation(self, values: Sequence[float]) -> dict[str, float]:
         """Write the row of a validation; return it by column."""
