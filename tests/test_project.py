@@ -25,7 +25,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_code(name: str) -> None:
-    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
