@@ -153,7 +153,7 @@ for window in windows:
     counts[window] += 1
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coronal slice with the outlines of overlapping windows, beside a map of how many windows cover each voxel: few at the borders, most in the middle."}}
-display(figures.show_windows(prepared, windows, counts))
+display(figures.show_window_order(prepared, windows, counts))
 
 # %% [markdown]
 # *Figure 2. Left: the windows in a coronal slice, drawn a little smaller than they are so that they can be told apart. Right: how many of all windows cover each voxel of

@@ -157,7 +157,7 @@ def test_windows_and_weights() -> None:
     prepared = Volume(image.array[None].astype(np.float32), AFFINE)
     windows = window_slices(image.array.shape, (8, 8, 8), 0.25)
     counts = np.ones(image.array.shape, int)
-    figure = evaluation_figures.show_windows(prepared, windows, counts)
+    figure = evaluation_figures.show_window_order(prepared, windows, counts)
     assert panels(figure) == 3  # the colour bar is one
     assert len(figure.axes[0].patches) == 2
     blended = {"constant": image.array, "gaussian": image.array}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Run: TypeAlias = Callable[[argparse.Namespace], int | None]
+Command: TypeAlias = Callable[[argparse.Namespace], int | None]
 
 SETTING = re.compile(r"[a-z_]+\.[a-z_0-9]+=")
 
@@ -394,7 +394,7 @@ def _run_doctor(options: argparse.Namespace) -> int:
 
 
 def _add(
-    commands: Commands, name: str, run: Run, text: str, *, details: str = ""
+    commands: Commands, name: str, run: Command, text: str, *, details: str = ""
 ) -> argparse.ArgumentParser:
     """Add a command, with ``text`` for the list of commands and ``details`` for its own help.
 

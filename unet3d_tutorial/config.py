@@ -45,7 +45,9 @@ Voxels = Annotated[int, Ge(1)]
 Roi = Annotated[tuple[Voxels, Voxels, Voxels], Expected("three whole numbers of at least 1")]
 Length = Annotated[float, Gt(0)]
 #: distances between voxels along three axes, in mm
-Spacing = Annotated[tuple[Length, Length, Length] | None, Expected("three positive lengths in mm")]
+GridSpacing = Annotated[
+    tuple[Length, Length, Length] | None, Expected("three positive lengths in mm")
+]
 FeatureMaps = Annotated[int, Ge(2)]
 
 
@@ -58,7 +60,7 @@ class DataConfig(Settings):
 
     data_path: Folder = "data/phantom"  #: folder with train/{image,seg} and val/{image,seg}
     #: resample to this spacing, in mm along the R, A and S axes; None keeps the scan's own
-    spacing_mm: Spacing = (4.0, 4.0, 4.0)
+    spacing_mm: GridSpacing = (4.0, 4.0, 4.0)
     min_val: float = -1000.0  #: HU that becomes 0; -1000 is air
     max_val: float = 400.0  #: HU that becomes 1; only bone, metal and contrast agent are denser
     #: smallest label value of a structure in the files: 3 left lung, 4 right lung, 5 trachea

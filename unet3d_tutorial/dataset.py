@@ -48,7 +48,7 @@ from .transforms import (
 )
 from .volume import BadScanError, Volume, check_same_grid
 
-Case: TypeAlias = tuple[Path, Path]  #: image and label file
+CaseFiles: TypeAlias = tuple[Path, Path]  #: image and label file
 Crops: TypeAlias = tuple[np.ndarray, np.ndarray]  #: image and one-hot label
 Step: TypeAlias = Callable[..., Pair]
 
@@ -64,7 +64,7 @@ PREFETCHED_ROWS = 2
 # ------------------------------------------------------------------------------------------- files
 
 
-def list_cases(folder: str | Path) -> list[Case]:
+def list_cases(folder: str | Path) -> list[CaseFiles]:
     """Pairs of image and label file in ``folder/{image,seg}``, sorted by name.
 
     Raises ``FileNotFoundError`` if there are none, or if an image or a label has no counterpart.
@@ -88,7 +88,7 @@ def _scans_by_name(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in paths if not is_temporary(path)}
 
 
-def training_cases(config: Config) -> list[Case]:
+def training_cases(config: Config) -> list[CaseFiles]:
     """The files that a run trains on."""
     return list_cases(Path(config.data.data_path) / "train")
 
@@ -184,7 +184,7 @@ class TrainingCrops:
 
     def __init__(
         self,
-        cases: list[Case],
+        cases: list[CaseFiles],
         config: Config,
         *,
         rank_size: int = 1,

@@ -23,7 +23,7 @@ from .training import make_train_step
 
 PYTHON, MINDSPORE, NUMPY = "3.11", "2.10", "1.26"  #: the versions that the book is run with
 STEP = (2, 1, 64, 64, 64)  #: batch of the micro-benchmark, (N, C, D, H, W)
-NUM_CLASSES = 4
+CLASSES = 4
 FEWEST_STEPS, MOST_STEPS = 2, 50  # that are timed
 EXPECTED_S = 1.0  #: a step of the case's network takes about a third of this on two idle cores
 FEW_CORES = 4  # with this many or fewer, operations that are launched from a queue stall
@@ -98,12 +98,12 @@ def _make_step() -> Callable[[], None]:
     """A function that does one training step of the case's network on noise."""
     rng = np.random.default_rng(0)
     batch, channels, *window = STEP
-    network = ResidualUNet3D(channels, NUM_CLASSES)
+    network = ResidualUNet3D(channels, CLASSES)
     network.set_train(True)
     optimizer = nn.Adam(network.trainable_params(), 1e-3)
     train_step = make_train_step(network, DiceCELoss(), optimizer)
     image = Tensor(rng.normal(size=STEP).astype(np.float32))
-    label = Tensor(rng.integers(0, NUM_CLASSES, (batch, *window)).astype(np.int32))
+    label = Tensor(rng.integers(0, CLASSES, (batch, *window)).astype(np.int32))
 
     def step() -> None:
         train_step(image, label)[0].asnumpy()  # waits until the loss is computed

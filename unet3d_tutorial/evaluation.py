@@ -21,7 +21,7 @@ from .volume import Volume, check_same_grid
 #: Tolerance of the surface Dice: surfaces that two people draw by hand differ by about as much.
 TOLERANCE_MM = 2.0
 #: What a field of :class:`StructureScore` is called in tables.
-NAMES = {
+METRIC_NAMES = {
     "dice": "Dice",
     "surface_dice": f"surface Dice, {TOLERANCE_MM:.0f} mm",
     "sensitivity": "sensitivity",
@@ -320,7 +320,7 @@ def _summary_cells(summary: Summary) -> list[str]:
     digits = 1 if _is_distance(summary.metric) else 3
     return [
         summary.structure,
-        NAMES[summary.metric],
+        METRIC_NAMES[summary.metric],
         _text(summary.mean, digits),
         f"{_text(summary.low, digits)} to {_text(summary.high, digits)}",
         _text(summary.median, digits),

@@ -39,14 +39,14 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 Mask = NDArray[np.bool_]  #: the voxels ``(I, J, K)`` of one structure
-Spacing = Sequence[float]  #: distance between voxels along I, J, K, in mm
+SpacingMm = Sequence[float]  #: distance between voxels along I, J, K, in mm
 
 MM3_PER_ML = 1000
 
 # ------------------------------------------------------------------------------------------ overlap
 
 
-def dice(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
+def dice(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None) -> float:
     """Twice the common volume over the sum of both volumes, 0..1 (Dice, 1945).
 
     1 if both masks are empty, 0 if one is.
@@ -60,7 +60,7 @@ def dice(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None
     return 2 * common / (predicted + true) if predicted + true else 1.0
 
 
-def jaccard(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
+def jaccard(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None) -> float:
     """Volume in both over volume in either, 0..1 (Jaccard, 1912).
 
     With Dice ``d`` it is ``d / (2 - d)``. 1 if both masks are empty, 0 if one is.
@@ -69,7 +69,7 @@ def jaccard(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = N
     return common / (predicted + true - common) if predicted + true else 1.0
 
 
-def precision(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
+def precision(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None) -> float:
     """Share of the prediction that is right, 0..1: low where the prediction spills over.
 
     1 if both masks are empty, 0 if one is.
@@ -78,7 +78,7 @@ def precision(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None =
     return common / predicted if predicted else float(true == 0)
 
 
-def sensitivity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
+def sensitivity(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None) -> float:
     """Share of the reference that was found, 0..1: low where the prediction misses parts.
 
     Also called recall. 1 if both masks are empty, 0 if one is.
@@ -87,7 +87,7 @@ def sensitivity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None
     return common / true if true else float(predicted == 0)
 
 
-def specificity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None) -> float:
+def specificity(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None) -> float:
     """Share of the background that was left as background, 0..1.
 
     It grows with the empty space around a structure, so it is close to 1 for any small structure,
@@ -101,7 +101,7 @@ def specificity(prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None
 # ------------------------------------------------------------------------------------------- volume
 
 
-def volume_difference(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
+def volume_difference(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm) -> float:
     """Volume of the prediction minus that of the reference, in mL.
 
     The positions of the two do not matter. An empty mask has a volume of 0.
@@ -113,7 +113,7 @@ def volume_difference(prediction: Mask, reference: Mask, *, spacing_mm: Spacing)
 
 
 def relative_volume_difference(
-    prediction: Mask, reference: Mask, *, spacing_mm: Spacing | None = None
+    prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm | None = None
 ) -> float:
     """:func:`volume_difference` as a share of the reference's volume, -1 to inf.
 
@@ -136,7 +136,7 @@ class SurfaceDistances(NamedTuple):
     to_prediction_mm: np.ndarray  #: from each border voxel of the reference
 
 
-def hd95(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
+def hd95(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm) -> float:
     """95th percentile of the distances from each surface to the other, in mm: the near-worst error.
 
     The distances of both directions are pooled; Huttenlocher et al. (1993) take the maximum of the
@@ -150,7 +150,7 @@ def hd95(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     return hd95_of(*surface_distances(prediction, reference, spacing_mm=spacing_mm))
 
 
-def assd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
+def assd(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm) -> float:
     """Mean of the distances from each surface to the other, pooled, in mm: the typical error.
 
     Symmetric (Heimann et al., 2009). 0 if both masks are empty, inf if one is.
@@ -158,7 +158,7 @@ def assd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
     return assd_of(*surface_distances(prediction, reference, spacing_mm=spacing_mm))
 
 
-def asd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
+def asd(prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm) -> float:
     """Mean distance from the prediction's surface to the reference's, in mm.
 
     This distance is directed: parts that the prediction misses may have no effect. 0 if both masks
@@ -169,7 +169,7 @@ def asd(prediction: Mask, reference: Mask, *, spacing_mm: Spacing) -> float:
 
 
 def surface_dice(
-    prediction: Mask, reference: Mask, *, spacing_mm: Spacing, tolerance_mm: float = 2.0
+    prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm, tolerance_mm: float = 2.0
 ) -> float:
     """Share of both surfaces that lies within ``tolerance_mm`` of the other, 0..1.
 
@@ -212,7 +212,7 @@ def surface_dice_of(
 
 
 def surface_distances(
-    prediction: Mask, reference: Mask, *, spacing_mm: Spacing
+    prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm
 ) -> SurfaceDistances:
     """Distances from every border voxel of one mask to the nearest one of the other, in mm.
 
@@ -241,7 +241,7 @@ def border(mask: Mask) -> Mask:
 
 
 def score(
-    prediction: Mask, reference: Mask, *, spacing_mm: Spacing, tolerance_mm: float = 2.0
+    prediction: Mask, reference: Mask, *, spacing_mm: SpacingMm, tolerance_mm: float = 2.0
 ) -> dict[str, float]:
     """All metrics of one pair of masks, by name, with the same values as the separate functions.
 
@@ -270,7 +270,7 @@ def score(
 # --------------------------------------------------------------------------------------- the pieces
 
 
-def _borders(prediction: Mask, reference: Mask, spacing_mm: Spacing) -> tuple[Mask, Mask]:
+def _borders(prediction: Mask, reference: Mask, spacing_mm: SpacingMm) -> tuple[Mask, Mask]:
     """Both borders, within the smallest box that contains both masks.
 
     The rest of the grid does not affect the distances.
@@ -292,7 +292,7 @@ def _crop(prediction: Mask, reference: Mask) -> tuple[Mask, Mask]:
     return np.ascontiguousarray(prediction[inner]), np.ascontiguousarray(reference[inner])
 
 
-def _to_nearest_mm(here: Mask, there: Mask, spacing_mm: Spacing) -> np.ndarray:
+def _to_nearest_mm(here: Mask, there: Mask, spacing_mm: SpacingMm) -> np.ndarray:
     """Distance from each voxel of ``here`` to the nearest one of ``there``, in mm, ``(voxels,)``.
 
     A single infinite distance if only one of the two is empty, no distances if both are.
@@ -317,7 +317,9 @@ def _mean_mm(distances_mm: np.ndarray) -> float:
     return float(np.mean(distances_mm)) if distances_mm.size else 0.0
 
 
-def _voxels(prediction: Mask, reference: Mask, spacing_mm: Spacing | None) -> tuple[int, int, int]:
+def _voxels(
+    prediction: Mask, reference: Mask, spacing_mm: SpacingMm | None
+) -> tuple[int, int, int]:
     """Count the voxels in both masks, in the prediction and in the reference."""
     _check(prediction, reference)
     if spacing_mm is not None:
@@ -343,7 +345,7 @@ def _check(prediction: Mask, reference: Mask) -> None:
         )
 
 
-def _check_spacing(spacing_mm: Spacing | None) -> None:
+def _check_spacing(spacing_mm: SpacingMm | None) -> None:
     """Raise ``ValueError`` unless it is three positive lengths."""
     lengths_mm = np.atleast_1d(np.asarray(spacing_mm, float))
     positive = np.isfinite(lengths_mm) & (lengths_mm > 0)

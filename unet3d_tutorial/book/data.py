@@ -13,7 +13,7 @@ from ..view.planes import plane
 from ..volume import Volume
 from .pictures import draw_slice, panels, to_ras
 
-Case = tuple[Volume, Volume]  #: an image in HU and its label with the classes 1, 2 and 3
+ImageAndLabel = tuple[Volume, Volume]  #: an image in HU and its label with the classes 1, 2 and 3
 #: heights in mm of the two pictures per phantom in :func:`show_phantoms`
 HEIGHTS_MM = {"coronal": 560, "axial": 400}
 
@@ -54,7 +54,7 @@ def _draw_borders(axis: Axes, classes: np.ndarray, width: float, height: float) 
             axis.contour(inside, [0.5], colors=color, linewidths=1.5, extent=(0, width, 0, height))
 
 
-def show_phantoms(phantoms: Mapping[str, Case]) -> Figure:
+def show_phantoms(phantoms: Mapping[str, ImageAndLabel]) -> Figure:
     """Draw each phantom, coronal above axial, through the centre of its labels, at one scale."""
     figure, axes = panels(2, len(phantoms), (11, 3.5), height_ratios=list(HEIGHTS_MM.values()))
     for column, (name, (image, label)) in zip(axes.T, phantoms.items(), strict=True):

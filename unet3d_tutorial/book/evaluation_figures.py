@@ -32,7 +32,7 @@ Trial = tuple[Volume, Volume, Config]  #: image, reference and the settings for 
 # ------------------------------------------------------------------------------ the sliding window
 
 
-def show_windows(prepared: Volume, windows: Sequence[Window], counts: np.ndarray) -> Figure:
+def show_window_order(prepared: Volume, windows: Sequence[Window], counts: np.ndarray) -> Figure:
     """Outline the windows in the middle coronal slice, and draw how many cover each voxel.
 
     ``prepared`` is the network's input ``(C, I, J, K)``, ``counts`` is ``(I, J, K)``. The outlines

@@ -17,7 +17,7 @@ from mindspore import nn
 
 from .forward import make_one_program
 from .layers import exchange_convolutions, kernels
-from .runtime import prepare
+from .runtime import settle
 from .tiles import tile_outputs
 from .units import fuse
 
@@ -29,7 +29,7 @@ def accelerate(network: nn.Cell) -> nn.Cell:
     """
     if ms.get_context("device_target") != "CPU":
         return network
-    prepare()
+    settle()
     if kernels() == "onednn":
         exchange_convolutions(network)
         fuse(network)

@@ -3,12 +3,12 @@
 1. *oneDNN's kernels.* On a CPU with AVX-512, oneDNN would run MindSpore 2.10's 3-D convolutions
    with its reference kernel, a plain loop. Limited to AVX2, it computes matrix products, which are
    many times faster. :mod:`unet3d_tutorial.environment` sets ``ONEDNN_MAX_CPU_ISA=AVX2`` before
-   MindSpore is loaded; :func:`prepare` sets it if MindSpore was loaded earlier. oneDNN reads it at
+   MindSpore is loaded; :func:`settle` sets it if MindSpore was loaded earlier. oneDNN reads it at
    its first operation, so MindSpore may already be imported, but must not have been used.
 2. *The launch queue.* In PyNative mode, operations wait in a queue for worker threads, which causes
    stalls on few cores. :func:`launch_at_once` makes each operation run immediately.
 
-:func:`prepare` does both; :func:`unet3d_tutorial.cpu.accelerate` and
+:func:`settle` does both; :func:`unet3d_tutorial.cpu.accelerate` and
 :func:`unet3d_tutorial.runs.device.setup` call it.
 
 Accelerated networks compute their convolutions with :mod:`.layers` if the second oneDNN can be
@@ -42,7 +42,7 @@ TOO_LATE = (
 )
 
 
-def prepare() -> None:
+def settle() -> None:
     """Make MindSpore fast on a CPU for the rest of this process.
 
     Warns if oneDNN's slow kernels can no longer be avoided.

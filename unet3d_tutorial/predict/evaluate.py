@@ -41,8 +41,8 @@ WITHOUT_REPAIRS = {"largest_component": False, "whole_air": False, "fill_holes":
 PLOT_DPI = 100
 INFINITE = float("inf")
 
-Case = tuple[str, Volume, Volume]  #: name, image, reference
-DataSets = dict[str, Iterable[Case]]  #: cases by the name of their data set
+NamedCase = tuple[str, Volume, Volume]  #: name, image, reference
+DataSets = dict[str, Iterable[NamedCase]]  #: cases by the name of their data set
 
 
 def segment_all(image: Volume, network: Predictor, config: Config) -> dict[str, Volume]:
@@ -116,7 +116,7 @@ def _data_sets(config: Config, folder: str | Path | None) -> tuple[DataSets, lis
     return {REAL: [real], HELD_OUT: held_out}, []
 
 
-def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[Case]:
+def _stored_cases(files: list[tuple[Path, Path]], config: Config) -> Iterator[NamedCase]:
     """Yield name, image in HU and class numbers of every case; each is read when needed."""
     steps = Compose([LoadData(), ConvertLabel(config.data.lower_limit, config.data.upper_limit)])
     split_folder = files[0][0].parents[1]

@@ -20,5 +20,5 @@ def setup(*, seed: int = 1, device_target: str = "CPU", device_id: int | None = 
         ms.set_device(device_target, *number)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if device_target == "CPU":
-        runtime.prepare()
+        runtime.settle()
     ms.set_seed(seed)

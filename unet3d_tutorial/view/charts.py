@@ -18,7 +18,7 @@ from .style import DPI, closed, line_colors
 
 HU_EDGES = np.arange(-1100, 1501, 10)
 SPAN_FACTOR = 3.5  # ratio of the heights of two spans, on a logarithmic axis
-LOSSES = {  # column of the history -> name and colour of its curve
+LOSS_CURVES = {  # column of the history -> name and colour of its curve
     "loss": ("total", "black"),
     "ce": ("cross-entropy", "#CC79A7"),
     "dice": ("Dice loss", "#56B4E9"),
@@ -93,7 +93,7 @@ def loss_curves(
 
 def _draw_losses(axes: Axes, history: Mapping[str, Sequence[float]], smooth: int) -> None:
     steps = np.asarray(history["step"])
-    for column, (name, color) in LOSSES.items():
+    for column, (name, color) in LOSS_CURVES.items():
         values = np.asarray(history.get(column, ()), float)
         if not values.size:
             continue

@@ -27,7 +27,7 @@ from .grid import PLANES
 from .style import DPI, add_legend, closed
 
 WINDOW = (-1000.0, 400.0)  #: HU shown black and white
-NAMES = ("reference", "prediction")  #: names of fill and outline in the legend
+LEGEND_NAMES = ("reference", "prediction")  #: names of fill and outline in the legend
 MISSED, SPILLED_OVER = 1, 2  # values of an error map, in the order of ERRORS
 SIDE_PLACES = (  # x, y and alignment of the letters in a picture, in the order of Plane.sides
     (0.02, 0.5, "left", "center"),
@@ -58,7 +58,7 @@ def show_planes(
     position: Sequence[int] | None = None,
     window: tuple[float, float] = WINDOW,
     title: str | None = None,
-    names: tuple[str, str] = NAMES,
+    names: tuple[str, str] = LEGEND_NAMES,
 ) -> Figure:
     """Show an axial, a coronal and a sagittal slice of a volume and its masks.
 
@@ -293,7 +293,7 @@ def _name_axes(axes: Axes, name: str, depth_mm: float) -> None:
 
 
 def _add_structure_legend(
-    figure: Figure, filled: bool, outlined: bool, names: tuple[str, str] = NAMES
+    figure: Figure, filled: bool, outlined: bool, names: tuple[str, str] = LEGEND_NAMES
 ) -> None:
     """Add a legend of the structures' colours and, with outlines, of fill and line."""
     if not filled and not outlined:
