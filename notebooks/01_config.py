@@ -181,13 +181,15 @@ for name, preset in (("quick", quick), ("luna16", luna16)):
 # weights. The file is YAML, made for reading:
 
 # %%
+import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 folder = TemporaryDirectory()
 path = Path(folder.name) / "config.yaml"
 config.save(path)
-print(path.read_text(encoding="utf-8"))
+for line in path.read_text(encoding="utf-8").splitlines():
+    print(textwrap.fill(line, 88, subsequent_indent="    "))
 
 # %%
 changes = ["train.epoch_size=8", "train.output_path=runs/longer"]

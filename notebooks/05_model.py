@@ -531,10 +531,10 @@ image, _ = generate(seed=3, spacing_mm=6.0)
 channels = prepare(image, None)[0].array
 position = channels[1]
 changes = [bool(abs(np.diff(position, axis=axis)).max() > 1e-4) for axis in range(3)]
-signs = bool(position[0, 0, 0] < 0 < position[-1, 0, 0])
+first, last = position[0, 0, 0], position[-1, 0, 0]
 print("input of the network:", channels.shape)
 print("position falls or rises along R, A, S:", changes)
-print("patient's left is negative, right is positive:", signs)
+print(f"position from left to right, in 100 mm: {first:.2f} to {last:.2f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three axial slices of one phantom: the HU channel, the HU channel mirrored, which looks like just another patient, and the position channel, which rises evenly from the patient's left to the right."}}
 drawings.draw_position_channel(channels)

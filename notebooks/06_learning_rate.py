@@ -188,7 +188,8 @@ crop, crop_labels = toy_crop(small)
 one_hot = OneHot(small.model.num_classes)
 _, targets = one_hot(None, Volume(crop_labels, np.eye(4)))
 image, label = Tensor(crop), Tensor(targets.array)
-print("image", image.shape, "label", label.shape)
+spacing_mm = small.data.spacing_mm[0]
+print(f"grid of {spacing_mm:.0f} mm, image {image.shape}, label {label.shape}")
 
 # %% [markdown]
 # This is the toy problem of the chapter: *one* crop of *one* phantom on a coarse grid of 8 mm, and the network with half the

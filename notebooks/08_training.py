@@ -43,6 +43,7 @@ os.environ["TQDM_DISABLE"] = (
 )
 
 # %%
+import textwrap
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -221,13 +222,11 @@ for name in ("loss", "ce", "dice"):
 # %%
 result = train(quick)
 print(result.checkpoint, "is there:", result.checkpoint.is_file())
-print("columns:", ", ".join(result.history), "|", ", ".join(result.validation))
-print(
-    len(result.history["step"]),
-    "steps,",
-    len(result.validation["step"]),
-    "looks at the held-out volumes",
-)
+columns = ", ".join(result.history)
+print(textwrap.fill(f"a row for each step: {columns}", 88))
+print("a row for each validation:", ", ".join(result.validation))
+steps, validations = len(result.history["step"]), len(result.validation["step"])
+print(f"{steps} steps, {validations} validations on the held-out volumes")
 
 # %% tags=["nbval-ignore-output"]
 seconds = np.diff(result.history["seconds"])
@@ -611,20 +610,12 @@ print(f"a quarter for each class, everywhere: {undecided:.2f}")
 # And a rate that nobody would choose:
 
 # %% tags=["nbval-ignore-output"]
+folder = str(sandbox / "absurd")
+absurd = small.updated({"train": {"lr": 1e30, "epoch_size": 1, "output_path": folder}})
 try:
-    train(
-        small.updated(
-            {
-                "train": {
-                    "lr": 1e30,
-                    "epoch_size": 1,
-                    "output_path": str(sandbox / "absurd"),
-                }
-            }
-        )
-    )
+    train(absurd)
 except FloatingPointError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # Here the loop stopped. The loss was still a number, but its gradient was not, and one such step would have made every weight a number no more.
@@ -641,7 +632,7 @@ try:
         result.checkpoint,
     )
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # ### Another configuration, the same folder
@@ -652,7 +643,7 @@ except ValueError as error:
 try:
     train(quick.updated({"train": {"lr": 0.01}}))
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 88))
 
 # %% [markdown]
 # ## Exercises
