@@ -221,6 +221,7 @@ class MovingAverage:
         ]
 
     def update(self) -> None:
+        """Move the averages towards the weights as they are after a step."""
         for average, weight in zip(self.parameters, self.weights, strict=True):
             ops.assign(average, average.value() * self.decay + weight.value() * (1 - self.decay))
 

@@ -57,10 +57,12 @@ class Geometry(NamedTuple):
 
     @property
     def source(self) -> Shape:
+        """Shape of what goes in."""
         return self.y if self.transposed else self.x
 
     @property
     def result(self) -> Shape:
+        """Shape of what comes out."""
         return self.x if self.transposed else self.y
 
     @property

@@ -70,6 +70,7 @@ class Layer(NamedTuple):
 
     @property
     def operation(self) -> Conv3D | Conv3DTranspose:
+        """The operation that the convolution calls."""
         return operation_of(self.conv)
 
 

@@ -62,6 +62,7 @@ class Primitive:
             argument.memory = memory.handle
 
     def run(self) -> None:
+        """Do it once, with the addresses that the arrays have now."""
         self.dnnl.call(
             "primitive_execute", self.handle, self.dnnl.stream, len(self.arguments), self.arguments
         )

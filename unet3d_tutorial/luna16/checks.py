@@ -96,6 +96,7 @@ class DataCheck:
 
     @property
     def unusable(self) -> list[CaseCheck]:
+        """The cases that cannot be trained on."""
         return [case for case in self.cases if case.unusable]
 
     @property

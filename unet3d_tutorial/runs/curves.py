@@ -46,6 +46,7 @@ class TensorBoardEvents:
                 self.writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
 
     def close(self) -> None:
+        """Write what is still in memory, and close the file."""
         self.writer.close()
 
 
@@ -87,6 +88,7 @@ class ProgressBar:
         self.bar.update()
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         self.bar.close()
 
 
