@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from unet3d_tutorial.cpu import accelerate, forward, library
+from unet3d_tutorial.cpu import accelerate, forward, onednn
 from unet3d_tutorial.cpu.program import share_buffer
 from unet3d_tutorial.model import Down, PReLU, ResidualUNet3D, half_precision
 from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
-    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
 )
 SMALL = (1, 4, (8, 16, 16, 32, 32))
 

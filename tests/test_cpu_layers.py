@@ -10,13 +10,13 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from unet3d_tutorial import doctor
-from unet3d_tutorial.cpu import accelerate, layers, library, program
+from unet3d_tutorial.cpu import accelerate, layers, onednn, program
 from unet3d_tutorial.cpu.tiles import TiledConv3d
 from unet3d_tutorial.model import ResidualUNet3D, UNet3D
 from unet3d_tutorial.runs.device import setup
 
 needs_library = pytest.mark.skipif(
-    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
 )
 SAME = {"pad_mode": "same"}
 PAD = {"pad_mode": "pad", "padding": 1}
@@ -204,10 +204,10 @@ def test_a_library_that_does_not_load_is_as_good_as_none(monkeypatch, tmp_path) 
             (tmp_path / self.name).write_bytes(b"not a library")
             return str(tmp_path / self.name)
 
-    monkeypatch.setattr(library.metadata, "files", lambda package: [File()])
-    assert library.load_library.__wrapped__() is None
-    monkeypatch.setattr(library.metadata, "files", lambda package: None)
-    assert library.load_library.__wrapped__() is None
+    monkeypatch.setattr(onednn.metadata, "files", lambda package: [File()])
+    assert onednn.load_library.__wrapped__() is None
+    monkeypatch.setattr(onednn.metadata, "files", lambda package: None)
+    assert onednn.load_library.__wrapped__() is None
 
 
 def test_unknown_choice_is_refused(monkeypatch) -> None:
@@ -220,7 +220,7 @@ def test_unknown_choice_is_refused(monkeypatch) -> None:
 
 FORKED = """
 import os, numpy as np, mindspore as ms
-from unet3d_tutorial.cpu import accelerate, layers, library, program
+from unet3d_tutorial.cpu import accelerate, layers, onednn, program
 from unet3d_tutorial.cpu.tiles import TiledConv3d
 from unet3d_tutorial.runs.device import setup
 setup()

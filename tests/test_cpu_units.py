@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from unet3d_tutorial.cpu import accelerate, library, units
+from unet3d_tutorial.cpu import accelerate, onednn, units
 from unet3d_tutorial.cpu.units import FUSED
 from unet3d_tutorial.model import IdentityUnit, ResidualUNet3D, ResidualUnit, Up
 from unet3d_tutorial.runs.device import setup
 
 pytestmark = pytest.mark.skipif(
-    library.load_library() is None, reason=f"needs the package {library.PACKAGE}"
+    onednn.load_library() is None, reason=f"needs the package {onednn.PACKAGE}"
 )
 CELLS = {
     "residual unit": (lambda: ResidualUnit(2, 16, 2, 3, 0.9), [(2, 2, 8, 8, 12)]),

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from .cpu.layers import kernels
-from .cpu.library import PACKAGE
+from .cpu.onednn import PACKAGE
 from .cpu.runtime import convolution_kernel, launch_mode
 from .losses import DiceCELoss
 from .model import ResidualUNet3D

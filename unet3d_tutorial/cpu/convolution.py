@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mindspore import Tensor, ops
 from mindspore.common._grad_function import _Function
 
-from .library import (
+from .onednn import (
     BLOCKED,
     DIFF_DST,
     DIFF_SRC,

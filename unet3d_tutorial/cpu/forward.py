@@ -25,7 +25,7 @@ from mindspore.graph.api import _pynative_executor
 from ..model import Down, OutputUnit, PReLU, ResidualUNet3D
 from .convolution import Geometry
 from .layers import Conv3D, Conv3DTranspose, can_run, geometry_of
-from .library import (
+from .onednn import (
     ADD,
     DIRECT,
     DST,

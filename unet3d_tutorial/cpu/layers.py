@@ -17,7 +17,7 @@ from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.graph.jit_context import jit_context
 
 from .convolution import Convolution, Geometry, convolution_programs
-from .library import Shape, library, load_library
+from .onednn import Shape, library, load_library
 from .runtime import launch_mode
 
 

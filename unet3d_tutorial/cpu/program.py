@@ -14,7 +14,7 @@ from ctypes import c_int, c_void_p
 import mindspore as ms
 from mindspore import Tensor, mint
 
-from .library import DST, SRC, Library, Shape
+from .onednn import DST, SRC, Library, Shape
 
 LINE = 64  #: bytes of a cache line, and of an AVX-512 register
 

@@ -24,7 +24,7 @@ from mindspore.graph.jit_context import jit_context
 from ..model import BatchNorm3d, IdentityUnit, PReLU, ResidualUnit, Up
 from .convolution import ConvolutionPrimitives, Geometry
 from .layers import Conv3D, Conv3DTranspose, can_run, geometry_of
-from .library import (
+from .onednn import (
     BACKWARD,
     DIFF_DST,
     DIFF_SCALE,
