@@ -243,6 +243,13 @@ def test_a_part_that_was_put_in_counts(name, runs, monkeypatch) -> None:
     )
 
 
+def test_an_instances_own_construct_counts(runs) -> None:
+    network, image = trained(*SMALL), noise(1, 1, 16, 16, 16)
+    assert abs(network(image).asnumpy()).max() > 0 and len(runs) == 1
+    network.construct = lambda x: x * 0
+    assert abs(network(image).asnumpy()).max() == 0 and len(runs) == 1
+
+
 def test_weights_that_are_views_of_other_arrays(runs, monkeypatch) -> None:
     """As when weights are taken over from a program with another order of axes."""
     network, image = trained(*SMALL), noise(1, 1, 16, 16, 16)
